@@ -1,0 +1,460 @@
+// The semantic check of a plan's index: one function per table of Plan.fbs, in its order.
+//
+// All numbers may be hostile. Ranges are checked by subtraction, products by division, and each
+// count is bounded by the tables that the FlatBuffers verifier has counted, or by a cap here.
+#include "runtime/plan/Check.h"
+
+#include "runtime/plan/Format.h"
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace moe {
+namespace {
+
+constexpr uint64_t kNoEntry = ~uint64_t(0);
+
+// Far above what any model or machine has, and low enough for sums and products of a few.
+constexpr uint64_t kMaxName = 4096;
+constexpr uint64_t kMaxCount =
+    1 << 24; // tokens of a vocabulary, channels, layers, tokens of a step
+constexpr uint64_t kMaxKernels = 1 << 16;
+constexpr uint64_t kMaxImages = 256;
+constexpr uint64_t kMaxBytes = uint64_t(1) << 48; // of one buffer
+
+using Name = flatbuffers::String;
+
+std::string number(uint64_t value) { return std::to_string(value); }
+
+// A name for a message: short, and without what could harm a terminal.
+std::string quote(const Name *name) {
+  std::string text = "'";
+  for (char c : name->string_view().substr(0, 100))
+    text += c >= ' ' && c <= '~' ? c : '?';
+  return text + (name->size() > 100 ? "...'" : "'");
+}
+
+Error invalid(const std::string &what) { return {Code::InvalidPlan, what}; }
+
+bool inRange(uint64_t offset, uint64_t bytes, uint64_t size) {
+  return offset <= size && bytes <= size - offset;
+}
+
+Status checkName(const Name *name, const std::string &what) {
+  if (name->size() == 0)
+    return invalid(what + " has an empty name");
+  const std::string_view text = name->string_view();
+  if (text.size() > kMaxName ||
+      std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < ' ' || c == 127; }))
+    return invalid(what + " has a name that is no name, " + quote(name));
+  return ok();
+}
+
+Status checkRange(uint64_t value, uint64_t low, uint64_t high, const std::string &what) {
+  if (value < low || value > high)
+    return invalid(what + " is " + number(value) + ", expected " + number(low) + " to " +
+                   number(high));
+  return ok();
+}
+
+// FlatBuffers' verifier checks where the length of a vector is, not where its elements are.
+template <typename Vector> Status checkAligned(const Vector &vector, const std::string &what) {
+  if (reinterpret_cast<uintptr_t>(vector.Data()) % 8)
+    return invalid(what + " are not at a multiple of 8 bytes");
+  return ok();
+}
+
+// "cpu" of "cpu:x86-64-v4".
+std::string_view deviceOf(const fb::Image &image) {
+  const std::string_view target = image.target()->string_view();
+  return target.substr(0, target.find(':'));
+}
+
+// No two names are equal. Sorts, so that many names cost little.
+Status checkUnique(std::vector<std::string> &names, const char *what) {
+  std::sort(names.begin(), names.end());
+  auto twice = std::adjacent_find(names.begin(), names.end());
+  if (twice != names.end())
+    return invalid(std::string("two ") + what + " are called '" + twice->substr(0, 100) + "'");
+  return ok();
+}
+
+class Checker {
+public:
+  Checker(const fb::Plan &plan, uint64_t indexOffset) : plan(plan), indexOffset(indexOffset) {}
+
+  Status check() {
+    MOE_TRY(checkModel());
+    MOE_TRY(checkSections());
+    MOE_TRY(checkTensors());
+    MOE_TRY(checkCaches());
+    MOE_TRY(checkKernels());
+    MOE_TRY(checkImages());
+    MOE_TRY(checkPrograms());
+    MOE_TRY(checkTokenizer());
+    return checkChat();
+  }
+
+private:
+  Status checkModel();
+  Status checkToken(int64_t id, const std::string &what, bool optional = false);
+  Status checkSections();
+  Result<const fb::Section *> sectionOf(uint32_t index, fb::SectionKind kind,
+                                        const std::string &user);
+  Status checkTensors();
+  Status checkCaches();
+  Status checkKernels();
+  Status checkImages();
+  Status checkPrograms();
+  Status checkOperand(const fb::Operand &operand, const fb::Program &program,
+                      const std::string &user);
+  Status checkTokenizer();
+  Status checkChat();
+
+  const fb::Plan &plan;
+  const uint64_t indexOffset;
+};
+
+Status Checker::checkModel() {
+  const fb::Model &m = *plan.model();
+  MOE_TRY(checkName(m.architecture(), "the model's architecture"));
+  MOE_TRY(checkName(m.weights(), "the model's storage of weights"));
+  MOE_TRY(checkRange(m.vocab_size(), 1, kMaxCount, "vocab_size"));
+  MOE_TRY(checkRange(m.hidden_size(), 1, kMaxCount, "hidden_size"));
+  MOE_TRY(checkRange(m.layers(), 1, kMaxCount, "layers"));
+  MOE_TRY(checkRange(m.heads(), 1, kMaxCount, "heads"));
+  MOE_TRY(checkRange(m.kv_heads(), 1, m.heads(), "kv_heads"));
+  MOE_TRY(checkRange(m.head_dim(), 1, kMaxCount, "head_dim"));
+  if (m.heads() % m.kv_heads())
+    return invalid("heads is " + number(m.heads()) + ", expected a multiple of kv_heads, " +
+                   number(m.kv_heads()));
+  MOE_TRY(checkRange(m.experts(), 0, kMaxCount, "experts"));
+  MOE_TRY(checkRange(m.moe_layers(), 0, m.layers(), "moe_layers"));
+  if (m.moe_layers())
+    MOE_TRY(checkRange(m.experts(), 1, kMaxCount, "experts"));
+  MOE_TRY(
+      checkRange(m.experts_per_token(), m.moe_layers() ? 1 : 0, m.experts(), "experts_per_token"));
+  // Positions are int32 in a step.
+  MOE_TRY(checkRange(m.max_positions(), 1, (uint64_t(1) << 31) - 1, "max_positions"));
+  MOE_TRY(checkRange(m.attention_chunk(), 0, (uint64_t(1) << 31) - 1, "attention_chunk"));
+  MOE_TRY(checkRange(m.active_parameters(), 0, m.parameters(), "active_parameters"));
+  MOE_TRY(checkToken(m.bos_token(), "bos_token", true));
+  MOE_TRY(checkToken(m.pad_token(), "pad_token", true));
+  for (int32_t id : *m.eos_tokens())
+    MOE_TRY(checkToken(id, "one of eos_tokens"));
+  return ok();
+}
+
+Status Checker::checkToken(int64_t id, const std::string &what, bool optional) {
+  if (optional && id == -1)
+    return ok();
+  if (id < 0 || id >= int64_t(plan.model()->vocab_size()))
+    return invalid(what + " is " + std::to_string(id) + ", and the vocabulary has " +
+                   number(plan.model()->vocab_size()) + " tokens");
+  return ok();
+}
+
+Status Checker::checkSections() {
+  uint64_t end = sizeof(Header);
+  std::vector<std::string> names;
+  for (const fb::Section *section : *plan.sections()) {
+    MOE_TRY(checkName(section->name(), "a section"));
+    names.push_back(section->name()->str());
+    const std::string what = "section " + quote(section->name());
+    if (section->kind() > fb::SectionKind::MAX)
+      return invalid(what + " is of unknown kind " + number(uint64_t(section->kind())));
+    if (section->offset() % kSectionAlignment)
+      return invalid(what + " starts at byte " + number(section->offset()) +
+                     ", expected a multiple of " + number(kSectionAlignment));
+    if (section->offset() < end)
+      return invalid(what + " starts at byte " + number(section->offset()) +
+                     ", inside of what ends at byte " + number(end));
+    if (!inRange(section->offset(), section->length(), indexOffset))
+      return invalid(what + " has " + number(section->length()) + " bytes at byte " +
+                     number(section->offset()) + ", and the index starts at byte " +
+                     number(indexOffset));
+    end = section->offset() + section->length();
+  }
+  return checkUnique(names, "sections");
+}
+
+Result<const fb::Section *> Checker::sectionOf(uint32_t index, fb::SectionKind kind,
+                                               const std::string &user) {
+  if (index >= plan.sections()->size())
+    return invalid(user + " is in section " + number(index) + " of " +
+                   number(plan.sections()->size()));
+  const fb::Section *section = plan.sections()->Get(index);
+  if (section->kind() != kind)
+    return invalid(user + " is in section " + quote(section->name()) + " of kind " +
+                   fb::EnumNameSectionKind(section->kind()) + ", expected " +
+                   fb::EnumNameSectionKind(kind));
+  return section;
+}
+
+Status Checker::checkTensors() {
+  std::vector<std::string> names;
+  for (const fb::Tensor *tensor : *plan.tensors()) {
+    MOE_TRY(checkName(tensor->name(), "a tensor"));
+    names.push_back(tensor->name()->str());
+    const std::string what = "tensor " + quote(tensor->name());
+    MOE_TRY(checkName(tensor->layout(), "the layout of " + what));
+    MOE_TRY(checkName(tensor->storage(), "the storage of " + what));
+    MOE_ASSIGN(section, sectionOf(tensor->section(), fb::SectionKind::Weights, what));
+    if (tensor->offset() % kTensorAlignment)
+      return invalid(what + " starts at byte " + number(tensor->offset()) +
+                     " of its section, expected a multiple of " + number(kTensorAlignment));
+    if (!inRange(tensor->offset(), tensor->bytes(), section->length()))
+      return invalid(what + " has " + number(tensor->bytes()) + " bytes at byte " +
+                     number(tensor->offset()) + " of section " + quote(section->name()) +
+                     ", which has " + number(section->length()));
+    MOE_TRY(checkRange(tensor->shape()->size(), 1, 8, "the rank of " + what));
+    // Packing pads, so the shape gives the least number of bytes.
+    const std::string_view storage = tensor->storage()->string_view();
+    uint64_t room = storage == "f32"    ? tensor->bytes() / 4
+                    : storage == "bf16" ? tensor->bytes() / 2
+                                        : tensor->bytes() * 8;
+    MOE_TRY(checkAligned(*tensor->shape(), "the dimensions of " + what));
+    for (uint64_t dim : *tensor->shape()) {
+      MOE_TRY(checkRange(dim, 1, kMaxBytes, "a dimension of " + what));
+      room /= dim;
+    }
+    if (room == 0)
+      return invalid(what + " has " + number(tensor->bytes()) +
+                     " bytes, too few for its shape in " + quote(tensor->storage()));
+    for (const Name *source : *tensor->sources())
+      MOE_TRY(checkName(source, "a source of " + what));
+  }
+  return checkUnique(names, "tensors");
+}
+
+Status Checker::checkCaches() {
+  MOE_TRY(checkRange(plan.caches()->size(), 0, 2, "the number of cache pools"));
+  uint64_t layers = 0;
+  bool seen[2] = {};
+  for (const fb::CachePool *pool : *plan.caches()) {
+    MOE_TRY(checkName(pool->name(), "a cache pool"));
+    const std::string what = "cache pool " + quote(pool->name());
+    const bool chunked = pool->chunk() != 0;
+    if (pool->name()->string_view() != (chunked ? "chunked" : "global"))
+      return invalid(what + " has chunk " + number(pool->chunk()) +
+                     ", expected 'global' without a chunk or 'chunked' with one");
+    if (std::exchange(seen[chunked], true))
+      return invalid("two cache pools are called " + quote(pool->name()));
+    if (chunked && pool->chunk() != plan.model()->attention_chunk())
+      return invalid(what + " has chunk " + number(pool->chunk()) +
+                     ", expected the model's attention_chunk, " +
+                     number(plan.model()->attention_chunk()));
+    MOE_TRY(checkRange(pool->layers(), 1, plan.model()->layers(), "layers of " + what));
+    MOE_TRY(checkRange(pool->page_tokens(), 1, kMaxCount, "page_tokens of " + what));
+    MOE_TRY(checkRange(pool->page_bytes(), 1, kMaxBytes, "page_bytes of " + what));
+    if (pool->page_bytes() % kTensorAlignment)
+      return invalid("page_bytes of " + what + " is " + number(pool->page_bytes()) +
+                     ", expected a multiple of " + number(kTensorAlignment));
+    layers += pool->layers();
+  }
+  if (plan.caches()->size() && layers != plan.model()->layers())
+    return invalid("the cache pools have " + number(layers) + " layers together, and the model " +
+                   number(plan.model()->layers()));
+  return ok();
+}
+
+Status Checker::checkKernels() {
+  MOE_TRY(checkRange(plan.kernels()->size(), 0, kMaxKernels, "the number of kernels"));
+  std::vector<std::string> names;
+  for (const fb::Kernel *kernel : *plan.kernels()) {
+    MOE_TRY(checkName(kernel->name(), "a kernel"));
+    MOE_TRY(checkName(kernel->device(), "the device of kernel " + quote(kernel->name())));
+    MOE_TRY(checkRange(kernel->operands(), 0, 256, "operands of kernel " + quote(kernel->name())));
+    names.push_back(kernel->device()->str() + ":" + kernel->name()->str());
+  }
+  return checkUnique(names, "kernels");
+}
+
+Status Checker::checkImages() {
+  MOE_TRY(checkRange(plan.images()->size(), 0, kMaxImages, "the number of images"));
+  std::vector<std::string> names;
+  for (const fb::Image *image : *plan.images()) {
+    MOE_TRY(checkName(image->target(), "the target of an image"));
+    names.push_back(image->target()->str());
+    const std::string what = "image " + quote(image->target());
+    MOE_ASSIGN(section, sectionOf(image->section(), fb::SectionKind::Code, what));
+    for (const Name *feature : *image->features())
+      MOE_TRY(checkName(feature, "a feature of " + what));
+    if (image->entries()->size() != plan.kernels()->size())
+      return invalid(what + " has " + number(image->entries()->size()) + " entries, expected " +
+                     number(plan.kernels()->size()) + ", one per kernel");
+    MOE_TRY(checkAligned(*image->entries(), "the entries of " + what));
+    const std::string_view device = deviceOf(*image);
+    for (uint32_t i = 0; i < image->entries()->size(); ++i) {
+      const fb::Kernel *kernel = plan.kernels()->Get(i);
+      const uint64_t entry = image->entries()->Get(i);
+      const bool mine = kernel->device()->string_view() == device;
+      if (mine ? entry >= section->length() : entry != kNoEntry)
+        return invalid(
+            what + " has the entry of kernel " + quote(kernel->name()) + " of device " +
+            quote(kernel->device()) + " at " + number(entry) +
+            (mine ? " of " + number(section->length()) + " bytes of code" : ", expected none"));
+    }
+  }
+  return checkUnique(names, "images");
+}
+
+Status Checker::checkPrograms() {
+  // The last program seen of each device; a plan has few devices, and programs in any order of
+  // them.
+  std::vector<const fb::Program *> last;
+  for (const fb::Program *program : *plan.programs()) {
+    MOE_TRY(checkName(program->device(), "the device of a program"));
+    const std::string_view device = program->device()->string_view();
+    const std::string what =
+        "program " + quote(program->device()) + " of " + number(program->tokens()) + " tokens";
+    MOE_TRY(checkRange(program->tokens(), 1, kMaxCount, "tokens of " + what));
+    MOE_TRY(checkRange(program->rows(), 1, kMaxCount, "rows of " + what));
+    MOE_TRY(checkRange(program->arena_bytes(), 0, kMaxBytes, "arena_bytes of " + what));
+    MOE_TRY(checkRange(program->scratch_bytes(), 0, kMaxBytes, "scratch_bytes of " + what));
+
+    auto before = std::find_if(last.begin(), last.end(), [&](const fb::Program *other) {
+      return other->device()->string_view() == device;
+    });
+    if (before == last.end()) {
+      MOE_TRY(checkRange(last.size() + 1, 1, 64, "the number of devices"));
+      last.push_back(program);
+    } else if ((*before)->tokens() >= program->tokens()) {
+      return invalid(what + " follows one of " + number((*before)->tokens()) +
+                     " tokens, expected ascending order");
+    } else {
+      *before = program;
+    }
+
+    uint32_t position = 0;
+    for (const fb::Call *call : *program->calls()) {
+      const std::string user = "call " + number(position++) + " of " + what;
+      if (call->kernel() >= plan.kernels()->size())
+        return invalid(user + " is of kernel " + number(call->kernel()) + ", and the plan has " +
+                       number(plan.kernels()->size()));
+      const fb::Kernel &kernel = *plan.kernels()->Get(call->kernel());
+      if (kernel.device()->string_view() != device)
+        return invalid(user + " is of kernel " + quote(kernel.name()) + " for device " +
+                       quote(kernel.device()));
+      if (call->operands()->size() != kernel.operands())
+        return invalid(user + " passes " + number(call->operands()->size()) +
+                       " operands to kernel " + quote(kernel.name()) + ", which takes " +
+                       number(kernel.operands()));
+      MOE_TRY(checkAligned(*call->operands(), "the operands of " + user));
+      for (const fb::Operand *operand : *call->operands())
+        MOE_TRY(checkOperand(*operand, *program, user));
+    }
+  }
+  if (last.empty())
+    return invalid("it has no program, so nothing could run it");
+  for (const fb::Program *program : last) {
+    if (std::none_of(plan.images()->begin(), plan.images()->end(), [&](const fb::Image *image) {
+          return deviceOf(*image) == program->device()->string_view();
+        }))
+      return invalid("it has programs for device " + quote(program->device()) +
+                     " and no image of their kernels");
+  }
+  return ok();
+}
+
+Status Checker::checkOperand(const fb::Operand &operand, const fb::Program &program,
+                             const std::string &user) {
+  const auto within = [&](uint64_t size, const std::string &buffer) -> Status {
+    if (operand.offset() % kTensorAlignment || operand.bytes() == 0 ||
+        !inRange(operand.offset(), operand.bytes(), size))
+      return invalid(user + " touches " + number(operand.bytes()) + " bytes at byte " +
+                     number(operand.offset()) + " of " + buffer + ", which has " + number(size) +
+                     "; expected some at a multiple of " + number(kTensorAlignment));
+    return ok();
+  };
+  switch (operand.kind()) {
+  case fb::OperandKind::Input: {
+    const auto name = fb::InputName(operand.index());
+    if (operand.index() > uint32_t(fb::InputName::MAX))
+      return invalid(user + " reads unknown input " + number(operand.index()));
+    if (operand.offset())
+      return invalid(user + " reads input " + fb::EnumNameInputName(name) + " from byte " +
+                     number(operand.offset()) + ", expected 0");
+    // A table exists for a pool that the plan has.
+    const bool table = name == fb::InputName::GlobalTable || name == fb::InputName::ChunkedTable;
+    if (table && std::none_of(plan.caches()->begin(), plan.caches()->end(), [&](auto *pool) {
+          return (pool->chunk() != 0) == (name == fb::InputName::ChunkedTable);
+        }))
+      return invalid(user + " reads " + fb::EnumNameInputName(name) +
+                     " of a pool that is not there");
+    return ok();
+  }
+  case fb::OperandKind::Arena:
+    return within(program.arena_bytes(), "the arena");
+  case fb::OperandKind::Weight: {
+    MOE_ASSIGN(section,
+               sectionOf(operand.index(), fb::SectionKind::Weights, "an operand of " + user));
+    return within(section->length(), "section " + quote(section->name()));
+  }
+  case fb::OperandKind::Cache: {
+    if (operand.index() >= plan.caches()->size())
+      return invalid(user + " uses cache pool " + number(operand.index()) + " of " +
+                     number(plan.caches()->size()));
+    const fb::CachePool &pool = *plan.caches()->Get(operand.index());
+    if (operand.offset() >= pool.page_bytes())
+      return invalid(user + " starts at byte " + number(operand.offset()) + " of a page of pool " +
+                     quote(pool.name()) + ", which has " + number(pool.page_bytes()));
+    return ok();
+  }
+  case fb::OperandKind::Logits:
+    if (operand.offset())
+      return invalid(user + " writes logits from byte " + number(operand.offset()) +
+                     ", expected 0");
+    return ok();
+  }
+  return invalid(user + " has an operand of unknown kind " + number(uint64_t(operand.kind())));
+}
+
+Status Checker::checkTokenizer() {
+  const fb::Tokenizer *tokenizer = plan.tokenizer();
+  if (!tokenizer)
+    return ok();
+  MOE_TRY(sectionOf(tokenizer->section(), fb::SectionKind::Tokenizer, "the tokenizer"));
+  MOE_TRY(checkRange(tokenizer->vocab_size(), 1, plan.model()->vocab_size(),
+                     "vocab_size of the tokenizer"));
+  // Another one would cut text differently, and nobody would notice.
+  if (tokenizer->pattern()->string_view() != "llama4")
+    return invalid("the tokenizer cuts text by " + quote(tokenizer->pattern()) +
+                   ", and this runtime knows 'llama4' alone");
+  if (tokenizer->add_bos() && plan.model()->bos_token() < 0)
+    return invalid("the tokenizer starts prompts with bos_token, and the model has none");
+  std::vector<std::string> contents;
+  std::vector<uint32_t> ids;
+  for (const fb::SpecialToken *token : *tokenizer->special_tokens()) {
+    if (token->content()->size() == 0)
+      return invalid("special token " + number(token->id()) + " is empty");
+    MOE_TRY(checkRange(token->content()->size(), 1, kMaxName,
+                       "the length of special token " + quote(token->content())));
+    MOE_TRY(checkToken(token->id(), "special token " + quote(token->content())));
+    contents.push_back(token->content()->str());
+    ids.push_back(token->id());
+  }
+  std::sort(ids.begin(), ids.end());
+  auto twice = std::adjacent_find(ids.begin(), ids.end());
+  if (twice != ids.end())
+    return invalid("two special tokens have id " + number(*twice));
+  return checkUnique(contents, "special tokens");
+}
+
+Status Checker::checkChat() {
+  if (const fb::ChatFormat *chat = plan.chat())
+    for (int32_t id : *chat->stop_tokens())
+      MOE_TRY(checkToken(id, "a stop token of the chat format"));
+  return ok();
+}
+
+} // namespace
+
+Status checkIndex(const fb::Plan &index, uint64_t indexOffset) {
+  return Checker(index, indexOffset).check();
+}
+
+} // namespace moe

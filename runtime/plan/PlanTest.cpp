@@ -1,0 +1,367 @@
+// Opens good plans in every way, and many bad ones.
+#include "runtime/plan/SamplePlan.h"
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <gtest/gtest.h>
+#include <random>
+#include <sys/mman.h>
+
+using namespace moe;
+
+namespace {
+
+std::string errorOf(const Result<Plan> &result) {
+  return result ? std::string("no error") : result.error().message;
+}
+
+void reseal(std::span<std::byte> file, const std::function<void(Header &)> &change) {
+  Header header;
+  std::memcpy(&header, file.data(), sizeof(header));
+  change(header);
+  header.hash = headerHash(header);
+  std::memcpy(file.data(), &header, sizeof(header));
+}
+
+class TemporaryFile {
+public:
+  explicit TemporaryFile(std::span<const std::byte> bytes)
+      : path(testing::TempDir() + "plan-test-" + std::to_string(getpid()) + ".plan") {
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char *>(bytes.data()), bytes.size());
+  }
+  ~TemporaryFile() { std::remove(path.c_str()); }
+  const std::string path;
+};
+
+TEST(PlanTest, opensMemory) {
+  FileBytes file = samplePlanFile(samplePlan());
+  Result<Plan> plan = Plan::open(file.span(), {.verifyWeights = true});
+  ASSERT_TRUE(plan) << plan.error().message;
+  EXPECT_EQ(plan->index().model()->vocab_size(), 100u);
+  EXPECT_EQ(plan->section(kTokenizer).size(), 500u);
+  EXPECT_EQ(plan->section(kTokenizer).data(), file.span().data() + 8192);
+  EXPECT_EQ(plan->programs("cpu").size(), 2u);
+  EXPECT_EQ(plan->programs("cpu")[1]->tokens(), 8u);
+  EXPECT_TRUE(plan->programs("cuda").empty());
+  EXPECT_EQ(plan->writer(), "moec test");
+  EXPECT_EQ(plan->major(), kPlanMajor);
+  EXPECT_EQ(plan->fileSize(), file.span().size());
+  EXPECT_EQ(plan->indexSize(), file.span().size() - 16384);
+  EXPECT_EQ(plan->file(), -1);
+  EXPECT_EQ(plan->path(), "");
+}
+
+TEST(PlanTest, opensFiles) {
+  FileBytes bytes = samplePlanFile(samplePlan());
+  TemporaryFile file(bytes.span());
+  using Load = OpenOptions::Load;
+  for (OpenOptions options : {OpenOptions{}, OpenOptions{.prefault = true},
+                              OpenOptions{.load = Load::Read, .verifyWeights = true}}) {
+    Result<Plan> opened = Plan::open(file.path, options);
+    ASSERT_TRUE(opened) << opened.error().message;
+    const fb::Plan *index = &opened->index();
+    Plan plan = std::move(*opened); // views stay valid
+    EXPECT_EQ(&plan.index(), index);
+    EXPECT_EQ(plan.path(), file.path);
+    for (uint32_t i = 0; i < 3; ++i)
+      for (size_t at = 0; at < plan.section(i).size(); ++at)
+        ASSERT_EQ(plan.section(i)[at], sampleByte(i, at)) << i << " " << at;
+  }
+}
+
+TEST(PlanTest, mapsCodeFromItsFile) {
+  FileBytes bytes = samplePlanFile(samplePlan());
+  TemporaryFile file(bytes.span());
+  Result<Plan> plan = Plan::open(file.path);
+  ASSERT_TRUE(plan) << plan.error().message;
+  const fb::Section &code = *plan->index().sections()->Get(kCode);
+  void *mapped =
+      mmap(nullptr, code.length(), PROT_READ | PROT_EXEC, MAP_PRIVATE, plan->file(), code.offset());
+  ASSERT_NE(mapped, MAP_FAILED);
+  EXPECT_EQ(std::memcmp(mapped, plan->section(kCode).data(), code.length()), 0);
+  munmap(mapped, code.length());
+}
+
+TEST(PlanTest, refusesWhatIsNoFile) {
+  const std::string folder = testing::TempDir();
+  EXPECT_NE(errorOf(Plan::open(folder + "/no-such.plan")).find("No such file"), std::string::npos);
+  EXPECT_NE(errorOf(Plan::open(folder)).find("not a regular file"), std::string::npos);
+  EXPECT_NE(errorOf(Plan::open("/dev/zero")).find("not a regular file"), std::string::npos);
+  TemporaryFile empty({});
+  EXPECT_NE(errorOf(Plan::open(empty.path)).find("empty"), std::string::npos);
+  EXPECT_EQ(Plan::open(empty.path).error().code, Code::InvalidPlan);
+  EXPECT_EQ(Plan::open(folder).error().code, Code::IoError);
+  FileBytes file = samplePlanFile(samplePlan());
+  EXPECT_EQ(Plan::open(file.span().subspan(1)).error().code, Code::InvalidArgument);
+}
+
+TEST(PlanTest, readsVersions) {
+  FileBytes file = samplePlanFile(samplePlan());
+  reseal(file.span(), [](Header &h) { h.minor = kPlanMinor + 5; });
+  EXPECT_TRUE(Plan::open(file.span())); // what it adds may be ignored
+
+  reseal(file.span(), [](Header &h) { h.features = 4; });
+  const std::string features = errorOf(Plan::open(file.span()));
+  EXPECT_NE(features.find("feature bits 4"), std::string::npos) << features;
+
+  reseal(file.span(), [](Header &h) { h.major = kPlanMajor + 1, h.features = 0; });
+  const std::string newer = errorOf(Plan::open(file.span()));
+  for (const char *part : {"moec test wrote it in format 2.5", "reads 1.0", "update the runtime"})
+    EXPECT_NE(newer.find(part), std::string::npos) << newer;
+
+  reseal(file.span(), [](Header &h) { h.major = 0; });
+  const std::string older = errorOf(Plan::open(file.span()));
+  EXPECT_NE(older.find("moec compile"), std::string::npos) << older;
+
+  reseal(file.span(), [](Header &h) { std::memset(h.writer, '\x1b', sizeof(h.writer)); });
+  EXPECT_EQ(errorOf(Plan::open(file.span())).find('\x1b'), std::string::npos);
+}
+
+TEST(PlanTest, refusesEveryTruncation) {
+  FileBytes file = samplePlanFile(samplePlan());
+  for (size_t size = 0; size < file.span().size(); size += 64)
+    EXPECT_FALSE(Plan::open(file.span().first(size))) << size;
+  EXPECT_FALSE(Plan::open(file.span().first(file.span().size() - 1)));
+  FileBytes longer(file.span().size() + 64);
+  std::memcpy(longer.span().data(), file.span().data(), file.span().size());
+  EXPECT_FALSE(Plan::open(longer.span()));
+}
+
+TEST(PlanTest, refusesEveryFlippedBit) {
+  FileBytes file = samplePlanFile(samplePlan());
+  const auto expectRefusal = [&](size_t first, size_t bytes, OpenOptions options) {
+    for (size_t bit = first * 8; bit < (first + bytes) * 8; ++bit) {
+      const std::byte mask = std::byte(1 << bit % 8);
+      file.span()[bit / 8] ^= mask;
+      ASSERT_FALSE(Plan::open(file.span(), options)) << "bit " << bit;
+      file.span()[bit / 8] ^= mask;
+    }
+  };
+  expectRefusal(0, sizeof(Header), {});
+  expectRefusal(4096, 300, {});                         // code
+  expectRefusal(8192, 500, {});                         // tokenizer
+  expectRefusal(12288, 4096, {.verifyWeights = true});  // weights
+  expectRefusal(16384, file.span().size() - 16384, {}); // index
+  file.span()[12288] ^= std::byte(1);
+  EXPECT_TRUE(Plan::open(file.span())); // weights are hashed on request alone
+}
+
+// The hash says nothing when the writer is hostile: nothing may crash, whatever the index holds.
+TEST(PlanTest, survivesAnyIndex) {
+  FileBytes file = samplePlanFile(samplePlan());
+  const std::span<std::byte> index = file.span().subspan(16384);
+  const std::vector<std::byte> original(index.begin(), index.end());
+  std::mt19937 random(7);
+  int accepted = 0;
+  for (int round = 0; round < 20000; ++round) {
+    for (uint32_t n = 1 + random() % 4; n > 0; --n) {
+      const size_t at = random() % index.size();
+      // Offsets and counts are words: small and large values, and single bits.
+      if (const uint32_t values[] = {0, 1, ~0u, 0x7fffffff, uint32_t(index.size()),
+                                     uint32_t(random())};
+          random() % 2 && at + 4 <= index.size())
+        std::memcpy(&index[at & ~size_t(3)], &values[random() % 6], 4);
+      else
+        index[at] ^= std::byte(1 << random() % 8);
+    }
+    reseal(file.span(), [&](Header &h) { h.indexHash = hashBytes(index.data(), index.size()); });
+    accepted += bool(Plan::open(file.span()));
+    std::copy(original.begin(), original.end(), index.begin());
+  }
+  EXPECT_GT(accepted, 0); // names, for one, may change
+  for (size_t size : {0, 1, 4, 8, 12, 16, 20}) {
+    reseal(file.span(), [&](Header &h) {
+      h.indexLength = size;
+      h.indexHash = hashBytes(index.data(), size);
+    });
+    EXPECT_FALSE(Plan::open(file.span().first(16384 + size))) << size;
+  }
+}
+
+// What the semantic check refuses: a change to the sample, and a part of the message.
+struct Refusal {
+  const char *name;
+  void (*change)(fb::PlanT &plan);
+  const char *message;
+};
+
+fb::Operand &operand(fb::PlanT &plan, size_t call, size_t index) {
+  return plan.programs[0]->calls[call]->operands[index];
+}
+
+void setOperand(fb::PlanT &plan, fb::OperandKind kind, uint32_t index, uint64_t offset,
+                uint64_t bytes) {
+  operand(plan, 0, 2) = fb::Operand(kind, index, offset, bytes);
+}
+
+template <typename T> void repeat(std::vector<std::unique_ptr<T>> &list) {
+  list.push_back(std::make_unique<T>(*list[0]));
+}
+
+using Kind = fb::OperandKind;
+using P = fb::PlanT;
+const Refusal kRefusals[] = {
+    {"vocabulary", [](P &p) { p.model->vocab_size = 0; }, "vocab_size is 0, expected 1"},
+    {"vocabularySize", [](P &p) { p.model->vocab_size = ~0u; }, "vocab_size is 4294967295"},
+    {"hidden", [](P &p) { p.model->hidden_size = 0; }, "hidden_size is 0"},
+    {"layers", [](P &p) { p.model->layers = 0; }, "layers is 0"},
+    {"heads", [](P &p) { p.model->heads = 0; }, "heads is 0"},
+    {"kvHeads", [](P &p) { p.model->kv_heads = 5; }, "kv_heads is 5, expected 1 to 4"},
+    {"headGroups", [](P &p) { p.model->kv_heads = 3; }, "heads is 4, expected a multiple of"},
+    {"headDim", [](P &p) { p.model->head_dim = 0; }, "head_dim is 0"},
+    {"experts", [](P &p) { p.model->experts = 0; }, "experts is 0"},
+    {"expertsPerToken", [](P &p) { p.model->experts_per_token = 9; }, "experts_per_token is 9"},
+    {"noExpertPerToken", [](P &p) { p.model->experts_per_token = 0; }, "experts_per_token is 0"},
+    {"moeLayers", [](P &p) { p.model->moe_layers = 5; }, "moe_layers is 5, expected 0 to 4"},
+    {"positions", [](P &p) { p.model->max_positions = uint64_t(1) << 31; }, "max_positions is"},
+    {"noPositions", [](P &p) { p.model->max_positions = 0; }, "max_positions is 0"},
+    {"activeParameters", [](P &p) { p.model->active_parameters = 1001; }, "active_parameters is"},
+    {"bos", [](P &p) { p.model->bos_token = 100; }, "bos_token is 100, and the vocabulary has 100"},
+    {"negativeBos", [](P &p) { p.model->bos_token = -2; }, "bos_token is -2"},
+    {"pad", [](P &p) { p.model->pad_token = 1000; }, "pad_token is 1000"},
+    {"eos", [](P &p) { p.model->eos_tokens[1] = -1; }, "one of eos_tokens is -1"},
+    {"architecture", [](P &p) { p.model->architecture = ""; }, "architecture has an empty name"},
+    {"weightsName", [](P &p) { p.model->weights = "\x1b[2J"; }, "no name, '?[2J'"},
+
+    {"sectionName", [](P &p) { p.sections[0]->name = ""; }, "a section has an empty name"},
+    {"sectionNames", [](P &p) { p.sections[0]->name = "weights"; }, "two sections are called"},
+    {"sectionKind", [](P &p) { p.sections[0]->kind = fb::SectionKind(9); }, "unknown kind 9"},
+    {"sectionAlignment", [](P &p) { p.sections[0]->offset += 64; }, "multiple of 4096"},
+    {"sectionAtHeader", [](P &p) { p.sections[0]->offset = 0; }, "inside of what ends at byte 64"},
+    {"sectionOverlap", [](P &p) { p.sections[0]->length = 4097; }, "inside of what ends at"},
+    {"sectionEnd", [](P &p) { p.sections[2]->length = 4097; }, "the index starts at byte 16384"},
+    {"sectionOverflow", [](P &p) { p.sections[2]->length = ~uint64_t(0); }, "the index starts"},
+    {"sectionFar", [](P &p) { p.sections[2]->offset = ~uint64_t(4095); }, "the index starts"},
+
+    {"tensorName", [](P &p) { p.tensors[0]->name = ""; }, "a tensor has an empty name"},
+    {"tensorNames", [](P &p) { p.tensors[1]->name = "embed"; }, "two tensors are called 'embed'"},
+    {"tensorSection", [](P &p) { p.tensors[0]->section = 3; }, "is in section 3 of 3"},
+    {"tensorSectionKind", [](P &p) { p.tensors[0]->section = kCode; }, "expected Weights"},
+    {"tensorAlignment", [](P &p) { p.tensors[0]->offset = 32; }, "multiple of 64"},
+    {"tensorEnd", [](P &p) { p.tensors[0]->offset = 4096; }, "of section 'weights', which has"},
+    {"tensorOverflow", [](P &p) { p.tensors[0]->bytes = ~uint64_t(0); }, "which has 4096"},
+    {"tensorRank", [](P &p) { p.tensors[0]->shape = {}; }, "the rank of tensor 'embed' is 0"},
+    {"tensorRanks", [](P &p) { p.tensors[0]->shape.assign(9, 1); }, "is 9, expected 1 to 8"},
+    {"tensorShape", [](P &p) { p.tensors[0]->shape = {100, 0}; }, "a dimension of tensor 'embed'"},
+    {"tensorTooSmall", [](P &p) { p.tensors[0]->shape = {101, 16}; }, "too few for its shape"},
+    {"tensorProduct", [](P &p) { p.tensors[0]->shape.assign(8, uint64_t(1) << 40); }, "too few"},
+    {"tensorStorage", [](P &p) { p.tensors[0]->storage = ""; }, "the storage of tensor 'embed'"},
+    {"tensorLayout", [](P &p) { p.tensors[0]->layout = ""; }, "the layout of tensor 'embed'"},
+    {"tensorSource", [](P &p) { p.tensors[0]->sources = {""}; }, "a source of tensor 'embed'"},
+
+    {"pools", [](P &p) { repeat(p.caches); }, "the number of cache pools is 3"},
+    {"poolName", [](P &p) { p.caches[0]->name = "local"; }, "expected 'global' without a chunk"},
+    {"poolNames", [](P &p) { *p.caches[1] = *p.caches[0]; }, "two cache pools are called"},
+    {"poolChunk", [](P &p) { p.caches[1]->chunk = 64; }, "the model's attention_chunk, 128"},
+    {"poolLayers", [](P &p) { p.caches[1]->layers = 2; }, "have 3 layers together, and the model"},
+    {"poolNoLayers", [](P &p) { p.caches[1]->layers = 0; }, "layers of cache pool 'chunked' is 0"},
+    {"poolTokens", [](P &p) { p.caches[0]->page_tokens = 0; }, "page_tokens of cache pool"},
+    {"poolBytes", [](P &p) { p.caches[0]->page_bytes = 100; }, "expected a multiple of 64"},
+    {"poolNoBytes", [](P &p) { p.caches[0]->page_bytes = 0; }, "page_bytes of cache pool"},
+
+    {"kernelName", [](P &p) { p.kernels[0]->name = ""; }, "a kernel has an empty name"},
+    {"kernelNames", [](P &p) { p.kernels[0]->name = "head"; }, "two kernels are called 'cpu:head'"},
+    {"kernelDevice", [](P &p) { p.kernels[0]->device = ""; }, "the device of kernel 'embed'"},
+    {"kernelOperands", [](P &p) { p.kernels[0]->operands = 257; }, "operands of kernel 'embed'"},
+
+    {"imageSection", [](P &p) { p.images[0]->section = kWeights; }, "expected Code"},
+    {"imageNoSection", [](P &p) { p.images[0]->section = 9; }, "is in section 9 of 3"},
+    {"imageTarget", [](P &p) { p.images[0]->target = ""; }, "the target of an image"},
+    {"imageTargets", [](P &p) { repeat(p.images); }, "two images are called 'cpu:x86-64-v3'"},
+    {"imageFeature", [](P &p) { p.images[0]->features[0] = ""; }, "a feature of image"},
+    {"imageEntries", [](P &p) { p.images[0]->entries.pop_back(); }, "has 3 entries, expected 4"},
+    {"imageEntry", [](P &p) { p.images[0]->entries[1] = 300; }, "at 300 of 300 bytes of code"},
+    {"imageNoEntry", [](P &p) { p.images[0]->entries[1] = ~uint64_t(0); }, "of 300 bytes of code"},
+    {"imageOtherEntry", [](P &p) { p.images[0]->entries[3] = 0; }, "expected none"},
+    {"imageMissing", [](P &p) { p.images.clear(); }, "no image of their kernels"},
+
+    {"noProgram", [](P &p) { p.programs.clear(); }, "it has no program"},
+    {"programDevice", [](P &p) { p.programs[0]->device = ""; }, "the device of a program"},
+    {"programTokens", [](P &p) { p.programs[0]->tokens = 0; }, "tokens of program 'cpu'"},
+    {"programRows", [](P &p) { p.programs[0]->rows = 0; }, "rows of program 'cpu'"},
+    {"programOrder", [](P &p) { p.programs[0]->tokens = 8; }, "expected ascending order"},
+    {"programArena", [](P &p) { p.programs[0]->arena_bytes = ~uint64_t(0); }, "arena_bytes of"},
+    {"programScratch", [](P &p) { p.programs[0]->scratch_bytes = ~uint64_t(0); }, "scratch_bytes"},
+    {"callKernel", [](P &p) { p.programs[0]->calls[0]->kernel = 4; }, "is of kernel 4"},
+    {"callDevice", [](P &p) { p.programs[0]->calls[2]->kernel = 3; }, "for device 'other'"},
+    {"callOperands", [](P &p) { p.programs[0]->calls[0]->operands.pop_back(); }, "passes 2"},
+
+    {"operandKind", [](P &p) { setOperand(p, Kind(9), 0, 0, 0); }, "operand of unknown kind 9"},
+    {"inputName", [](P &p) { setOperand(p, Kind::Input, 6, 0, 0); }, "reads unknown input 6"},
+    {"inputNames", [](P &p) { setOperand(p, Kind::Input, 256, 0, 0); }, "unknown input 256"},
+    {"inputOffset", [](P &p) { setOperand(p, Kind::Input, 0, 4, 0); }, "Tokens from byte 4"},
+    {"inputTable", [](P &p) { p.caches.erase(p.caches.begin()), p.caches[0]->layers = 4; },
+     "reads GlobalTable of a pool that is not there"},
+    {"arenaEnd", [](P &p) { setOperand(p, Kind::Arena, 0, 960, 65); }, "of the arena, which has"},
+    {"arenaOffset", [](P &p) { setOperand(p, Kind::Arena, 0, 2048, 64); },
+     "byte 2048 of the arena"},
+    {"arenaOverflow", [](P &p) { setOperand(p, Kind::Arena, 0, 64, ~uint64_t(0)); }, "the arena"},
+    {"arenaAlignment", [](P &p) { setOperand(p, Kind::Arena, 0, 32, 64); }, "multiple of 64"},
+    {"arenaEmpty", [](P &p) { setOperand(p, Kind::Arena, 0, 0, 0); }, "touches 0 bytes"},
+    {"weightSection", [](P &p) { setOperand(p, Kind::Weight, kCode, 0, 64); }, "expected Weights"},
+    {"weightNone", [](P &p) { setOperand(p, Kind::Weight, 7, 0, 64); }, "is in section 7 of 3"},
+    {"weightEnd", [](P &p) { setOperand(p, Kind::Weight, kWeights, 4032, 65); }, "which has 4096"},
+    {"cachePool", [](P &p) { setOperand(p, Kind::Cache, 2, 0, 0); }, "uses cache pool 2 of 2"},
+    {"cacheOffset", [](P &p) { setOperand(p, Kind::Cache, 0, 4096, 0); }, "of a page of pool"},
+    {"logitsOffset", [](P &p) { setOperand(p, Kind::Logits, 0, 4, 0); }, "logits from byte 4"},
+
+    {"tokenizerSection", [](P &p) { p.tokenizer->section = kCode; }, "expected Tokenizer"},
+    {"tokenizerVocabulary", [](P &p) { p.tokenizer->vocab_size = 101; }, "expected 1 to 100"},
+    {"tokenizerPattern", [](P &p) { p.tokenizer->pattern = "gpt2"; }, "knows 'llama4' alone"},
+    {"tokenizerBos", [](P &p) { p.model->bos_token = -1; }, "starts prompts with bos_token"},
+    {"specialId", [](P &p) { p.tokenizer->special_tokens[0]->id = 100; }, "special token '<|90|>'"},
+    {"specialHugeId", [](P &p) { p.tokenizer->special_tokens[0]->id = ~0u; }, "is 4294967295"},
+    {"specialIds", [](P &p) { p.tokenizer->special_tokens[0]->id = 91; }, "tokens have id 91"},
+    {"specialEmpty", [](P &p) { p.tokenizer->special_tokens[0]->content = ""; }, "90 is empty"},
+    {"specialTwice", [](P &p) { p.tokenizer->special_tokens[0]->content = "<|91|>"; }, "two spec"},
+    {"stopToken", [](P &p) { p.chat->stop_tokens[0] = 100; }, "a stop token of the chat format"},
+};
+
+class PlanRefusalTest : public testing::TestWithParam<Refusal> {};
+
+TEST_P(PlanRefusalTest, isRefused) {
+  fb::PlanT plan = samplePlan();
+  GetParam().change(plan);
+  FileBytes file = samplePlanFile(std::move(plan));
+  const Result<Plan> opened = Plan::open(file.span());
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, Code::InvalidPlan);
+  const std::string &message = opened.error().message;
+  EXPECT_NE(message.find(GetParam().message), std::string::npos) << message;
+  EXPECT_NE(message.find("moec compile"), std::string::npos) << message;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, PlanRefusalTest, testing::ValuesIn(kRefusals),
+                         [](const auto &info) { return info.param.name; });
+
+TEST(PlanTest, acceptsTheLeast) {
+  fb::PlanT plan = samplePlan();
+  plan.tokenizer.reset();
+  plan.chat.reset();
+  plan.model->bos_token = -1;
+  plan.model->eos_tokens.clear();
+  plan.programs[0]->calls.clear();
+  FileBytes file = samplePlanFile(std::move(plan));
+  const Result<Plan> opened = Plan::open(file.span());
+  ASSERT_TRUE(opened) << opened.error().message;
+  EXPECT_EQ(opened->index().tokenizer(), nullptr);
+  EXPECT_EQ(opened->index().model()->eos_tokens()->size(), 0u);
+}
+
+// A device name with a colon could never match an image, and so never have its entries checked.
+TEST(PlanTest, refusesDevicesWithoutImages) {
+  fb::PlanT plan = samplePlan();
+  for (auto &kernel : plan.kernels)
+    kernel->device = kernel->device == "cpu" ? "cpu:x86-64-v3" : kernel->device;
+  for (auto &program : plan.programs)
+    program->device = "cpu:x86-64-v3";
+  plan.images[0]->target = "cpu:x86-64-v3:a";
+  plan.images[0]->entries.assign(4, ~uint64_t(0));
+  FileBytes file = samplePlanFile(std::move(plan));
+  EXPECT_NE(errorOf(Plan::open(file.span())).find("no image"), std::string::npos);
+}
+
+} // namespace

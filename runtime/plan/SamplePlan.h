@@ -1,0 +1,196 @@
+// A small, valid plan for tests, to be changed before it is turned into the bytes of a file.
+#ifndef MOE_RUNTIME_PLAN_SAMPLEPLAN_H
+#define MOE_RUNTIME_PLAN_SAMPLEPLAN_H
+
+#include "runtime/plan/Format.h"
+#include "runtime/plan/Plan.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <span>
+
+namespace moe {
+
+// Bytes at a multiple of 4096, as a mapped file is.
+class FileBytes {
+public:
+  explicit FileBytes(size_t size)
+      : memory(static_cast<std::byte *>(std::aligned_alloc(
+            kSectionAlignment, (size / kSectionAlignment + 1) * kSectionAlignment))),
+        size(size) {
+    std::memset(memory.get(), 0, size);
+  }
+  std::span<std::byte> span() { return {memory.get(), size}; }
+
+private:
+  struct Free {
+    void operator()(std::byte *data) const { std::free(data); }
+  };
+  std::unique_ptr<std::byte, Free> memory;
+  size_t size;
+};
+
+enum SampleSection { kCode, kTokenizer, kWeights };
+
+inline fb::PlanT samplePlan() {
+  fb::PlanT plan;
+  const auto add = [](auto &list, auto table) {
+    list.push_back(std::make_unique<decltype(table)>(std::move(table)));
+    return list.back().get();
+  };
+  plan.model = std::make_unique<fb::ModelT>();
+  fb::ModelT &m = *plan.model;
+  m.architecture = "Llama4ForCausalLM";
+  m.vocab_size = 100;
+  m.hidden_size = 16;
+  m.layers = 4;
+  m.heads = 4;
+  m.kv_heads = 2;
+  m.head_dim = 4;
+  m.experts = 8;
+  m.experts_per_token = 1;
+  m.moe_layers = 2;
+  m.attention_chunk = 128;
+  m.max_positions = 1024;
+  m.bos_token = 90;
+  m.eos_tokens = {91, 92};
+  m.parameters = 1000;
+  m.active_parameters = 500;
+  m.weights = "bf16";
+
+  const auto section = [&](fb::SectionKind kind, const char *name, uint64_t offset,
+                           uint64_t length) {
+    fb::SectionT table;
+    table.kind = kind;
+    table.name = name;
+    table.offset = offset;
+    table.length = length;
+    add(plan.sections, table);
+  };
+  section(fb::SectionKind::Code, "code", 4096, 300);
+  section(fb::SectionKind::Tokenizer, "tokenizer", 8192, 500);
+  section(fb::SectionKind::Weights, "weights", 12288, 4096);
+
+  const auto tensor = [&](const char *name, std::vector<uint64_t> shape, const char *storage,
+                          uint64_t offset, uint64_t bytes) {
+    fb::TensorT table;
+    table.name = name;
+    table.shape = std::move(shape);
+    table.storage = storage;
+    table.layout = "rows";
+    table.section = kWeights;
+    table.offset = offset;
+    table.bytes = bytes;
+    table.sources = {std::string(name) + ".weight"};
+    add(plan.tensors, table);
+  };
+  tensor("embed", {100, 16}, "bf16", 0, 3200);
+  tensor("norm", {16}, "f32", 3200, 64);
+
+  const auto pool = [&](const char *name, uint32_t chunk, uint32_t layers) {
+    fb::CachePoolT table;
+    table.name = name;
+    table.chunk = chunk;
+    table.layers = layers;
+    table.page_tokens = 64;
+    table.page_bytes = 4096;
+    add(plan.caches, table);
+  };
+  pool("global", 0, 1);
+  pool("chunked", 128, 3);
+
+  const auto kernel = [&](const char *name, const char *device, uint32_t operands) {
+    fb::KernelT table;
+    table.name = name;
+    table.device = device;
+    table.operands = operands;
+    add(plan.kernels, table);
+  };
+  kernel("embed", "cpu", 3);
+  kernel("attend", "cpu", 4);
+  kernel("head", "cpu", 2);
+  kernel("head", "other", 2);
+
+  fb::ImageT image;
+  image.target = "cpu:x86-64-v3";
+  image.features = {"avx2", "fma"};
+  image.section = kCode;
+  image.entries = {0, 64, 299, ~uint64_t(0)};
+  add(plan.images, image);
+
+  using Kind = fb::OperandKind;
+  const auto input = [](fb::InputName name) {
+    return fb::Operand(Kind::Input, uint32_t(name), 0, 0);
+  };
+  for (uint32_t tokens : {1, 8}) {
+    fb::ProgramT program;
+    program.device = "cpu";
+    program.tokens = program.rows = tokens;
+    program.arena_bytes = 1024 * tokens;
+    program.scratch_bytes = 256;
+    const auto call = [&](uint32_t kernel, std::vector<fb::Operand> operands) {
+      fb::CallT table;
+      table.kernel = kernel;
+      table.operands = std::move(operands);
+      add(program.calls, table);
+    };
+    const fb::Operand hidden(Kind::Arena, 0, 64, 64 * tokens);
+    call(0, {input(fb::InputName::Tokens), fb::Operand(Kind::Weight, kWeights, 0, 3200), hidden});
+    call(1, {hidden, input(fb::InputName::ChunkedTable), input(fb::InputName::GlobalTable),
+             fb::Operand(Kind::Cache, 1, 1024, 0)});
+    call(2, {hidden, fb::Operand(Kind::Logits, 0, 0, 0)});
+    add(plan.programs, program);
+  }
+
+  plan.tokenizer = std::make_unique<fb::TokenizerT>();
+  plan.tokenizer->section = kTokenizer;
+  plan.tokenizer->vocab_size = 90;
+  plan.tokenizer->add_bos = true;
+  plan.tokenizer->pattern = "llama4";
+  for (uint32_t id : {90, 91, 92}) {
+    fb::SpecialTokenT token;
+    token.content = "<|" + std::to_string(id) + "|>";
+    token.id = id;
+    add(plan.tokenizer->special_tokens, token);
+  }
+  plan.chat = std::make_unique<fb::ChatFormatT>();
+  plan.chat->bos = "<|90|>";
+  plan.chat->stop_tokens = {92};
+  plan.provenance = std::make_unique<fb::ProvenanceT>();
+  plan.provenance->checkpoint = "sample";
+  plan.provenance->compiler = "none";
+  return plan;
+}
+
+// The bytes of a section, byte by byte.
+inline std::byte sampleByte(uint32_t section, uint64_t at) {
+  return std::byte(section * 89 + at * 7 + at / 256);
+}
+
+// The file of `plan` with hashes that match; its index starts at `indexOffset`.
+inline FileBytes samplePlanFile(fb::PlanT plan, uint64_t indexOffset = 16384) {
+  std::vector<std::byte> sections(indexOffset);
+  for (uint32_t i = 0; i < plan.sections.size(); ++i) {
+    fb::SectionT &section = *plan.sections[i];
+    if (section.offset > sections.size() || section.length > sections.size() - section.offset)
+      continue; // a test of just that
+    for (uint64_t at = 0; at < section.length; ++at)
+      sections[section.offset + at] = sampleByte(i, at);
+    section.hash = hashBytes(&sections[section.offset], section.length);
+  }
+  flatbuffers::FlatBufferBuilder builder;
+  fb::FinishPlanBuffer(builder, fb::Plan::Pack(builder, &plan));
+  const size_t length = builder.GetSize();
+  FileBytes file(indexOffset + length);
+  std::memcpy(file.span().data(), sections.data(), sections.size());
+  std::memcpy(file.span().data() + indexOffset, builder.GetBufferPointer(), length);
+  const Header header =
+      makeHeader(indexOffset, length, hashBytes(builder.GetBufferPointer(), length), "moec test");
+  std::memcpy(file.span().data(), &header, sizeof(header));
+  return file;
+}
+
+} // namespace moe
+
+#endif
