@@ -1,0 +1,62 @@
+// The interface that each device implements: memory for a session, and running one step of a plan.
+#ifndef MOE_RUNTIME_DEVICE_DEVICE_H
+#define MOE_RUNTIME_DEVICE_DEVICE_H
+
+#include "runtime/Status.h"
+#include "runtime/device/Programs.h"
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace moe {
+
+// A ragged batch: tokens of any sequences, mixed freely; tokens of one sequence in the order of
+// their positions. T = tokens.size(). All spans are the caller's and are read during run() alone.
+struct Step {
+  std::span<const int32_t> tokens;    // [T] ids
+  std::span<const int32_t> positions; // [T] absolute positions
+  std::span<const int32_t> sequences; // [T] slots
+  std::span<const int32_t> rows;      // [R] indices into the step's tokens whose logits are wanted
+  // [maxSequences, tableStride] page of each 64 positions, per cache pool of the plan, in its
+  // order.
+  std::vector<std::span<const int32_t>> tables;
+};
+
+// What a session needs from its device.
+struct ExecutorOptions {
+  int32_t maxSequences = 1;
+  int32_t tableStride = 1;        // pages a sequence may have
+  std::vector<int64_t> poolPages; // pages of each cache pool of the plan, in its order
+};
+
+// The memory and programs of one session on one device. Not for use from two threads at once.
+class Executor {
+public:
+  virtual ~Executor() = default;
+  // Runs the smallest program that holds the step; writes float32 logits [R, vocab] in row order.
+  // Allocates nothing. `logits` stays valid until the next run.
+  virtual Result<std::span<const float>> run(const Step &step) = 0;
+  virtual int32_t maxTokens() const = 0; // largest T of any program
+  virtual int32_t maxRows() const = 0;   // largest R of any program
+  // For people: the target chosen and the threads, "cpu:x86-64-v4, 2 threads".
+  virtual std::string description() const { return {}; }
+};
+
+// A machine's processor that can run the programs of a plan.
+class Device {
+public:
+  virtual ~Device() = default;
+  virtual std::string name() const = 0; // Program.device in a plan: "cpu"
+  // Allocates all that the session needs. The sections of `plan` must outlive the executor; the
+  // rest of it is copied. Errors: Unavailable if no image runs here, ResourceExhausted with the
+  // bytes that were asked for.
+  virtual Result<std::unique_ptr<Executor>> createExecutor(const DevicePlan &plan,
+                                                           const ExecutorOptions &options) = 0;
+};
+
+} // namespace moe
+
+#endif

@@ -1,0 +1,88 @@
+#include "runtime/device/cpu/CpuFeatures.h"
+
+#include <cstdlib>
+#include <fstream>
+#include <gtest/gtest.h>
+#include <sstream>
+
+using namespace moe;
+using namespace moe::cpu;
+
+namespace {
+
+using Features = std::vector<std::string>;
+
+Image image(std::string target, Features features) {
+  Image image;
+  image.target = std::move(target);
+  image.features = std::move(features);
+  return image;
+}
+
+const Features v3{"x86_64", "avx2", "fma", "f16c", "bmi2"};
+const Features v4{"x86_64",   "avx2",     "fma",      "f16c",     "bmi2",        "avx512f",
+                  "avx512bw", "avx512dq", "avx512vl", "avx512cd", "avx512_bf16", "avx512_vnni"};
+
+TEST(CpuFeatures, FirstThatFits) {
+  const Image images[] = {image("cpu:aarch64", {"aarch64", "asimd"}), image("cpu:x86-64-v4", v4),
+                          image("cpu:x86-64-v3", v3)};
+  EXPECT_EQ(*chooseImage(images, v4), 1u);
+  EXPECT_EQ(*chooseImage(images, v3), 2u);
+  EXPECT_EQ(*chooseImage(images, Features{"aarch64", "asimd", "bf16"}), 0u);
+  EXPECT_FALSE(chooseImage(images, Features{"aarch64"}));
+}
+
+TEST(CpuFeatures, SaysWhatIsMissing) {
+  Features host = v4;
+  std::erase(host, "avx512_bf16");
+  const Image images[] = {image("cpu:x86-64-v4", v4)};
+  auto chosen = chooseImage(images, host);
+  ASSERT_FALSE(chosen);
+  EXPECT_EQ(chosen.error().code, Code::Unavailable);
+  EXPECT_EQ(chosen.error().message,
+            "plan has cpu:x86-64-v4 (needs x86_64 avx2 fma f16c bmi2 avx512f avx512bw avx512dq "
+            "avx512vl avx512cd avx512_bf16 avx512_vnni), this processor lacks avx512_bf16; compile "
+            "with --target cpu:x86-64-v3");
+  EXPECT_EQ(chooseImage({}, v3).error().message,
+            "plan has no code for a CPU; compile with --target cpu:x86-64-v3");
+  EXPECT_NE(chooseImage(images, Features{"riscv64"}).error().message.find("no target"),
+            std::string::npos);
+  const Image nameless[] = {image("cpu:native", {})};
+  EXPECT_FALSE(chooseImage(nameless, v4));
+}
+
+TEST(CpuFeatures, CanBeTakenAway) {
+  Features all = hostFeatures();
+  ASSERT_FALSE(all.empty());
+  const std::string last = all.back();
+  setenv("MOE_CPU_DISABLE", ("nonsense," + last).c_str(), 1);
+  Features fewer = hostFeatures();
+  unsetenv("MOE_CPU_DISABLE");
+  EXPECT_EQ(fewer, Features(all.begin(), all.end() - 1));
+}
+
+// The operating system's own list, where it shows one.
+TEST(CpuFeatures, AgreesWithProcCpuinfo) {
+  std::ifstream file("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(file, line))
+    if (line.starts_with("flags") || line.starts_with("Features"))
+      break;
+  if (line.empty())
+    GTEST_SKIP() << "/proc/cpuinfo shows no features";
+  std::istringstream words(line);
+  std::vector<std::string> shown{std::istream_iterator<std::string>(words), {}};
+  Features host = hostFeatures();
+  auto in = [](const Features &list, const std::string &name) {
+    return std::find(list.begin(), list.end(), name) != list.end();
+  };
+  for (size_t i = 1; i < host.size(); ++i)
+    EXPECT_TRUE(in(shown, host[i])) << host[i];
+  if (host[0] == "x86_64")
+    for (const std::string &feature : v4)
+      if (feature != "x86_64") {
+        EXPECT_EQ(in(shown, feature), in(host, feature)) << feature;
+      }
+}
+
+} // namespace

@@ -1,0 +1,169 @@
+// A wait spins for a short time (the usual case: the others are about to arrive), then yields (the
+// processor is shared, and whoever we wait for may need it), then sleeps.
+#include "runtime/device/cpu/ThreadPool.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <pthread.h>
+#include <sched.h>
+#include <system_error>
+
+namespace moe::cpu {
+namespace {
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb" ::: "memory"); // `yield` does nothing on most cores
+#endif
+}
+
+// Processors that the control group may use at once, or 0 where there is no limit.
+int quotaProcessors() {
+  std::FILE *file = std::fopen("/sys/fs/cgroup/cpu.max", "re");
+  if (!file)
+    return 0;
+  long long quota = 0, period = 0;
+  int fields = std::fscanf(file, "%lld %lld", &quota, &period); // "max 100000" gives no field
+  std::fclose(file);
+  if (fields != 2 || quota <= 0 || period <= 0)
+    return 0;
+  return int(std::clamp<long long>((quota + period - 1) / period, 1, 1 << 16));
+}
+
+} // namespace
+
+std::vector<int> allowedProcessors() {
+  std::vector<int> processors;
+  // The mask of a large machine does not fit in cpu_set_t: grow until the kernel accepts the size.
+  for (int bits = 1024; bits <= 1 << 18; bits *= 2) {
+    cpu_set_t *mask = CPU_ALLOC(bits);
+    if (!mask)
+      break;
+    size_t bytes = CPU_ALLOC_SIZE(bits);
+    bool known = sched_getaffinity(0, bytes, mask) == 0;
+    for (int cpu = 0; known && cpu < bits; ++cpu)
+      if (CPU_ISSET_S(cpu, bytes, mask))
+        processors.push_back(cpu);
+    CPU_FREE(mask);
+    if (known)
+      break;
+  }
+  if (processors.empty())
+    processors.push_back(0);
+  return processors;
+}
+
+int defaultThreads() {
+  int allowed = int(allowedProcessors().size());
+  int quota = quotaProcessors();
+  return quota ? std::min(quota, allowed) : allowed;
+}
+
+Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int workers) {
+  if (workers < 1)
+    return Error{Code::InvalidArgument,
+                 "a thread pool needs at least 1 worker, not " + std::to_string(workers)};
+  std::unique_ptr<ThreadPool> pool(new ThreadPool(workers));
+  std::vector<int> processors = allowedProcessors();
+  using std::chrono::microseconds;
+  // With more workers than processors someone we wait for is not running: do not keep its place.
+  if (size_t(workers) <= processors.size())
+    pool->spinTime = microseconds(20);
+  pool->yieldTime = microseconds(200); // longer than choosing a token takes, between two steps
+
+  pool->threads.reserve(workers - 1);
+  for (int worker = 1; worker < workers; ++worker) {
+    try {
+      pool->threads.emplace_back([p = pool.get(), worker] { p->workerLoop(worker); });
+    } catch (const std::system_error &) { // the one way std::thread reports this
+      return Error{Code::ResourceExhausted, "the system gave " + std::to_string(worker) + " of " +
+                                                std::to_string(workers) +
+                                                " threads; ask for fewer with --threads"};
+    }
+  }
+  if (size_t(workers) == processors.size()) {
+    for (int worker = 1; worker < workers; ++worker) {
+      int cpu = processors[worker];
+      cpu_set_t *mask = CPU_ALLOC(cpu + 1);
+      if (!mask)
+        break;
+      size_t bytes = CPU_ALLOC_SIZE(cpu + 1);
+      CPU_ZERO_S(bytes, mask);
+      CPU_SET_S(cpu, bytes, mask);
+      // A refusal costs speed alone.
+      pthread_setaffinity_np(pool->threads[worker - 1].native_handle(), bytes, mask);
+      CPU_FREE(mask);
+    }
+  }
+  return pool;
+}
+
+ThreadPool::~ThreadPool() {
+  stopping.store(true, std::memory_order_relaxed);
+  runs.fetch_add(1);
+  runs.notify_all();
+  for (std::thread &thread : threads)
+    thread.join();
+}
+
+void ThreadPool::await(const std::atomic<uint32_t> &value, uint32_t old) const {
+  using Clock = std::chrono::steady_clock;
+  auto changed = [&] { return value.load(std::memory_order_acquire) != old; };
+  for (int i = 0; i < 32; ++i) {
+    if (changed())
+      return;
+    relax();
+  }
+  auto start = Clock::now();
+  while (Clock::now() - start < spinTime)
+    for (int i = 0; i < 32; ++i) {
+      if (changed())
+        return;
+      relax();
+    }
+  while (Clock::now() - start < spinTime + yieldTime) {
+    if (changed())
+      return;
+    sched_yield();
+  }
+  while (!changed())
+    value.wait(old, std::memory_order_acquire);
+}
+
+void ThreadPool::barrier() {
+  if (count == 1)
+    return;
+  uint32_t old = phase.load(std::memory_order_relaxed);
+  if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 < count)
+    return await(phase, old);
+  arrived.store(0, std::memory_order_relaxed); // published by the change of phase
+  phase.fetch_add(1);
+  // No system call where nobody sleeps. That check must not overtake the change: hence no weaker
+  // order than the default one above.
+  phase.notify_all();
+}
+
+void ThreadPool::run(Work newWork, void *newContext) {
+  if (count == 1)
+    return newWork(newContext, 0);
+  work = newWork;
+  context = newContext;
+  runs.fetch_add(1);
+  runs.notify_all();
+  newWork(newContext, 0);
+  barrier();
+}
+
+void ThreadPool::workerLoop(int worker) {
+  for (uint32_t seen = 0;; ++seen) {
+    await(runs, seen);
+    if (stopping.load(std::memory_order_relaxed))
+      return;
+    work(context, worker);
+    barrier();
+  }
+}
+
+} // namespace moe::cpu

@@ -1,0 +1,82 @@
+// Barriers and runs, also with far more workers than processors.
+#include "runtime/device/cpu/ThreadPool.h"
+
+#include <gtest/gtest.h>
+
+using namespace moe::cpu;
+
+namespace {
+
+// Each worker writes its slot in one phase and reads all the others' in the next.
+struct Relay {
+  ThreadPool *pool;
+  int rounds;
+  std::vector<int64_t> slots; // not atomic: the barrier must publish them
+  std::atomic<int> wrong{0};
+
+  static void work(void *self, int worker) {
+    auto &relay = *static_cast<Relay *>(self);
+    for (int round = 0; round < relay.rounds; ++round) {
+      relay.slots[worker] += worker + round;
+      relay.pool->barrier();
+      for (int other = 0; other < relay.pool->workers(); ++other) {
+        int64_t expected = int64_t(other) * (round + 1) + int64_t(round) * (round + 1) / 2;
+        relay.wrong += relay.slots[other] != expected;
+      }
+      relay.pool->barrier();
+    }
+  }
+};
+
+void relay(int workers, int runs, int rounds) {
+  auto pool = ThreadPool::create(workers);
+  ASSERT_TRUE(pool);
+  for (int run = 0; run < runs; ++run) {
+    Relay relay{pool->get(), rounds, std::vector<int64_t>(workers)};
+    (*pool)->run(Relay::work, &relay);
+    EXPECT_EQ(relay.wrong, 0);
+  }
+}
+
+TEST(ThreadPool, OneWorkerIsTheCaller) {
+  auto pool = ThreadPool::create(1);
+  std::thread::id id;
+  (*pool)->run(
+      [](void *id, int worker) {
+        EXPECT_EQ(worker, 0);
+        *static_cast<std::thread::id *>(id) = std::this_thread::get_id();
+      },
+      &id);
+  EXPECT_EQ(id, std::this_thread::get_id());
+  relay(1, 3, 10);
+}
+
+TEST(ThreadPool, ManyBarriers) { relay(2, 5, 4000); }
+TEST(ThreadPool, ManyRuns) { relay(3, 2000, 1); }
+TEST(ThreadPool, MoreWorkersThanProcessors) { relay(4 * defaultThreads() + 3, 5, 100); }
+
+TEST(ThreadPool, WakesWorkersThatSleep) {
+  auto pool = ThreadPool::create(3);
+  for (int run = 0; run < 20; ++run) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2)); // long past the yielding
+    std::atomic<int> count{0};
+    (*pool)->run([](void *count, int) { ++*static_cast<std::atomic<int> *>(count); }, &count);
+    EXPECT_EQ(count, 3);
+  }
+}
+
+TEST(ThreadPool, UnusedPoolsEnd) {
+  for (int i = 0; i < 20; ++i)
+    EXPECT_TRUE(ThreadPool::create(4));
+  EXPECT_FALSE(ThreadPool::create(0));
+}
+
+TEST(ThreadPool, LeavesTheCallersAffinity) {
+  auto before = allowedProcessors();
+  relay(int(before.size()), 1, 1);
+  EXPECT_EQ(allowedProcessors(), before);
+  EXPECT_GE(defaultThreads(), 1);
+  EXPECT_LE(defaultThreads(), int(before.size()));
+}
+
+} // namespace
