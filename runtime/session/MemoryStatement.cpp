@@ -1,0 +1,88 @@
+// The KV cache is touched lazily, so the system would promise more than it has and end the process
+// in the middle of a text: the sum is done here instead.
+#include "runtime/session/MemoryStatement.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+namespace moe {
+namespace {
+
+std::string mebibytes(uint64_t bytes) {
+  char text[40];
+  std::snprintf(text, sizeof text, bytes >> 30 ? "%.1f GiB" : "%.1f MiB",
+                double(bytes) / (bytes >> 30 ? 1 << 30 : 1 << 20));
+  return text;
+}
+
+// The number in a file of a single one; UINT64_MAX if there is none ("max").
+uint64_t numberIn(const char *path) {
+  std::FILE *file = std::fopen(path, "re");
+  if (!file)
+    return UINT64_MAX;
+  unsigned long long value = UINT64_MAX;
+  if (std::fscanf(file, "%llu", &value) != 1)
+    value = UINT64_MAX;
+  std::fclose(file);
+  return value;
+}
+
+} // namespace
+
+uint64_t cacheBytes(const SessionModel &model, int64_t context, int32_t sequences,
+                    int32_t maxStep) {
+  uint64_t sum = 0;
+  for (const CachePool &pool : model.pools) {
+    uint64_t pages = KvCache::pagesNeeded(pool.chunk, context, sequences, maxStep);
+    uint64_t bytes;
+    if (__builtin_mul_overflow(pages, pool.pageBytes, &bytes) ||
+        __builtin_add_overflow(sum, bytes, &sum))
+      return UINT64_MAX;
+  }
+  return sum;
+}
+
+int64_t fittingContext(const SessionModel &model, int32_t sequences, int32_t maxStep,
+                       uint64_t limit) {
+  int64_t fits = 0, tooMany = KvCache::tableStride(model.maxPositions) + 1; // in pages
+  while (fits + 1 < tooMany) {
+    int64_t middle = fits + (tooMany - fits) / 2;
+    bool enough = cacheBytes(model, middle * KvCache::pageTokens, sequences, maxStep) <= limit;
+    (enough ? fits : tooMany) = middle;
+  }
+  return std::min(fits * KvCache::pageTokens, model.maxPositions);
+}
+
+uint64_t availableMemory() {
+  uint64_t available = UINT64_MAX;
+  if (std::FILE *file = std::fopen("/proc/meminfo", "re")) {
+    char line[256];
+    unsigned long long kib;
+    while (std::fgets(line, sizeof line, file))
+      if (std::sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+        available = uint64_t(kib) * 1024;
+    std::fclose(file);
+  }
+  uint64_t limit = numberIn("/sys/fs/cgroup/memory.max");
+  uint64_t used = numberIn("/sys/fs/cgroup/memory.current");
+  if (limit != UINT64_MAX && used != UINT64_MAX)
+    available = std::min(available, limit - std::min(limit, used));
+  return available;
+}
+
+Result<uint64_t> checkCacheMemory(const SessionModel &model, const SessionOptions &options) {
+  uint64_t needed = cacheBytes(model, options.context, options.maxSequences, options.maxStep);
+  uint64_t limit = options.memoryLimit ? options.memoryLimit : availableMemory();
+  if (needed <= limit)
+    return needed;
+  int64_t fits = fittingContext(model, options.maxSequences, options.maxStep, limit);
+  return Error{Code::ResourceExhausted,
+               "the KV cache needs " + mebibytes(needed) + " for " +
+                   std::to_string(options.maxSequences) + " x " + std::to_string(options.context) +
+                   " tokens, " + mebibytes(limit) + " are available; " +
+                   (fits ? "--context " + std::to_string(fits) + " would fit"
+                         : std::string("not even 64 tokens would fit"))};
+}
+
+} // namespace moe

@@ -1,0 +1,24 @@
+// A plan's tokenizer and chat format, ready to use.
+#ifndef MOE_RUNTIME_SESSION_PLANTEXT_H
+#define MOE_RUNTIME_SESSION_PLANTEXT_H
+
+#include "runtime/plan/Plan.h"
+#include "runtime/text/ChatTemplate.h"
+
+#include <optional>
+
+namespace moe {
+
+// Nothing if the plan takes ids only. The plan must outlive the tokenizer.
+Result<std::optional<Tokenizer>> planTokenizer(const Plan &plan);
+
+// Nothing if the plan has no chat format.
+std::optional<ChatFormat> planChatFormat(const Plan &plan);
+
+// The ids of a prompt that is not a conversation: BOS where the plan asks for one, then the text,
+// whose special tokens count as such.
+std::vector<int32_t> encodePrompt(const Tokenizer &tokenizer, std::string_view text);
+
+} // namespace moe
+
+#endif

@@ -1,0 +1,218 @@
+// Filling steps of the device from requests of any size, and the memory statement.
+#include "runtime/session/Session.h"
+
+#include "runtime/device/Devices.h"
+#include "runtime/session/MemoryStatement.h"
+#include "runtime/session/PlanPrograms.h"
+
+#include <algorithm>
+
+namespace moe {
+
+Result<Session> Session::create(const Plan &plan, const SessionOptions &options) {
+  std::vector<std::string> devices = planDevices(plan);
+  MOE_ASSIGN(device, openDevice(options.device, devices, {options.threads}));
+  DevicePlan programs = devicePlan(plan, device->name());
+  SessionModel model;
+  model.vocab = programs.vocab;
+  model.maxPositions = int64_t(plan.index().model()->max_positions());
+  model.pools = programs.pools;
+  for (const Program &program : programs.programs)
+    model.maxStep = std::max(model.maxStep, program.tokens);
+  return create(std::move(model), options, [&](const ExecutorOptions &executor) {
+    return device->createExecutor(programs, executor);
+  });
+}
+
+Result<Session> Session::create(SessionModel model, const SessionOptions &asked,
+                                const MakeExecutor &makeExecutor) {
+  SessionOptions options = asked;
+  if (options.maxSequences < 1)
+    return Error{Code::InvalidArgument, "a session needs at least one sequence"};
+  if (options.context < 0 || options.maxStep < 0 || options.threads < 0)
+    return Error{Code::InvalidArgument, "context, step and threads cannot be negative"};
+  if (options.context == 0)
+    options.context = std::min<int64_t>(model.maxPositions, 4096);
+  if (options.context > model.maxPositions)
+    return Error{Code::InvalidArgument, "a context of " + std::to_string(options.context) +
+                                            " tokens was asked for, the plan allows " +
+                                            std::to_string(model.maxPositions) +
+                                            "; ask for less with --context"};
+  if (options.maxStep == 0 || options.maxStep > model.maxStep)
+    options.maxStep = model.maxStep;
+
+  MOE_ASSIGN(bytes, checkCacheMemory(model, options));
+  ExecutorOptions executorOptions;
+  executorOptions.maxSequences = options.maxSequences;
+  executorOptions.tableStride = int32_t(KvCache::tableStride(options.context));
+  std::vector<KvCache::Pool> pools;
+  for (const CachePool &pool : model.pools) {
+    int64_t pages =
+        KvCache::pagesNeeded(pool.chunk, options.context, options.maxSequences, options.maxStep);
+    pools.push_back({pool.chunk, pages});
+    executorOptions.poolPages.push_back(pages);
+  }
+  MOE_ASSIGN(cache, KvCache::create(options.maxSequences, options.context, pools));
+  MOE_ASSIGN(executor, makeExecutor(executorOptions));
+  if (executor->maxTokens() < 1 || executor->maxRows() < 1)
+    return Error{Code::InvalidPlan, "the plan has no program that takes a token"};
+
+  Session session(std::move(model), options, std::move(cache));
+  session.options.maxStep = std::min(options.maxStep, executor->maxTokens());
+  session.bytes = bytes;
+  session.slots.resize(options.maxSequences);
+  for (auto *buffer : {&session.tokens, &session.positions, &session.sequences})
+    buffer->reserve(session.options.maxStep);
+  session.rows.reserve(executor->maxRows());
+  session.segments.reserve(session.options.maxStep);
+  for (size_t i = 0; i < session.model.pools.size(); ++i)
+    session.step.tables.push_back(session.cache.table(i));
+  session.executor = std::move(executor);
+  return session;
+}
+
+Result<int32_t> Session::addSequence() {
+  for (size_t i = 0; i < slots.size(); ++i)
+    if (!slots[i].active) {
+      slots[i] = {true};
+      return int32_t(i);
+    }
+  return Error{Code::ResourceExhausted,
+               "all " + std::to_string(slots.size()) + " sequences of the session are in use"};
+}
+
+void Session::removeSequence(int32_t sequence) {
+  cache.clear(sequence);
+  slots[sequence] = {};
+}
+
+Status Session::truncate(int32_t sequence, int64_t length) {
+  if (length < 0 || length > slots[sequence].length)
+    return Error{Code::InvalidArgument, "cannot cut a sequence of " +
+                                            std::to_string(slots[sequence].length) + " tokens to " +
+                                            std::to_string(length)};
+  MOE_TRY(cache.truncate(sequence, length));
+  slots[sequence].length = length;
+  return ok();
+}
+
+Status Session::check(std::span<const Append> parts) {
+  for (const Append &part : parts) {
+    if (!has(part.sequence))
+      return Error{Code::InvalidArgument, "there is no sequence " + std::to_string(part.sequence)};
+    slots[part.sequence].filled = slots[part.sequence].length;
+  }
+  for (const Append &part : parts) {
+    int64_t count = int64_t(part.tokens.size());
+    if (part.rows < 0 || part.rows > count)
+      return Error{Code::InvalidArgument, "logits of " + std::to_string(part.rows) +
+                                              " rows are wanted of " + std::to_string(count) +
+                                              " tokens"};
+    for (int64_t i = 0; i < count; ++i)
+      if (part.tokens[i] < 0 || part.tokens[i] >= model.vocab)
+        return Error{Code::InvalidArgument,
+                     "token " + std::to_string(i) + " has id " + std::to_string(part.tokens[i]) +
+                         ", the vocabulary ends at " + std::to_string(model.vocab - 1)};
+    int64_t &length = slots[part.sequence].filled;
+    length += count;
+    if (length > options.context)
+      return Error{Code::ResourceExhausted,
+                   std::to_string(length) + " tokens do not fit in the context of " +
+                       std::to_string(options.context) + "; ask for more with --context" +
+                       (options.context < model.maxPositions
+                            ? ", up to " + std::to_string(model.maxPositions)
+                            : " of a plan with more positions")};
+  }
+  return ok();
+}
+
+Status Session::run(std::span<const Append> parts, const RowSink &sink) {
+  MOE_TRY(check(parts));
+  const size_t maxRows = rows.capacity();
+  auto clear = [&] {
+    for (auto *buffer : {&tokens, &positions, &sequences, &rows})
+      buffer->clear();
+    segments.clear();
+  };
+  clear();
+  for (const Append &part : parts)
+    slots[part.sequence].filled = slots[part.sequence].length;
+  for (size_t p = 0; p < parts.size(); ++p) {
+    const Append &part = parts[p];
+    Slot &slot = slots[part.sequence];
+    int64_t count = int64_t(part.tokens.size()), wanted = count - part.rows;
+    for (int64_t i = 0; i < count; ++i) {
+      if (tokens.size() == size_t(options.maxStep) || (i >= wanted && rows.size() == maxRows)) {
+        MOE_TRY(runFilled(parts, sink));
+        clear();
+      }
+      if (segments.empty() || segments.back().part != p)
+        segments.push_back({p, i, slot.filled, 0});
+      ++segments.back().count;
+      if (i >= wanted)
+        rows.push_back(int32_t(tokens.size()));
+      tokens.push_back(part.tokens[i]);
+      positions.push_back(int32_t(slot.filled++));
+      sequences.push_back(part.sequence);
+    }
+  }
+  return tokens.empty() ? ok() : runFilled(parts, sink);
+}
+
+// One step of the device: pages, run, lengths, logits.
+Status Session::runFilled(std::span<const Append> parts, const RowSink &sink) {
+  auto logits = runOnDevice(parts);
+  if (!logits) {
+    for (const Segment &segment : segments) {
+      int32_t sequence = parts[segment.part].sequence;
+      auto undone = cache.truncate(sequence, slots[sequence].length);
+      assert(undone); // release went no further than this length
+      (void)undone;
+    }
+    return logits.error();
+  }
+  for (const Segment &segment : segments) {
+    const Append &part = parts[segment.part];
+    Slot &slot = slots[part.sequence];
+    slot.length += segment.count;
+    if (!part.tentative)
+      cache.release(part.sequence, slot.length);
+  }
+  size_t row = 0;
+  for (const Segment &segment : segments) {
+    int64_t wanted = int64_t(parts[segment.part].tokens.size()) - parts[segment.part].rows;
+    int64_t end = segment.first + segment.count;
+    for (int64_t token = std::max(segment.first, wanted); token < end; ++token, ++row)
+      MOE_TRY(sink(segment.part, token, logits->subspan(row * model.vocab, model.vocab)));
+  }
+  return ok();
+}
+
+Result<std::span<const float>> Session::runOnDevice(std::span<const Append> parts) {
+  if (cancel && cancel->load(std::memory_order_relaxed))
+    return Error{Code::Cancelled, "interrupted"};
+  for (const Segment &segment : segments) {
+    int32_t sequence = parts[segment.part].sequence;
+    cache.release(sequence, slots[sequence].length); // what a tentative step had kept
+    MOE_TRY(cache.reserve(sequence, segment.from, segment.from + segment.count));
+  }
+  step.tokens = tokens;
+  step.positions = positions;
+  step.sequences = sequences;
+  step.rows = rows;
+  return executor->run(step);
+}
+
+Result<std::span<const float>> Session::append(int32_t sequence, std::span<const int32_t> added) {
+  if (added.empty())
+    return Error{Code::InvalidArgument, "there are no tokens to append"};
+  std::span<const float> last;
+  const Append part{sequence, added, 1};
+  MOE_TRY(run({&part, 1}, [&](size_t, int64_t, std::span<const float> logits) {
+    last = logits;
+    return ok();
+  }));
+  return last;
+}
+
+} // namespace moe

@@ -1,0 +1,141 @@
+// Sequences that grow by ragged steps: tokens in, logits out.
+//
+// A session owns the KV cache and the device's memory for any number of sequences, which join and
+// leave between steps. It knows ids alone; Generate.h adds sampling and text.
+#ifndef MOE_RUNTIME_SESSION_SESSION_H
+#define MOE_RUNTIME_SESSION_SESSION_H
+
+#include "runtime/device/Device.h"
+#include "runtime/plan/Plan.h"
+#include "runtime/session/KvCache.h"
+
+#include <atomic>
+#include <functional>
+#include <type_traits>
+
+namespace moe {
+
+struct SessionOptions {
+  std::string device = "auto";
+  int threads = 0;          // of a CPU; 0: all that this process may use
+  int32_t maxSequences = 1; // at a time
+  int64_t context = 0;      // positions of each sequence; 0: what the plan allows, up to 4096
+  int32_t maxStep = 0;      // most tokens of one step of the device; 0: the plan's largest
+  uint64_t memoryLimit = 0; // bytes that the KV cache may have; 0: what the system has available
+};
+
+// What a session needs to know of the model and its programs.
+struct SessionModel {
+  int64_t vocab = 0;
+  int64_t maxPositions = 0;
+  int32_t maxStep = 0; // tokens of the largest program
+  std::vector<CachePool> pools;
+};
+
+// A sequence's part of a step.
+struct Append {
+  int32_t sequence;
+  std::span<const int32_t> tokens; // follow what the sequence has
+  int64_t rows = 1; // logits of that many of the last tokens are wanted, at most tokens.size()
+  bool tentative = false; // truncate may go back before these tokens even across a chunk boundary,
+                          // until the sequence's next step
+};
+
+// Receives logits: (index of the Append, index into its tokens, float32 [vocab]), valid during the
+// call. An error ends the step. Refers to the callable it was made from and does not own it.
+class RowSink {
+public:
+  template <typename F>
+    requires std::is_invocable_r_v<Status, F &, size_t, int64_t, std::span<const float>>
+  RowSink(F &&f)
+      : object(const_cast<void *>(static_cast<const void *>(&f))),
+        call([](void *object, size_t part, int64_t token, std::span<const float> logits) {
+          return Status((*static_cast<std::remove_reference_t<F> *>(object))(part, token, logits));
+        }) {}
+  Status operator()(size_t part, int64_t token, std::span<const float> logits) const {
+    return call(object, part, token, logits);
+  }
+
+private:
+  void *object;
+  Status (*call)(void *, size_t, int64_t, std::span<const float>);
+};
+
+// Not for use from two threads at once.
+class Session {
+public:
+  // Opens the device and allocates everything. The plan must outlive the session.
+  static Result<Session> create(const Plan &plan, const SessionOptions &options);
+
+  // The same with another executor, for tests.
+  using MakeExecutor = std::function<Result<std::unique_ptr<Executor>>(const ExecutorOptions &)>;
+  static Result<Session> create(SessionModel model, const SessionOptions &options,
+                                const MakeExecutor &makeExecutor);
+
+  // An empty sequence's number, below maxSequences. Error: ResourceExhausted.
+  Result<int32_t> addSequence();
+  void removeSequence(int32_t sequence);
+  bool has(int32_t sequence) const {
+    return sequence >= 0 && size_t(sequence) < slots.size() && slots[sequence].active;
+  }
+  // Tokens that the sequence has.
+  int64_t length(int32_t sequence) const { return slots[sequence].length; }
+  // Forgets the tokens from `length` on. Error: InvalidArgument if what then comes first in the
+  // chunk is no longer in the cache.
+  Status truncate(int32_t sequence, int64_t length);
+
+  // Appends tokens to sequences in as many steps of the device as it takes. Requests that cannot
+  // succeed change nothing; after another error (also Cancelled) length() says how far it came.
+  // Allocates nothing.
+  Status run(std::span<const Append> parts, const RowSink &sink);
+
+  // Appends to one sequence; the logits of the last token, valid until the next step.
+  Result<std::span<const float>> append(int32_t sequence, std::span<const int32_t> tokens);
+
+  // Where run looks between steps of the device: true makes it return Cancelled. May be null.
+  void setCancel(const std::atomic<bool> *flag) { cancel = flag; }
+
+  int64_t vocab() const { return model.vocab; }
+  int64_t context() const { return options.context; }
+  int32_t maxSequences() const { return options.maxSequences; }
+  int32_t maxStep() const { return options.maxStep; }
+  uint64_t cacheBytes() const { return bytes; } // of the KV cache when all of it is in use
+  std::string description() const { return executor->description(); }
+
+private:
+  struct Slot {
+    bool active = false;
+    int64_t length = 0;
+    int64_t filled = 0; // length with the tokens of the step being filled
+  };
+  // A run of tokens of one part in the step being filled.
+  struct Segment {
+    size_t part;
+    int64_t first; // of the part's tokens
+    int64_t from;  // position of that one
+    int64_t count;
+  };
+
+  Session(SessionModel model, SessionOptions options, KvCache cache)
+      : model(std::move(model)), options(std::move(options)), cache(std::move(cache)) {}
+  Status check(std::span<const Append> parts);
+  Status runFilled(std::span<const Append> parts, const RowSink &sink);
+  Result<std::span<const float>> runOnDevice(std::span<const Append> parts);
+
+  SessionModel model;
+  SessionOptions options; // with the defaults filled in
+  KvCache cache;
+  std::unique_ptr<Executor> executor;
+  const std::atomic<bool> *cancel = nullptr;
+  uint64_t bytes = 0;
+  std::vector<Slot> slots;
+
+  // The step being filled; capacities are fixed at creation.
+  std::vector<int32_t> tokens, positions, sequences, rows;
+  std::vector<Segment> segments;
+  Step step;
+};
+
+} // namespace moe
+
+#endif

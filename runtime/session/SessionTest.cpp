@@ -1,0 +1,272 @@
+// However tokens are divided into requests and steps, and whatever runs beside them, logits are the
+// same: checked with an executor whose logits depend on all tokens that a row sees.
+#include "runtime/session/MemoryStatement.h"
+#include "runtime/session/TestExecutor.h"
+
+#include <gtest/gtest.h>
+#include <random>
+
+using namespace moe;
+
+namespace {
+
+using Rows = std::vector<std::vector<float>>;
+
+Session make(SessionModel model, SessionOptions options, int32_t maxRows = 1 << 20,
+             FakeExecutor **fake = nullptr) {
+  auto session = fakeSession(std::move(model), options, maxRows, fake);
+  EXPECT_TRUE(session) << session.error().message;
+  return std::move(*session);
+}
+
+std::vector<int32_t> someTokens(int64_t count, uint32_t seed, int32_t vocab = 50) {
+  std::mt19937 random(seed);
+  std::vector<int32_t> tokens(count);
+  for (int32_t &token : tokens)
+    token = int32_t(random() % vocab);
+  return tokens;
+}
+
+// All logits of a sequence that is fed one token at a time.
+Rows oneByOne(const SessionModel &model, const std::vector<int32_t> &tokens) {
+  Session session = make(model, {});
+  Rows rows;
+  int32_t sequence = *session.addSequence();
+  for (int32_t token : tokens) {
+    auto logits = session.append(sequence, {&token, 1});
+    EXPECT_TRUE(logits) << logits.error().message;
+    rows.emplace_back(logits->begin(), logits->end());
+  }
+  return rows;
+}
+
+TEST(Session, WholeAndUnevenPrefillGiveTheSameLogits) {
+  for (int32_t chunk : {0, 8, 96, 128}) {
+    SessionModel model = fakeModel(chunk);
+    const std::vector<int32_t> tokens = someTokens(500, 1);
+    const Rows expected = oneByOne(model, tokens);
+    for (int32_t maxRows : {1, 7, 1000})
+      for (uint32_t seed = 0; seed < 5; ++seed) { // 0: all in one request
+        Session session = make(model, {}, maxRows);
+        int32_t sequence = *session.addSequence();
+        std::mt19937 random(seed);
+        Rows found;
+        for (size_t at = 0; at < tokens.size();) {
+          size_t count =
+              seed ? std::min<size_t>(1 + random() % 90, tokens.size() - at) : tokens.size();
+          const Append part{sequence, std::span(tokens).subspan(at, count), int64_t(count)};
+          int64_t next = 0;
+          auto status = session.run({&part, 1}, [&](size_t p, int64_t token, auto logits) {
+            EXPECT_EQ(p, 0u);
+            EXPECT_EQ(token, next++);
+            found.emplace_back(logits.begin(), logits.end());
+            return ok();
+          });
+          ASSERT_TRUE(status) << status.error().message;
+          at += count;
+        }
+        EXPECT_EQ(found, expected) << "chunk " << chunk << " rows " << maxRows;
+        EXPECT_EQ(session.length(sequence), 500);
+      }
+  }
+}
+
+// Sequences of different lengths join, grow by different amounts in shared steps, and leave.
+TEST(Session, RaggedStepsEqualSeparateRuns) {
+  SessionModel model = fakeModel(96, 40);
+  SessionOptions options;
+  options.maxSequences = 3;
+  options.context = 400;
+  Session session = make(model, options, 16);
+  std::mt19937 random(5);
+  struct Running {
+    int32_t sequence;
+    std::vector<int32_t> tokens;
+    Rows expected;
+    int64_t done = 0;
+  };
+  std::vector<Running> running;
+  uint32_t started = 0;
+  for (int turn = 0; turn < 200; ++turn) {
+    while (running.size() < 3 && random() % 3) {
+      auto tokens = someTokens(1 + random() % 400, 100 + started++);
+      running.push_back({*session.addSequence(), tokens, oneByOne(model, tokens)});
+    }
+    std::vector<Append> parts;
+    std::vector<size_t> who;
+    for (size_t i = 0; i < running.size(); ++i) {
+      Running &r = running[i];
+      int64_t count = std::min<int64_t>(random() % 60, int64_t(r.tokens.size()) - r.done);
+      parts.push_back({r.sequence, std::span<const int32_t>(r.tokens).subspan(r.done, count),
+                       count ? int64_t(random() % (count + 1)) : 0});
+      who.push_back(i);
+    }
+    size_t wanted = 0, given = 0;
+    for (const Append &part : parts)
+      wanted += size_t(part.rows);
+    auto status = session.run(parts, [&](size_t part, int64_t token, auto logits) {
+      Running &r = running[who[part]];
+      EXPECT_GE(token, int64_t(parts[part].tokens.size()) - parts[part].rows);
+      EXPECT_EQ(std::vector<float>(logits.begin(), logits.end()), r.expected[r.done + token]);
+      ++given;
+      return ok();
+    });
+    ASSERT_TRUE(status) << status.error().message;
+    EXPECT_EQ(given, wanted);
+    for (size_t i = 0; i < parts.size(); ++i)
+      running[i].done += int64_t(parts[i].tokens.size());
+    for (size_t i = running.size(); i-- > 0;)
+      if (running[i].done == int64_t(running[i].tokens.size())) {
+        session.removeSequence(running[i].sequence);
+        running.erase(running.begin() + i);
+      }
+  }
+  EXPECT_GT(started, 20u);
+}
+
+TEST(Session, OneSequenceMayHaveTwoPartsOfAStep) {
+  SessionModel model = fakeModel();
+  auto tokens = someTokens(20, 9);
+  Rows expected = oneByOne(model, tokens), found;
+  Session session = make(model, {});
+  int32_t s = *session.addSequence();
+  const std::span<const int32_t> all = tokens;
+  const Append parts[] = {{s, all.first(5)}, {s, all.subspan(5)}};
+  ASSERT_TRUE(session.run(parts, [&](size_t, int64_t, auto logits) {
+    found.emplace_back(logits.begin(), logits.end());
+    return ok();
+  }));
+  EXPECT_EQ(found, (Rows{expected[4], expected[19]}));
+}
+
+TEST(Session, GoesBackAndTakesAnotherWay) {
+  SessionModel model = fakeModel(64);
+  auto tokens = someTokens(200, 3), other = tokens;
+  for (size_t i = 62; i < other.size(); ++i)
+    other[i] = (other[i] + 1) % 50;
+  Rows expected = oneByOne(model, other);
+  Session session = make(model, {});
+  int32_t s = *session.addSequence();
+  const std::span<const int32_t> all = tokens, otherAll = other;
+  ASSERT_TRUE(session.append(s, all.first(60)));
+  // Tentative: the boundary at 64 is crossed, and still the way back to 62 is open.
+  const Append tentative{s, all.subspan(60, 8), 8, true};
+  ASSERT_TRUE(session.run({&tentative, 1}, [](size_t, int64_t, auto) { return ok(); }));
+  ASSERT_TRUE(session.truncate(s, 62));
+  auto logits = session.append(s, otherAll.subspan(62, 10));
+  ASSERT_TRUE(logits) << logits.error().message;
+  EXPECT_EQ(std::vector<float>(logits->begin(), logits->end()), expected[71]);
+  // Accepted: the chunk before is gone.
+  EXPECT_FALSE(session.truncate(s, 62));
+  EXPECT_FALSE(session.truncate(s, 73));
+  EXPECT_TRUE(session.truncate(s, 70));
+  EXPECT_TRUE(session.truncate(s, 0));
+  logits = session.append(s, otherAll.first(80));
+  ASSERT_TRUE(logits) << logits.error().message;
+  EXPECT_EQ(std::vector<float>(logits->begin(), logits->end()), expected[79]);
+}
+
+TEST(Session, RefusesAndChangesNothing) {
+  SessionOptions options;
+  options.context = 100;
+  FakeExecutor *fake = nullptr;
+  Session session = make(fakeModel(), options, 1 << 20, &fake);
+  int32_t s = *session.addSequence();
+  EXPECT_EQ(session.addSequence().error().code, Code::ResourceExhausted);
+  auto none = [](size_t, int64_t, std::span<const float>) { return ok(); };
+  const std::vector<int32_t> tokens(101, 1), bad{1, 2, 50}, negative{-1};
+  auto refuse = [&](Append part) {
+    auto status = session.run({&part, 1}, none);
+    return status ? std::string() : status.error().message;
+  };
+  EXPECT_EQ(refuse({s, tokens}), "101 tokens do not fit in the context of 100; ask for more with "
+                                 "--context, up to 2000");
+  EXPECT_EQ(refuse({s, bad}), "token 2 has id 50, the vocabulary ends at 49");
+  EXPECT_EQ(refuse({s, negative}), "token 0 has id -1, the vocabulary ends at 49");
+  EXPECT_EQ(refuse({3, bad}), "there is no sequence 3");
+  EXPECT_NE(refuse({s, std::span(tokens).first(2), 3}), "");
+  const Append twice[] = {{s, std::span(tokens).first(60)}, {s, std::span(tokens).first(60)}};
+  EXPECT_FALSE(session.run(twice, none)); // together too long
+  EXPECT_FALSE(session.append(s, {}));
+  EXPECT_EQ(fake->runs, 0);
+  EXPECT_EQ(session.length(s), 0);
+  EXPECT_TRUE(session.append(s, std::span(tokens).first(100)));
+  session.removeSequence(s);
+  EXPECT_EQ(refuse({s, bad}), "there is no sequence 0");
+}
+
+TEST(Session, AFailingStepKeepsWhatWasDone) {
+  FakeExecutor *fake = nullptr;
+  Session session = make(fakeModel(96, 32), {}, 1 << 20, &fake);
+  int32_t s = *session.addSequence();
+  auto tokens = someTokens(100, 2);
+  fake->failAt = 3;
+  auto logits = session.append(s, tokens);
+  ASSERT_FALSE(logits);
+  EXPECT_EQ(logits.error().message, "the device broke");
+  EXPECT_EQ(session.length(s), 64);
+  logits = session.append(s, std::span(tokens).subspan(64));
+  ASSERT_TRUE(logits);
+  EXPECT_EQ(std::vector<float>(logits->begin(), logits->end()), oneByOne(fakeModel(), tokens)[99]);
+}
+
+TEST(Session, StopsBetweenStepsWhenCancelled) {
+  Session session = make(fakeModel(), {});
+  std::atomic<bool> cancel{false};
+  session.setCancel(&cancel);
+  int32_t s = *session.addSequence();
+  auto tokens = someTokens(100, 2);
+  const Append part{s, tokens, 100};
+  auto status = session.run({&part, 1}, [&](size_t, int64_t, auto) {
+    cancel = true;
+    return ok();
+  });
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, Code::Cancelled);
+  EXPECT_EQ(session.length(s), 32);
+  // The sink's errors end a step too.
+  cancel = false;
+  status = session.run(
+      {&part, 1}, [&](size_t, int64_t, auto) -> Status { return Error{Code::IoError, "full"}; });
+  EXPECT_EQ(status.error().message, "full");
+}
+
+TEST(Session, SaysWhatMemoryItNeeds) {
+  SessionModel model = fakeModel(64, 1);
+  SessionOptions options;
+  options.context = 1024;
+  // 16 global pages of 1 KiB, one chunked of 4 KiB.
+  EXPECT_EQ(cacheBytes(model, 1024, 1, 1), 16u * 1024 + 4096);
+  EXPECT_EQ(make(model, options).cacheBytes(), 16u * 1024 + 4096);
+  options.memoryLimit = 10 * 1024;
+  auto session = fakeSession(model, options);
+  ASSERT_FALSE(session);
+  EXPECT_EQ(session.error().code, Code::ResourceExhausted);
+  EXPECT_EQ(session.error().message, "the KV cache needs 0.0 MiB for 1 x 1024 tokens, 0.0 MiB are "
+                                     "available; --context 384 would fit");
+  options.context = 384;
+  EXPECT_TRUE(fakeSession(model, options));
+  options.memoryLimit = 100;
+  EXPECT_NE(fakeSession(model, options).error().message.find("not even 64"), std::string::npos);
+  EXPECT_GT(availableMemory(), 0u);
+}
+
+TEST(Session, ChoosesAContext) {
+  SessionModel model = fakeModel();
+  EXPECT_EQ(make(model, {}).context(), 2000);
+  model.maxPositions = 10000;
+  EXPECT_EQ(make(model, {}).context(), 4096);
+  SessionOptions options;
+  options.context = 10001;
+  auto session = fakeSession(model, options);
+  ASSERT_FALSE(session);
+  EXPECT_EQ(session.error().message, "a context of 10001 tokens was asked for, the plan allows "
+                                     "10000; ask for less with --context");
+  options.context = 50;
+  options.maxStep = 8;
+  EXPECT_EQ(make(model, options).maxStep(), 8);
+  options.maxSequences = 0;
+  EXPECT_FALSE(fakeSession(model, options));
+}
+
+} // namespace
