@@ -1,0 +1,488 @@
+// One `evaluate` for each op: check what only a run can tell, then call the reference.
+#include "dialects/moe/MoeInterpreter.h"
+#include "llvm/ADT/APFloat.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+using namespace mlir;
+using namespace moe;
+using reference::Indices;
+using reference::Rounding;
+using reference::Values;
+
+/// Rounds to what an element type can hold; fails for a type that is none of f32, f16 and bf16.
+static LogicalResult roundTo(Type element, std::vector<float> &values) {
+  if (element.isF32())
+    return success();
+  if (!element.isBF16() && !element.isF16())
+    return failure();
+  for (float &value : values) {
+    if (element.isBF16()) {
+      value = reference::roundToBfloat16(value);
+      continue;
+    }
+    llvm::APFloat rounded(value);
+    bool losesInfo;
+    rounded.convert(llvm::APFloat::IEEEhalf(), llvm::APFloat::rmNearestTiesToEven, &losesInfo);
+    value = rounded.convertToFloat();
+  }
+  return success();
+}
+
+namespace {
+
+using Shape = SmallVector<int64_t>;
+
+/// The values of one run of one function.
+class FunctionRun {
+public:
+  explicit FunctionRun(Interpreter &interpreter)
+      : interpreter(interpreter), rounding(interpreter.rounding) {}
+
+  LogicalResult bind(func::FuncOp function, ArrayRef<TensorValue> arguments);
+  LogicalResult evaluate(Operation *op);
+  const TensorValue &operator[](Value value) const { return *values.at(value); }
+
+private:
+  LogicalResult define(Operation *op, Value value, TensorValue result);
+
+  /// For ops of one result.
+  LogicalResult define(Operation *op, Shape shape, Values result) {
+    return define(op, op->getResult(0), {std::move(shape), std::move(result)});
+  }
+
+  const std::vector<float> &floats(Value value) const { return (*this)[value].floats(); }
+  const std::vector<int32_t> &ints(Value value) const { return (*this)[value].ints(); }
+  const Shape &shape(Value value) const { return (*this)[value].shape; }
+  int64_t dim(Value value, size_t index) const { return shape(value)[index]; }
+
+  /// Checks what a verifier leaves open where types are dynamic.
+  LogicalResult checkSame(Operation *op, std::initializer_list<std::pair<int64_t, int64_t>> pairs);
+  LogicalResult checkIndices(Operation *op, StringRef what, Indices indices, int64_t end);
+  FailureOr<reference::KvCache *> cacheOf(Operation *op, FlatSymbolRefAttr symbol);
+
+  LogicalResult evaluate(LoadWeightOp op);
+  LogicalResult evaluate(EmbedOp op);
+  LogicalResult evaluate(RmsNormOp op);
+  LogicalResult evaluate(LinearOp op);
+  LogicalResult evaluate(RopeTableOp op);
+  LogicalResult evaluate(RopeOp op);
+  LogicalResult evaluate(HeadNormOp op);
+  LogicalResult evaluate(TemperatureOp op);
+  LogicalResult evaluate(AppendOp op);
+  LogicalResult evaluate(AttentionOp op);
+  LogicalResult evaluate(SwigluOp op);
+  LogicalResult evaluate(AddOp op);
+  LogicalResult evaluate(RouteOp op);
+  LogicalResult evaluate(ExpertsOp op);
+  LogicalResult evaluate(SelectRowsOp op);
+  LogicalResult evaluate(QkvOp op);
+  LogicalResult evaluate(AttentionBlockOp op);
+  LogicalResult evaluate(LinearResidualOp op);
+  LogicalResult evaluate(MoeBlockOp op);
+  LogicalResult evaluate(MlpBlockOp op);
+  LogicalResult evaluate(HeadOp op);
+
+  Interpreter &interpreter;
+  const Rounding rounding;
+  DenseMap<Value, std::shared_ptr<const TensorValue>> values;
+};
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Values
+//===----------------------------------------------------------------------===//
+
+/// Whether a value can be one of a type.
+static bool fits(const TensorValue &value, Type type) {
+  auto tensor = dyn_cast<RankedTensorType>(type);
+  if (!tensor || tensor.getRank() != int64_t(value.shape.size()))
+    return false;
+  for (auto [expected, found] : llvm::zip_equal(tensor.getShape(), value.shape))
+    if (!ShapedType::isDynamic(expected) && expected != found)
+      return false;
+  size_t elements = size_t(ShapedType::getNumElements(value.shape));
+  if (std::holds_alternative<std::vector<int32_t>>(value.elements))
+    return tensor.getElementType().isInteger(32) && value.ints().size() == elements;
+  return isa<FloatType>(tensor.getElementType()) && value.floats().size() == elements;
+}
+
+LogicalResult FunctionRun::bind(func::FuncOp function, ArrayRef<TensorValue> arguments) {
+  if (function.getNumArguments() != arguments.size())
+    return function.emitOpError() << "takes " << function.getNumArguments()
+                                  << " arguments, but is run with " << arguments.size();
+  for (auto [argument, given] : llvm::zip_equal(function.getArguments(), arguments)) {
+    TensorValue value = given;
+    if (!fits(value, argument.getType()))
+      return function.emitOpError() << "is run with an argument #" << argument.getArgNumber()
+                                    << " that is no " << argument.getType();
+    if (auto *elements = std::get_if<std::vector<float>>(&value.elements))
+      if (failed(roundTo(getElementTypeOrSelf(argument), *elements)))
+        return function.emitOpError()
+               << "takes " << argument.getType() << ", expected elements of f32, f16, bf16 or i32";
+    values[argument] = std::make_shared<const TensorValue>(std::move(value));
+  }
+  return success();
+}
+
+LogicalResult FunctionRun::define(Operation *op, Value value, TensorValue result) {
+  if (!fits(result, value.getType())) {
+    InFlightDiagnostic diag = op->emitOpError() << "has a result of shape ";
+    llvm::interleave(result.shape, diag, "x");
+    return diag << " in this run, expected " << value.getType();
+  }
+  values[value] = std::make_shared<const TensorValue>(std::move(result));
+  return success();
+}
+
+LogicalResult FunctionRun::checkSame(Operation *op,
+                                     std::initializer_list<std::pair<int64_t, int64_t>> pairs) {
+  for (auto [a, b] : pairs)
+    if (a != b)
+      return op->emitOpError() << "has operands that disagree in this run: " << a << " and " << b;
+  return success();
+}
+
+LogicalResult FunctionRun::checkIndices(Operation *op, StringRef what, Indices indices,
+                                        int64_t end) {
+  for (int32_t index : indices)
+    if (index < 0 || index >= end)
+      return op->emitOpError() << "has " << what << " " << index << ", expected 0 to " << end - 1;
+  return success();
+}
+
+FailureOr<reference::KvCache *> FunctionRun::cacheOf(Operation *op, FlatSymbolRefAttr symbol) {
+  return interpreter.cache(SymbolTable::lookupNearestSymbolFrom<CacheOp>(op, symbol));
+}
+
+//===----------------------------------------------------------------------===//
+// The model in the order of its math
+//===----------------------------------------------------------------------===//
+
+LogicalResult FunctionRun::evaluate(LoadWeightOp op) {
+  auto loaded =
+      interpreter.weight(SymbolTable::lookupNearestSymbolFrom<WeightOp>(op, op.getWeightAttr()));
+  if (failed(loaded))
+    return failure();
+  values[op.getResult()] = *loaded;
+  return success();
+}
+
+LogicalResult FunctionRun::evaluate(EmbedOp op) {
+  int64_t channels = dim(op.getTable(), 1);
+  if (failed(checkIndices(op, "token", ints(op.getTokens()), dim(op.getTable(), 0))))
+    return failure();
+  return define(op, {dim(op.getTokens(), 0), channels},
+                reference::embed(ints(op.getTokens()), floats(op.getTable()), channels, rounding));
+}
+
+LogicalResult FunctionRun::evaluate(RmsNormOp op) {
+  if (failed(checkSame(op, {{dim(op.getWeight(), 0), dim(op.getX(), 1)}})))
+    return failure();
+  return define(op, shape(op.getX()),
+                reference::rmsNorm(floats(op.getX()), floats(op.getWeight()),
+                                   op.getEps().convertToFloat(), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(LinearOp op) {
+  int64_t channels = dim(op.getX(), 1);
+  if (failed(checkSame(op, {{dim(op.getWeight(), 1), channels}})))
+    return failure();
+  return define(op, {dim(op.getX(), 0), dim(op.getWeight(), 0)},
+                reference::linear(floats(op.getX()), floats(op.getWeight()), channels, rounding));
+}
+
+LogicalResult FunctionRun::evaluate(RopeTableOp op) {
+  return define(op, {dim(op.getPositions(), 0), int64_t(2 * op.getFrequencies().size())},
+                reference::ropeTable(ints(op.getPositions()), op.getFrequencies()));
+}
+
+LogicalResult FunctionRun::evaluate(RopeOp op) {
+  int64_t headDim = dim(op.getTable(), 1);
+  if (failed(checkSame(op, {{dim(op.getTable(), 0), dim(op.getX(), 0)},
+                            {headDim % 2, 0},
+                            {dim(op.getX(), 1) % std::max<int64_t>(headDim, 1), 0}})))
+    return failure();
+  return define(op, shape(op.getX()),
+                reference::rope(floats(op.getX()), floats(op.getTable()), headDim, rounding));
+}
+
+LogicalResult FunctionRun::evaluate(HeadNormOp op) {
+  if (failed(checkSame(op, {{dim(op.getX(), 1) % int64_t(op.getHeadDim()), 0}})))
+    return failure();
+  return define(op, shape(op.getX()),
+                reference::headNorm(floats(op.getX()), op.getHeadDim(),
+                                    op.getEps().convertToFloat(), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(TemperatureOp op) {
+  if (failed(checkSame(op, {{dim(op.getPositions(), 0), dim(op.getX(), 0)}})))
+    return failure();
+  return define(op, shape(op.getX()),
+                reference::temperature(floats(op.getX()), ints(op.getPositions()),
+                                       op.getScale().convertToFloat(),
+                                       op.getFloor().convertToFloat(), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(AppendOp op) {
+  FailureOr<reference::KvCache *> cache = cacheOf(op, op.getCacheAttr());
+  if (failed(cache) ||
+      failed(checkSame(op, {{dim(op.getKeys(), 1), (*cache)->heads * (*cache)->headDim},
+                            {dim(op.getValues(), 0), dim(op.getKeys(), 0)},
+                            {dim(op.getValues(), 1), dim(op.getKeys(), 1)},
+                            {dim(op.getPositions(), 0), dim(op.getKeys(), 0)},
+                            {dim(op.getSequences(), 0), dim(op.getKeys(), 0)}})) ||
+      failed(checkIndices(op, "position", ints(op.getPositions()), INT32_MAX)))
+    return failure();
+  (*cache)->append(floats(op.getKeys()), floats(op.getValues()), ints(op.getPositions()),
+                   ints(op.getSequences()));
+  return success();
+}
+
+LogicalResult FunctionRun::evaluate(AttentionOp op) {
+  FailureOr<reference::KvCache *> cache = cacheOf(op, op.getCacheAttr());
+  if (failed(cache) ||
+      failed(checkSame(op, {{dim(op.getQueries(), 1) % ((*cache)->heads * (*cache)->headDim), 0},
+                            {dim(op.getPositions(), 0), dim(op.getQueries(), 0)},
+                            {dim(op.getSequences(), 0), dim(op.getQueries(), 0)}})))
+    return failure();
+  for (auto [position, sequence] :
+       llvm::zip_equal(ints(op.getPositions()), ints(op.getSequences())))
+    if (position < 0 || position >= (*cache)->length(sequence))
+      return op.emitOpError() << "looks for position " << position << " of sequence " << sequence
+                              << ", which was never appended";
+  return define(op, shape(op.getQueries()),
+                reference::attention(**cache, floats(op.getQueries()), ints(op.getPositions()),
+                                     ints(op.getSequences()), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(SwigluOp op) {
+  if (failed(checkSame(op, {{dim(op.getGate(), 0), dim(op.getUp(), 0)},
+                            {dim(op.getGate(), 1), dim(op.getUp(), 1)}})))
+    return failure();
+  return define(op, shape(op.getGate()),
+                reference::swiglu(floats(op.getGate()), floats(op.getUp()), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(AddOp op) {
+  if (failed(checkSame(
+          op, {{dim(op.getA(), 0), dim(op.getB(), 0)}, {dim(op.getA(), 1), dim(op.getB(), 1)}})))
+    return failure();
+  return define(op, shape(op.getA()),
+                reference::add(floats(op.getA()), floats(op.getB()), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(RouteOp op) {
+  int64_t tokens = dim(op.getLogits(), 0), experts = dim(op.getLogits(), 1), k = op.getK();
+  if (failed(checkSame(op, {{std::min(k, experts), k}})))
+    return failure();
+  reference::Routing routing = reference::route(floats(op.getLogits()), experts, k, rounding);
+  if (failed(define(op, op.getExperts(), {{tokens, k}, std::move(routing.experts)})))
+    return failure();
+  return define(op, op.getScores(), {{tokens, k}, std::move(routing.scores)});
+}
+
+LogicalResult FunctionRun::evaluate(ExpertsOp op) {
+  int64_t channels = dim(op.getX(), 1), width = dim(op.getGate(), 1);
+  const Shape &gate = shape(op.getGate()), &down = shape(op.getDown());
+  if (failed(checkSame(op, {{dim(op.getExperts(), 0), dim(op.getX(), 0)},
+                            {dim(op.getScores(), 0), dim(op.getX(), 0)},
+                            {dim(op.getScores(), 1), dim(op.getExperts(), 1)},
+                            {gate[2], channels},
+                            {dim(op.getUp(), 0), gate[0]},
+                            {dim(op.getUp(), 1), width},
+                            {dim(op.getUp(), 2), channels},
+                            {down[0], gate[0]},
+                            {down[1], channels},
+                            {down[2], width}})) ||
+      failed(checkIndices(op, "expert", ints(op.getExperts()), gate[0])))
+    return failure();
+  return define(op, shape(op.getX()),
+                reference::experts(floats(op.getX()), ints(op.getExperts()), floats(op.getScores()),
+                                   floats(op.getGate()), floats(op.getUp()), floats(op.getDown()),
+                                   channels, width, rounding));
+}
+
+LogicalResult FunctionRun::evaluate(SelectRowsOp op) {
+  int64_t channels = dim(op.getX(), 1);
+  if (failed(checkIndices(op, "row", ints(op.getRows()), dim(op.getX(), 0))))
+    return failure();
+  return define(op, {dim(op.getRows(), 0), channels},
+                reference::selectRows(floats(op.getX()), ints(op.getRows()), channels));
+}
+
+//===----------------------------------------------------------------------===//
+// Fused: whole blocks
+//===----------------------------------------------------------------------===//
+
+LogicalResult FunctionRun::evaluate(QkvOp op) {
+  int64_t channels = dim(op.getX(), 1);
+  if (failed(checkSame(op, {{dim(op.getNorm(), 0), channels}, {dim(op.getWeight(), 1), channels}})))
+    return failure();
+  return define(op, {dim(op.getX(), 0), dim(op.getWeight(), 0)},
+                reference::qkv(floats(op.getX()), floats(op.getNorm()), floats(op.getWeight()),
+                               op.getEps().convertToFloat(), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(AttentionBlockOp op) {
+  FailureOr<reference::KvCache *> cache = cacheOf(op, op.getCacheAttr());
+  if (failed(cache))
+    return failure();
+  int64_t tokens = dim(op.getQkv(), 0);
+  int64_t channels = (*cache)->heads * (*cache)->headDim;
+  if (dim(op.getQkv(), 1) < 2 * channels)
+    return op.emitOpError() << "has " << dim(op.getQkv(), 1)
+                            << " channels in this run, expected at least " << 2 * channels;
+  if (failed(checkSame(op, {{dim(op.getQkv(), 1) % channels, 0},
+                            {dim(op.getPositions(), 0), tokens},
+                            {dim(op.getSequences(), 0), tokens}})) ||
+      failed(checkIndices(op, "position", ints(op.getPositions()), INT32_MAX)))
+    return failure();
+
+  reference::AttentionOptions options;
+  if (Value table = op.getTable()) {
+    if (failed(checkSame(op, {{dim(table, 0), tokens}, {dim(table, 1), (*cache)->headDim}})))
+      return failure();
+    options.ropeTable = floats(table);
+  }
+  if (op.getQkNorm())
+    options.qkNormEps = op.getQkNorm()->convertToFloat();
+  if (op.getTemperatureScale())
+    options.temperature = {op.getTemperatureScale()->convertToFloat(),
+                           op.getTemperatureFloor()->convertToFloat()};
+  return define(op, {tokens, dim(op.getQkv(), 1) - 2 * channels},
+                reference::attentionBlock(**cache, floats(op.getQkv()), ints(op.getPositions()),
+                                          ints(op.getSequences()), options, rounding));
+}
+
+LogicalResult FunctionRun::evaluate(LinearResidualOp op) {
+  int64_t inputs = dim(op.getX(), 1);
+  if (failed(checkSame(op, {{dim(op.getWeight(), 1), inputs},
+                            {dim(op.getResidual(), 0), dim(op.getX(), 0)},
+                            {dim(op.getResidual(), 1), dim(op.getWeight(), 0)}})))
+    return failure();
+  return define(op, shape(op.getResidual()),
+                reference::linearResidual(floats(op.getX()), floats(op.getWeight()),
+                                          floats(op.getResidual()), inputs, rounding));
+}
+
+LogicalResult FunctionRun::evaluate(MoeBlockOp op) {
+  int64_t channels = dim(op.getX(), 1), experts = dim(op.getRouter(), 0), k = op.getK();
+  const Shape &gateUp = shape(op.getGateUp()), &down = shape(op.getDown());
+  if (failed(checkSame(op, {{dim(op.getNorm(), 0), channels},
+                            {dim(op.getRouter(), 1), channels},
+                            {gateUp[0], 1 + experts},
+                            {gateUp[1], 2 * down[2]},
+                            {gateUp[2], channels},
+                            {down[0], 1 + experts},
+                            {down[1], channels},
+                            {std::min(k, experts), k}})))
+    return failure();
+  return define(op, shape(op.getX()),
+                reference::moeBlock(floats(op.getX()), floats(op.getNorm()), floats(op.getRouter()),
+                                    floats(op.getGateUp()), floats(op.getDown()), k,
+                                    op.getEps().convertToFloat(), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(MlpBlockOp op) {
+  int64_t channels = dim(op.getX(), 1);
+  if (failed(checkSame(op, {{dim(op.getNorm(), 0), channels},
+                            {dim(op.getGateUp(), 0), 2 * dim(op.getDown(), 1)},
+                            {dim(op.getGateUp(), 1), channels},
+                            {dim(op.getDown(), 0), channels}})))
+    return failure();
+  return define(op, shape(op.getX()),
+                reference::mlpBlock(floats(op.getX()), floats(op.getNorm()), floats(op.getGateUp()),
+                                    floats(op.getDown()), op.getEps().convertToFloat(), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(HeadOp op) {
+  int64_t channels = dim(op.getX(), 1);
+  if (failed(
+          checkSame(op, {{dim(op.getNorm(), 0), channels}, {dim(op.getWeight(), 1), channels}})) ||
+      failed(checkIndices(op, "row", ints(op.getRows()), dim(op.getX(), 0))))
+    return failure();
+  return define(op, {dim(op.getRows(), 0), dim(op.getWeight(), 0)},
+                reference::head(floats(op.getX()), ints(op.getRows()), floats(op.getNorm()),
+                                floats(op.getWeight()), op.getEps().convertToFloat(), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(Operation *op) {
+  return llvm::TypeSwitch<Operation *, LogicalResult>(op)
+      .Case<LoadWeightOp, EmbedOp, RmsNormOp, LinearOp, RopeTableOp, RopeOp, HeadNormOp,
+            TemperatureOp, AppendOp, AttentionOp, SwigluOp, AddOp, RouteOp, ExpertsOp, SelectRowsOp,
+            QkvOp, AttentionBlockOp, LinearResidualOp, MoeBlockOp, MlpBlockOp, HeadOp>(
+          [&](auto moeOp) { return evaluate(moeOp); })
+      .Default([](Operation *other) {
+        return other->emitOpError() << "is no op that the interpreter knows";
+      });
+}
+
+//===----------------------------------------------------------------------===//
+// Interpreter
+//===----------------------------------------------------------------------===//
+
+FailureOr<std::shared_ptr<const TensorValue>> Interpreter::weight(WeightOp weight) {
+  if (auto found = weights.find(weight.getSymName()); found != weights.end())
+    return found->second;
+  if (!tensors.shape || !tensors.read)
+    return weight.emitOpError() << "is needed, but there is no checkpoint to read it from";
+  std::vector<float> elements(size_t(weight.getType().getNumElements()));
+  if (failed(gatherWeight(weight, tensors, elements)) ||
+      failed(roundTo(weight.getType().getElementType(), elements)))
+    return failure();
+  if (std::optional<PackingAttr> packing = weight.getPacking())
+    if (failed(roundTo(packing->getStorage(), elements)))
+      return weight.emitOpError() << "is packed as " << packing->getStorage()
+                                  << ", expected f32, f16 or bf16";
+  auto value = std::make_shared<const TensorValue>(
+      TensorValue{Shape(weight.getType().getShape()), std::move(elements)});
+  weights.emplace(weight.getSymName().str(), value);
+  return std::shared_ptr<const TensorValue>(value);
+}
+
+FailureOr<reference::KvCache *> Interpreter::cache(CacheOp cache) {
+  if (auto found = caches.find(cache.getSymName()); found != caches.end())
+    return &found->second;
+  if (!cache.getElement().isF32() && !cache.getElement().isBF16())
+    return cache.emitOpError() << "keeps " << cache.getElement() << ", expected f32 or bf16";
+  Rounding storage = cache.getElement().isBF16() ? Rounding::Bfloat16 : Rounding::None;
+  reference::KvCache empty(cache.getHeads(), cache.getHeadDim(), cache.getChunk().value_or(0),
+                           storage);
+  return &caches.emplace(cache.getSymName().str(), std::move(empty)).first->second;
+}
+
+FailureOr<std::vector<TensorValue>> Interpreter::runFunction(func::FuncOp function,
+                                                             ArrayRef<TensorValue> arguments) {
+  if (!llvm::hasSingleElement(function.getBody()))
+    return function.emitOpError() << "is run, expected one block";
+  FunctionRun run(*this);
+  if (failed(run.bind(function, arguments)))
+    return failure();
+  for (Operation &op : function.front().without_terminator())
+    if (failed(run.evaluate(&op)))
+      return failure();
+  std::vector<TensorValue> results;
+  for (Value operand : function.front().getTerminator()->getOperands())
+    results.push_back(run[operand]);
+  return results;
+}
+
+FailureOr<std::vector<float>> Interpreter::run(StringRef function, ArrayRef<int32_t> tokens,
+                                               ArrayRef<int32_t> positions,
+                                               ArrayRef<int32_t> sequences,
+                                               ArrayRef<int32_t> rows) {
+  auto callee = module.lookupSymbol<func::FuncOp>(function);
+  if (!callee)
+    return module.emitError() << "has no function @" << function;
+  std::vector<TensorValue> arguments;
+  for (ArrayRef<int32_t> argument : {tokens, positions, sequences, rows})
+    arguments.push_back({{int64_t(argument.size())}, std::vector<int32_t>(argument)});
+  FailureOr<std::vector<TensorValue>> results = runFunction(callee, arguments);
+  if (failed(results))
+    return failure();
+  if (results->size() != 1 ||
+      !std::holds_alternative<std::vector<float>>(results->front().elements))
+    return callee.emitOpError() << "is run as a model, expected the logits as its one result";
+  return results->front().floats();
+}

@@ -1,0 +1,359 @@
+// Verifiers of the moe ops. A comment after a check names the constraint in MoeOps.td.
+#include "dialects/moe/MoeOps.h"
+#include "dialects/moe/Packing.h"
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/OpImplementation.h"
+
+#define GET_OP_CLASSES
+#include "dialects/moe/MoeOps.cpp.inc"
+
+using namespace mlir;
+using namespace moe;
+
+//===----------------------------------------------------------------------===//
+// Helpers
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// A size and what it is the size of, for messages.
+struct Dim {
+  int64_t size;
+  std::string name;
+};
+
+/// An operand or a result: `x[1]` is its second dimension.
+struct Shape {
+  StringRef name;
+  Value value;
+
+  Dim operator[](unsigned index) const {
+    return {cast<ShapedType>(value.getType()).getDimSize(index),
+            "dim " + std::to_string(index) + " of " + name.str()};
+  }
+};
+
+} // namespace
+
+static Dim operator*(int64_t factor, const Dim &dim) {
+  return {ShapedType::isDynamic(dim.size) ? dim.size : factor * dim.size,
+          std::to_string(factor) + " times " + dim.name};
+}
+
+static Dim operator+(int64_t term, const Dim &dim) {
+  return {ShapedType::isDynamic(dim.size) ? dim.size : term + dim.size,
+          std::to_string(term) + " more than " + dim.name};
+}
+
+/// Checks each pair of sizes: the first as found, the second as expected. A dynamic size is equal
+/// to any.
+static LogicalResult checkSame(Operation *op, ArrayRef<std::pair<Dim, Dim>> pairs) {
+  for (const auto &[found, expected] : pairs)
+    if (!ShapedType::isDynamic(found.size) && !ShapedType::isDynamic(expected.size) &&
+        found.size != expected.size)
+      return op->emitOpError() << "has " << found.size << " as " << found.name << ", expected "
+                               << expected.size << ", " << expected.name;
+  return success();
+}
+
+/// Checks that a whole number of parts of `size` elements make up a dimension.
+static LogicalResult checkDivides(Operation *op, int64_t size, StringRef what, const Dim &dim) {
+  if (!ShapedType::isDynamic(size) && size <= 0)
+    return op->emitOpError() << "has " << size << " as " << what << ", expected more";
+  if (!ShapedType::isDynamic(size) && !ShapedType::isDynamic(dim.size) && dim.size % size != 0)
+    return op->emitOpError() << "has " << dim.size << " as " << dim.name
+                             << ", expected a multiple of " << what << ", " << size;
+  return success();
+}
+
+static LogicalResult checkPositive(Operation *op, StringRef name, const APFloat &value) {
+  if (value.isFiniteNonZero() && !value.isNegative())
+    return success();
+  return op->emitOpError() << "has " << value.convertToFloat() << " as " << name
+                           << ", expected a positive number";
+}
+
+static LogicalResult checkPositive(Operation *op, StringRef name, int64_t value) {
+  if (value > 0)
+    return success();
+  return op->emitOpError() << "has " << value << " as " << name << ", expected a positive number";
+}
+
+/// Checks `0 < k <= experts`.
+static LogicalResult checkChoice(Operation *op, int64_t k, const Dim &experts) {
+  if (k > 0 && (ShapedType::isDynamic(experts.size) || k <= experts.size))
+    return success();
+  InFlightDiagnostic diag = op->emitOpError() << "picks " << k;
+  if (!ShapedType::isDynamic(experts.size))
+    diag << " of " << experts.size;
+  return diag << " experts";
+}
+
+/// The op of kind `SymbolOp` that `symbol` names.
+template <typename SymbolOp>
+static FailureOr<SymbolOp> lookup(Operation *op, FlatSymbolRefAttr symbol,
+                                  SymbolTableCollection &symbols) {
+  Operation *found = symbols.lookupNearestSymbolFrom(op, symbol);
+  if (!found)
+    return op->emitOpError() << "refers to " << symbol << ", which is not defined";
+  if (auto named = dyn_cast<SymbolOp>(found))
+    return named;
+  InFlightDiagnostic diag = op->emitOpError() << "refers to " << symbol << ", expected a "
+                                              << SymbolOp::getOperationName();
+  diag.attachNote(found->getLoc()) << "it is a " << found->getName();
+  return diag;
+}
+
+//===----------------------------------------------------------------------===//
+// Weights and caches
+//===----------------------------------------------------------------------===//
+
+LogicalResult WeightOp::verify() {
+  RankedTensorType type = getType();
+  Type element = type.getElementType();
+  if (!type.hasStaticShape() || !(element.isF32() || element.isF16() || element.isBF16()))
+    return emitOpError() << "has type " << type
+                         << ", expected a static shape of f32, f16 or bf16"; // weight_c2
+
+  int64_t elements = 0;
+  for (auto source : getSources().getAsRange<SourceAttr>()) {
+    ArrayRef<int64_t> offsets = source.getOffsets(), sizes = source.getSizes();
+    auto negative = [](int64_t number) { return number < 0; };
+    if (offsets.size() != sizes.size() || llvm::any_of(offsets, negative) ||
+        llvm::any_of(sizes, negative))
+      return emitOpError() << "has source " << source
+                           << ", expected an offset and a size for each dimension, none "
+                              "negative"; // weight_c3
+    if (source.getTransposed() && sizes.size() < 2)
+      return emitOpError() << "transposes source " << source << " of " << sizes.size()
+                           << " dimensions, expected two or more"; // weight_c3
+    elements += ShapedType::getNumElements(sizes);
+  }
+  if (elements != type.getNumElements())
+    return emitOpError() << "has sources of " << elements << " elements, expected "
+                         << type.getNumElements() << " as in " << type; // weight_c1
+  if (std::optional<PackingAttr> packing = getPacking())
+    return PackedGeometry::get(type, *packing, [&] { return emitOpError(); }); // weight_c4
+  return success();
+}
+
+LogicalResult CacheOp::verify() {
+  if (failed(checkPositive(*this, "heads", getHeads())) ||
+      failed(checkPositive(*this, "head_dim", getHeadDim())))
+    return failure();                                           // cache_c1
+  return checkPositive(*this, "chunk", getChunk().value_or(1)); // cache_c1
+}
+
+LogicalResult LoadWeightOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  auto weight = lookup<WeightOp>(*this, getWeightAttr(), symbols);
+  if (failed(weight))
+    return failure(); // load_weight_c1
+  if (weight->getType() == getType())
+    return success();
+  InFlightDiagnostic diag = emitOpError() << "has type " << getType() << ", expected that of "
+                                          << getWeightAttr(); // load_weight_c1
+  diag.attachNote(weight->getLoc()) << "it is " << weight->getType();
+  return diag;
+}
+
+//===----------------------------------------------------------------------===//
+// The model in the order of its math
+//===----------------------------------------------------------------------===//
+
+LogicalResult EmbedOp::verify() {
+  Shape tokens{"tokens", getTokens()}, table{"table", getTable()}, result{"result", getResult()};
+  return checkSame(*this, {{result[0], tokens[0]}, {result[1], table[1]}}); // embed_c1
+}
+
+LogicalResult RmsNormOp::verify() {
+  Shape x{"x", getX()}, weight{"weight", getWeight()};
+  if (failed(checkSame(*this, {{weight[0], x[1]}}))) // rms_norm_c1
+    return failure();
+  return checkPositive(*this, "eps", getEps()); // rms_norm_c2
+}
+
+LogicalResult LinearOp::verify() {
+  Shape x{"x", getX()}, weight{"weight", getWeight()}, result{"result", getResult()};
+  return checkSame(*this, {{weight[1], x[1]}, // linear_c1
+                           {result[0], x[0]},
+                           {result[1], weight[0]}});
+}
+
+LogicalResult RopeTableOp::verify() {
+  Shape positions{"positions", getPositions()}, result{"result", getResult()};
+  Dim channels{int64_t(2 * getFrequencies().size()), "two for each frequency"};
+  return checkSame(*this, {{result[0], positions[0]}, {result[1], channels}}); // rope_table_c1
+}
+
+LogicalResult RopeOp::verify() {
+  Shape x{"x", getX()}, table{"table", getTable()};
+  int64_t headDim = table[1].size;
+  if (!ShapedType::isDynamic(headDim) && headDim % 2 != 0) // rope_c1
+    return emitOpError() << "has " << headDim << " as dim 1 of table, expected an even number";
+  if (failed(checkDivides(*this, headDim, "dim 1 of table", x[1]))) // rope_c1
+    return failure();
+  return checkSame(*this, {{table[0], x[0]}}); // rope_c2
+}
+
+LogicalResult HeadNormOp::verify() {
+  Shape x{"x", getX()};
+  if (failed(checkDivides(*this, getHeadDim(), "head_dim", x[1]))) // head_norm_c1
+    return failure();
+  return checkPositive(*this, "eps", getEps()); // head_norm_c2
+}
+
+LogicalResult TemperatureOp::verify() {
+  Shape x{"x", getX()}, positions{"positions", getPositions()};
+  if (failed(checkPositive(*this, "floor", getFloor()))) // temperature_c1
+    return failure();
+  return checkSame(*this, {{positions[0], x[0]}}); // temperature_c2
+}
+
+LogicalResult AppendOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  auto cache = lookup<CacheOp>(*this, getCacheAttr(), symbols);
+  if (failed(cache))
+    return failure(); // append_c1
+  Shape keys{"keys", getKeys()}, positions{"positions", getPositions()};
+  Dim channels{int64_t(cache->getHeads() * cache->getHeadDim()), "heads times head_dim"};
+  return checkSame(*this, {{keys[1], channels},       // append_c1
+                           {positions[0], keys[0]}}); // append_c2
+}
+
+LogicalResult AttentionOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  auto cache = lookup<CacheOp>(*this, getCacheAttr(), symbols);
+  if (failed(cache))
+    return failure(); // attention_c1
+  Shape queries{"queries", getQueries()}, positions{"positions", getPositions()};
+  // The queries of the heads that share one key and value head.
+  int64_t channels = cache->getHeads() * cache->getHeadDim();
+  if (failed(checkDivides(*this, channels, "heads times head_dim", queries[1]))) // attention_c1
+    return failure();
+  return checkSame(*this, {{positions[0], queries[0]}}); // attention_c2
+}
+
+LogicalResult RouteOp::verify() {
+  Shape logits{"logits", getLogits()}, experts{"experts", getExperts()},
+      scores{"scores", getScores()};
+  if (failed(checkChoice(*this, getK(), logits[1]))) // route_c1
+    return failure();
+  Dim k{int64_t(getK()), "the number of experts picked"};
+  return checkSame(*this, {{experts[0], logits[0]}, // route_c2
+                           {experts[1], k},
+                           {scores[0], logits[0]},
+                           {scores[1], k}});
+}
+
+LogicalResult ExpertsOp::verify() {
+  Shape x{"x", getX()}, experts{"experts", getExperts()}, scores{"scores", getScores()},
+      gate{"gate", getGate()}, up{"up", getUp()}, down{"down", getDown()};
+  return checkSame(*this, {{experts[0], x[0]}, // experts_c1
+                           {scores[0], x[0]},
+                           {scores[1], experts[1]},
+                           {gate[2], x[1]},
+                           {up[0], gate[0]},
+                           {up[1], gate[1]},
+                           {up[2], x[1]},
+                           {down[0], gate[0]},
+                           {down[1], x[1]},
+                           {down[2], gate[1]}});
+}
+
+LogicalResult SelectRowsOp::verify() {
+  Shape x{"x", getX()}, rows{"rows", getRows()}, result{"result", getResult()};
+  return checkSame(*this, {{result[0], rows[0]}, {result[1], x[1]}}); // select_rows_c1
+}
+
+//===----------------------------------------------------------------------===//
+// Fused: whole blocks
+//===----------------------------------------------------------------------===//
+
+LogicalResult QkvOp::verify() {
+  Shape x{"x", getX()}, norm{"norm", getNorm()}, weight{"weight", getWeight()},
+      result{"result", getResult()};
+  if (failed(checkSame(*this, {{norm[0], x[1]}, // qkv_c1
+                               {weight[1], x[1]},
+                               {result[0], x[0]},
+                               {result[1], weight[0]}})))
+    return failure();
+  return checkPositive(*this, "eps", getEps()); // qkv_c2
+}
+
+LogicalResult AttentionBlockOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  auto cache = lookup<CacheOp>(*this, getCacheAttr(), symbols);
+  if (failed(cache))
+    return failure(); // attention_block_c1
+  Shape qkv{"qkv", getQkv()}, positions{"positions", getPositions()}, result{"result", getResult()};
+  int64_t headDim = cache->getHeadDim(), channels = cache->getHeads() * headDim;
+  Dim width{ShapedType::isDynamic(result[1].size) ? ShapedType::kDynamic
+                                                  : result[1].size + 2 * channels,
+            "the queries, keys and values of @" + getCache().str()};
+  if (failed(checkDivides(*this, channels, "heads times head_dim", result[1])) ||
+      failed(checkSame(*this, {{qkv[1], width}, // attention_block_c1
+                               {positions[0], qkv[0]},
+                               {result[0], qkv[0]}})))
+    return failure();
+  if (getTable()) {
+    Shape table{"table", getTable()};
+    if (failed(checkSame(*this, {{table[0], qkv[0]}, // attention_block_c1
+                                 {table[1], {headDim, "head_dim"}}})))
+      return failure();
+    if (headDim % 2 != 0) // attention_block_c1
+      return emitOpError() << "rotates heads of " << headDim
+                           << " channels, expected an even number";
+  }
+
+  if (getTemperatureScale().has_value() != getTemperatureFloor().has_value()) // attention_block_c2
+    return emitOpError() << "has only one of temperature_scale and temperature_floor, expected "
+                            "both or neither";
+  if (getTemperatureFloor() &&
+      failed(checkPositive(*this, "temperature_floor", *getTemperatureFloor())))
+    return failure(); // attention_block_c2
+  if (getQkNorm())
+    return checkPositive(*this, "qk_norm", *getQkNorm()); // attention_block_c3
+  return success();
+}
+
+LogicalResult LinearResidualOp::verify() {
+  Shape x{"x", getX()}, weight{"weight", getWeight()}, residual{"residual", getResidual()};
+  return checkSame(*this, {{weight[1], x[1]}, // linear_residual_c1
+                           {residual[0], x[0]},
+                           {residual[1], weight[0]}});
+}
+
+LogicalResult MoeBlockOp::verify() {
+  Shape x{"x", getX()}, norm{"norm", getNorm()}, router{"router", getRouter()},
+      gateUp{"gate_up", getGateUp()}, down{"down", getDown()};
+  if (failed(checkSame(*this, {{norm[0], x[1]}, // moe_block_c1
+                               {router[1], x[1]},
+                               {gateUp[0], 1 + router[0]},
+                               {gateUp[2], x[1]},
+                               {down[0], 1 + router[0]},
+                               {down[1], x[1]},
+                               {gateUp[1], 2 * down[2]}})))
+    return failure();
+  if (failed(checkChoice(*this, getK(), router[0]))) // moe_block_c2
+    return failure();
+  return checkPositive(*this, "eps", getEps()); // moe_block_c3
+}
+
+LogicalResult MlpBlockOp::verify() {
+  Shape x{"x", getX()}, norm{"norm", getNorm()}, gateUp{"gate_up", getGateUp()},
+      down{"down", getDown()};
+  if (failed(checkSame(*this, {{norm[0], x[1]}, // mlp_block_c1
+                               {gateUp[1], x[1]},
+                               {down[0], x[1]},
+                               {gateUp[0], 2 * down[1]}})))
+    return failure();
+  return checkPositive(*this, "eps", getEps()); // mlp_block_c2
+}
+
+LogicalResult HeadOp::verify() {
+  Shape x{"x", getX()}, rows{"rows", getRows()}, norm{"norm", getNorm()},
+      weight{"weight", getWeight()}, result{"result", getResult()};
+  if (failed(checkSame(*this, {{norm[0], x[1]}, // head_c1
+                               {weight[1], x[1]},
+                               {result[0], rows[0]},
+                               {result[1], weight[0]}})))
+    return failure();
+  return checkPositive(*this, "eps", getEps()); // head_c2
+}

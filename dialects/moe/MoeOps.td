@@ -1,0 +1,502 @@
+// The ops of the moe dialect. Shapes: T tokens, D hidden, H query heads, G key-value heads, d head
+// dimension, E routed experts, k experts per token, I expert width, V vocabulary.
+#ifndef MOE_DIALECTS_MOE_MOEOPS_TD
+#define MOE_DIALECTS_MOE_MOEOPS_TD
+
+include "dialects/moe/MoeDialect.td"
+include "mlir/IR/SymbolInterfaces.td"
+include "mlir/Interfaces/InferTypeOpInterface.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+
+class Moe_Op<string mnemonic, list<Trait> traits = []> : Op<Moe_Dialect, mnemonic, traits>;
+
+def Moe_Activations : 2DTensorOf<[F32]>;
+def Moe_Indices : 1DTensorOf<[I32]>;
+def Moe_Vector : 1DTensorOf<[F32, F16, BF16]>;
+def Moe_Matrix : 2DTensorOf<[F32, F16, BF16]>;
+def Moe_Matrices : 3DTensorOf<[F32, F16, BF16]>;
+
+// Positions and sequences describe the same tokens.
+def Moe_SameTokens : AllTypesMatch<["positions", "sequences"]>;
+
+//===----------------------------------------------------------------------===//
+// Weights and caches
+//===----------------------------------------------------------------------===//
+
+def Moe_WeightOp : Moe_Op<"weight", [Symbol]> {
+  let summary = "a weight of the model, by the bytes of the checkpoint that it is made of";
+  let description = [{
+    The elements of the weight, in row-major order, are those of its sources one after the other.
+
+    - (C1) the sources have as many elements as the type
+    - (C2) the type is static, of f32, f16 or bf16
+    - (C3) every source has as many offsets as sizes, none negative, and two dimensions or more if
+      transposed
+    - (C4) `panel` packings need two dimensions or more; `panel_gate_up` an even number of rows;
+      `panel_heads` a head dimension that divides the rows
+
+    ```mlir
+    moe.weight @layers.0.q : tensor<256x256xbf16> from
+        [#moe.source<"model.layers.0.self_attn.q_proj.weight", [0, 0], [256, 256]>]
+        packed #moe.packing<panel, bf16>
+    ```
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, TypeAttrOf<AnyRankedTensor>:$type,
+      TypedArrayAttrBase<Moe_SourceAttr, "array of sources">:$sources,
+      OptionalAttr<Moe_PackingAttr>:$packing);
+  let assemblyFormat = [{
+    $sym_name `:` $type `from` $sources (`packed` qualified($packing)^)? attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_CacheOp : Moe_Op<"cache", [Symbol]> {
+  let summary = "the keys and values of one layer, of all sequences";
+  let description = [{
+    With a `chunk` of C, a query at position p sees the positions `(p / C) * C` to p, otherwise 0
+    to p.
+
+    - (C1) `heads`, `head_dim` and `chunk` are positive
+
+    ```mlir
+    moe.cache @layers.0.kv heads 2 head_dim 64 chunk 128 : bf16
+    ```
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, I64Attr:$heads, I64Attr:$head_dim,
+      OptionalAttr<I64Attr>:$chunk, TypeAttr:$element);
+  let assemblyFormat = [{
+    $sym_name `heads` $heads `head_dim` $head_dim (`chunk` $chunk^)? `:` $element attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_LoadWeightOp : Moe_Op<"load_weight", [
+    Pure, DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "the value of a weight";
+  let description = [{
+    - (C1) `weight` names a `moe.weight` of the result's type
+
+    ```mlir
+    %w = moe.load_weight @layers.0.q : tensor<256x256xbf16>
+    ```
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$weight);
+  let results = (outs AnyStaticShapeTensor:$result);
+  let assemblyFormat = "$weight `:` type($result) attr-dict";
+}
+
+//===----------------------------------------------------------------------===//
+// The model in the order of its math
+//===----------------------------------------------------------------------===//
+
+def Moe_EmbedOp : Moe_Op<"embed", [Pure]> {
+  let summary = "rows of the embedding table";
+  let description = [{
+    - `tokens`: T; `table`: V x D; result: T x D
+    - (C1) the shapes agree
+
+    ```mlir
+    %h = moe.embed %tokens, %table : tensor<?xi32>, tensor<4096x256xbf16> -> tensor<?x256xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Indices:$tokens, Moe_Matrix:$table);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $tokens `,` $table `:` type($tokens) `,` type($table) `->` type($result) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_RmsNormOp : Moe_Op<"rms_norm", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "x / rms(x) * weight, over the channels of each token";
+  let description = [{
+    `y = x * rsqrt(mean(x^2) + eps) * w`; a model in bf16 rounds before the product with `w`.
+
+    - `x`, result: T x D; `weight`: D
+    - (C1) `weight` has as many elements as `x` has channels
+    - (C2) `eps > 0`
+
+    ```mlir
+    %y = moe.rms_norm %x, %w eps 1.0e-5 : tensor<?x256xf32>, tensor<256xbf16>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Vector:$weight, F32Attr:$eps);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = "$x `,` $weight `eps` $eps `:` type($x) `,` type($weight) attr-dict";
+  let hasVerifier = 1;
+}
+
+def Moe_LinearOp : Moe_Op<"linear", [Pure]> {
+  let summary = "x * transpose(weight)";
+  let description = [{
+    - `x`: T x K; `weight`: N x K; result: T x N
+    - (C1) the shapes agree
+
+    ```mlir
+    %q = moe.linear %x, %w : tensor<?x256xf32>, tensor<128x256xbf16> -> tensor<?x128xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Matrix:$weight);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $weight `:` type($x) `,` type($weight) `->` type($result) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_RopeTableOp : Moe_Op<"rope_table", [Pure]> {
+  let summary = "cosines and sines of the rotary embedding, for each token";
+  let description = [{
+    `result[t][2j] = cos(a)`, `result[t][2j+1] = sin(a)` with `a = float32(position) * frequency[j]`,
+    rounded to float32, then a sine with full range reduction: at long positions a more exact angle
+    gives other results than the reference.
+
+    - `positions`: T; `frequencies`: d/2, radians per position; result: T x d
+    - (C1) the result has two channels for each frequency
+
+    ```mlir
+    %t = moe.rope_table %positions [1.0, 0.1] : tensor<?xi32> -> tensor<?x4xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Indices:$positions, DenseF32ArrayAttr:$frequencies);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = "$positions $frequencies `:` type($positions) `->` type($result) attr-dict";
+  let hasVerifier = 1;
+}
+
+def Moe_RopeOp : Moe_Op<"rope", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "rotate the channel pairs (2j, 2j+1) of each head";
+  let description = [{
+    - `x`, result: T x (heads * d); `table`: T x d, of `moe.rope_table`
+    - (C1) d is even and divides the channels of `x`
+    - (C2) `table` has a row for each token
+
+    ```mlir
+    %r = moe.rope %q, %t : tensor<?x256xf32>, tensor<?x64xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Activations:$table);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = "$x `,` $table `:` type($x) `,` type($table) attr-dict";
+  let hasVerifier = 1;
+}
+
+def Moe_HeadNormOp : Moe_Op<"head_norm", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "x / rms(x) over each head, without a weight (QK norm)";
+  let description = [{
+    - `x`, result: T x (heads * head_dim)
+    - (C1) `head_dim` is positive and divides the channels
+    - (C2) `eps > 0`
+
+    ```mlir
+    %n = moe.head_norm %q head_dim 64 eps 1.0e-5 : tensor<?x256xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, I64Attr:$head_dim, F32Attr:$eps);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = "$x `head_dim` $head_dim `eps` $eps `:` type($x) attr-dict";
+  let hasVerifier = 1;
+}
+
+def Moe_TemperatureOp : Moe_Op<"temperature", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "scale the queries of late positions";
+  let description = [{
+    `y = x * (1 + scale * ln(1 + floor((position + 1) / floor)))`
+
+    - `x`, result: T x channels; `positions`: T
+    - (C1) `floor > 0`
+    - (C2) each token has a position
+
+    ```mlir
+    %s = moe.temperature %q, %positions scale 0.1 floor 8192.0 : tensor<?x256xf32>, tensor<?xi32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Indices:$positions, F32Attr:$scale, F32Attr:$floor);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $positions `scale` $scale `floor` $floor `:` type($x) `,` type($positions) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_AppendOp : Moe_Op<"append", [DeclareOpInterfaceMethods<SymbolUserOpInterface>,
+                                     AllTypesMatch<["keys", "values"]>, Moe_SameTokens,
+                                     MemoryEffects<[MemWrite]>]> {
+  let summary = "put the keys and values of the step into a cache";
+  let description = [{
+    - `keys`, `values`: T x (G * d); `positions`, `sequences`: T
+    - (C1) `cache` names a `moe.cache` of G heads of dimension d
+    - (C2) each token has a position
+
+    ```mlir
+    moe.append @layers.0.kv, %k, %v, %positions, %sequences : tensor<?x128xf32>, tensor<?xi32>
+    ```
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$cache, Moe_Activations:$keys, Moe_Activations:$values,
+      Moe_Indices:$positions, Moe_Indices:$sequences);
+  let assemblyFormat = [{
+    $cache `,` $keys `,` $values `,` $positions `,` $sequences `:` type($keys) `,`
+    type($positions) attr-dict
+  }];
+}
+
+def Moe_AttentionOp : Moe_Op<"attention", [DeclareOpInterfaceMethods<SymbolUserOpInterface>,
+    AllTypesMatch<["queries", "result"]>, Moe_SameTokens, MemoryEffects<[MemRead]>]> {
+  let summary = "softmax(q k / sqrt(d)) v over the visible positions of each token's sequence";
+  let description = [{
+    Query head i uses key-value head `i / (H / G)`. Which positions are visible is the cache's
+    affair.
+
+    - `queries`, result: T x (H * d)
+    - (C1) `cache` names a `moe.cache` whose d divides the channels, and whose G divides H
+    - (C2) each token has a position
+
+    ```mlir
+    %o = moe.attention @layers.0.kv, %q, %positions, %sequences : tensor<?x256xf32>, tensor<?xi32>
+    ```
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$cache, Moe_Activations:$queries, Moe_Indices:$positions,
+      Moe_Indices:$sequences);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $cache `,` $queries `,` $positions `,` $sequences `:` type($queries) `,`
+    type($positions) attr-dict
+  }];
+}
+
+def Moe_SwigluOp : Moe_Op<"swiglu", [Pure, SameOperandsAndResultType]> {
+  let summary = "silu(gate) * up";
+  let description = [{
+    ```mlir
+    %y = moe.swiglu %gate, %up : tensor<?x128xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$gate, Moe_Activations:$up);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = "$gate `,` $up `:` type($result) attr-dict";
+}
+
+def Moe_AddOp : Moe_Op<"add", [Pure, SameOperandsAndResultType, Commutative]> {
+  let summary = "a + b";
+  let description = [{
+    ```mlir
+    %y = moe.add %a, %b : tensor<?x256xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$a, Moe_Activations:$b);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = "$a `,` $b `:` type($result) attr-dict";
+}
+
+def Moe_RouteOp : Moe_Op<"route", [Pure]> {
+  let summary = "choose k experts for each token";
+  let description = [{
+    Takes the `k` largest logits of each token, the largest first, ties to the lower expert. The
+    score of a chosen expert is the sigmoid of its logit.
+
+    - `logits`: T x E; `experts`, `scores`: T x k
+    - (C1) `0 < k <= E`
+    - (C2) the shapes agree
+
+    ```mlir
+    %e, %s = moe.route %l top 1 : tensor<?x16xf32> -> tensor<?x1xi32>, tensor<?x1xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$logits, I64Attr:$k);
+  let results = (outs 2DTensorOf<[I32]>:$experts, Moe_Activations:$scores);
+  let assemblyFormat = [{
+    $logits `top` $k `:` type($logits) `->` type($experts) `,` type($scores) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_ExpertsOp : Moe_Op<"experts", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "the chosen experts of each token, summed";
+  let description = [{
+    The score scales the expert's *input*: `sum over s of down_e(swiglu(gate_e(u), up_e(u)))` with
+    `e = experts[t][s]` and `u = x[t] * scores[t][s]`.
+
+    - `x`, result: T x D; `experts`, `scores`: T x k; `gate`, `up`: E x I x D; `down`: E x D x I
+    - (C1) the shapes agree
+
+    ```mlir
+    %y = moe.experts %x, %e, %s, %gate, %up, %down : tensor<?x256xf32>, tensor<?x1xi32>,
+        tensor<?x1xf32>, tensor<8x128x256xbf16>, tensor<8x128x256xbf16>, tensor<8x256x128xbf16>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, 2DTensorOf<[I32]>:$experts, Moe_Activations:$scores,
+      Moe_Matrices:$gate, Moe_Matrices:$up, Moe_Matrices:$down);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $experts `,` $scores `,` $gate `,` $up `,` $down `:` type($x) `,` type($experts) `,`
+    type($scores) `,` type($gate) `,` type($up) `,` type($down) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_SelectRowsOp : Moe_Op<"select_rows", [Pure]> {
+  let summary = "the tokens whose logits are wanted";
+  let description = [{
+    - `x`: T x D; `rows`: R; result: R x D
+    - (C1) `x` and the result have the same channels
+
+    ```mlir
+    %r = moe.select_rows %h, %rows : tensor<?x256xf32>, tensor<?xi32> -> tensor<?x256xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Indices:$rows);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = "$x `,` $rows `:` type($x) `,` type($rows) `->` type($result) attr-dict";
+  let hasVerifier = 1;
+}
+
+//===----------------------------------------------------------------------===//
+// Fused: whole blocks
+//===----------------------------------------------------------------------===//
+
+def Moe_QkvOp : Moe_Op<"qkv", [Pure]> {
+  let summary = "rms_norm, then the query, key and value projections as one";
+  let description = [{
+    - `x`: T x D; `norm`: D; `weight`: N x D, the rows of q, then k, then v; result: T x N
+    - (C1) the shapes agree
+    - (C2) `eps > 0`
+
+    ```mlir
+    %qkv = moe.qkv %h, %norm, %w eps 1.0e-5
+        : tensor<?x256xf32>, tensor<256xbf16>, tensor<512x256xbf16> -> tensor<?x512xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Vector:$norm, Moe_Matrix:$weight, F32Attr:$eps);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $norm `,` $weight `eps` $eps `:` type($x) `,` type($norm) `,` type($weight) `->`
+    type($result) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_AttentionBlockOp : Moe_Op<"attention_block", [
+    DeclareOpInterfaceMethods<SymbolUserOpInterface>, Moe_SameTokens,
+    MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "finish q, k and v, append to the cache, attend";
+  let description = [{
+    Splits `qkv` into H query heads, G key heads and G value heads. With a `table`, rotates q and k;
+    with `qk_norm`, then norms each head of both with that eps; with `temperature_scale` and
+    `temperature_floor`, scales q. Appends k and v to the cache, and attends.
+
+    - `qkv`: T x ((H + 2 G) * d); `table`: T x d; result: T x (H * d)
+    - (C1) `cache` names a `moe.cache`; with its G and d the shapes agree, and G divides H; d is even
+      if there is a table
+    - (C2) the temperature has both a scale and a positive floor, or neither
+    - (C3) `qk_norm` is positive
+
+    ```mlir
+    %o = moe.attention_block @layers.0.kv, %qkv, %positions, %sequences rope %t : tensor<?x64xf32>
+        {qk_norm = 1.0e-5 : f32} : tensor<?x512xf32>, tensor<?xi32> -> tensor<?x256xf32>
+    ```
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$cache, Moe_Activations:$qkv, Moe_Indices:$positions,
+      Moe_Indices:$sequences, Optional<Moe_Activations>:$table, OptionalAttr<F32Attr>:$qk_norm,
+      OptionalAttr<F32Attr>:$temperature_scale, OptionalAttr<F32Attr>:$temperature_floor);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $cache `,` $qkv `,` $positions `,` $sequences (`rope` $table^ `:` type($table))? attr-dict `:`
+    type($qkv) `,` type($positions) `->` type($result)
+  }];
+}
+
+def Moe_LinearResidualOp : Moe_Op<"linear_residual", [
+    Pure, AllTypesMatch<["residual", "result"]>]> {
+  let summary = "residual + x * transpose(weight)";
+  let description = [{
+    - `x`: T x K; `weight`: N x K; `residual`, result: T x N
+    - (C1) the shapes agree
+
+    ```mlir
+    %h1 = moe.linear_residual %o, %w, %h
+        : tensor<?x256xf32>, tensor<256x256xbf16>, tensor<?x256xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Matrix:$weight, Moe_Activations:$residual);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $weight `,` $residual `:` type($x) `,` type($weight) `,` type($residual) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_MoeBlockOp : Moe_Op<"moe_block", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "x + shared_expert(n) + experts(n) with n = rms_norm(x)";
+  let description = [{
+    Group 0 of `gate_up` and `down` is the shared expert, group 1 + e is routed expert e. The rows of
+    each group of `gate_up` are the gate's, then the up projection's. The router sees n; the score
+    scales the input of a routed expert.
+
+    - `x`, result: T x D; `norm`: D; `router`: E x D; `gate_up`: (1+E) x 2I x D;
+      `down`: (1+E) x D x I
+    - (C1) the shapes agree
+    - (C2) `0 < k <= E`
+    - (C3) `eps > 0`
+
+    ```mlir
+    %h1 = moe.moe_block %h, %norm, %router, %gate_up, %down top 1 eps 1.0e-5 : tensor<?x256xf32>,
+        tensor<256xbf16>, tensor<8x256xbf16>, tensor<9x256x256xbf16>, tensor<9x256x128xbf16>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Vector:$norm, Moe_Matrix:$router,
+      Moe_Matrices:$gate_up, Moe_Matrices:$down, I64Attr:$k, F32Attr:$eps);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $norm `,` $router `,` $gate_up `,` $down `top` $k `eps` $eps `:` type($x) `,` type($norm)
+    `,` type($router) `,` type($gate_up) `,` type($down) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_MlpBlockOp : Moe_Op<"mlp_block", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "x + down(swiglu(gate(n), up(n))) with n = rms_norm(x)";
+  let description = [{
+    - `x`, result: T x D; `norm`: D; `gate_up`: 2I x D, the gate's rows first; `down`: D x I
+    - (C1) the shapes agree
+    - (C2) `eps > 0`
+
+    ```mlir
+    %h1 = moe.mlp_block %h, %norm, %gate_up, %down eps 1.0e-5
+        : tensor<?x256xf32>, tensor<256xbf16>, tensor<512x256xbf16>, tensor<256x256xbf16>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Vector:$norm, Moe_Matrix:$gate_up, Moe_Matrix:$down,
+      F32Attr:$eps);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $norm `,` $gate_up `,` $down `eps` $eps `:` type($x) `,` type($norm) `,` type($gate_up)
+    `,` type($down) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_HeadOp : Moe_Op<"head", [Pure]> {
+  let summary = "the logits of the wanted tokens";
+  let description = [{
+    `rms_norm(x[rows]) * transpose(weight)`
+
+    - `x`: T x D; `rows`: R; `norm`: D; `weight`: V x D; result: R x V
+    - (C1) the shapes agree
+    - (C2) `eps > 0`
+
+    ```mlir
+    %l = moe.head %h, %rows, %norm, %w eps 1.0e-5 : tensor<?x256xf32>, tensor<?xi32>,
+        tensor<256xbf16>, tensor<4096x256xbf16> -> tensor<?x4096xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Indices:$rows, Moe_Vector:$norm, Moe_Matrix:$weight,
+      F32Attr:$eps);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $rows `,` $norm `,` $weight `eps` $eps `:` type($x) `,` type($rows) `,` type($norm) `,`
+    type($weight) `->` type($result) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+#endif

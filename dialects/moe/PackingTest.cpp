@@ -1,0 +1,90 @@
+// Packed layouts: places worked out by hand, and on random shapes that no two elements share one.
+#include "dialects/moe/Packing.h"
+#include "mlir/IR/MLIRContext.h"
+#include <gtest/gtest.h>
+
+#include <random>
+
+using namespace mlir;
+using namespace moe;
+
+namespace {
+
+class PackingTest : public testing::Test {
+protected:
+  PackingTest() { context.loadDialect<MoeDialect>(); }
+
+  PackedGeometry geometry(ArrayRef<int64_t> shape, Layout layout, bool bf16, int64_t headDim = 0) {
+    Type f32 = Float32Type::get(&context);
+    Type storage = bf16 ? Type(BFloat16Type::get(&context)) : f32;
+    auto type = RankedTensorType::get(shape, f32);
+    auto packing = PackingAttr::get(&context, layout, storage, headDim);
+    FailureOr<PackedGeometry> result = PackedGeometry::get(type, packing);
+    EXPECT_TRUE(succeeded(result));
+    EXPECT_EQ(result->bytes(), packedBytes(type, packing));
+    return *result;
+  }
+
+  MLIRContext context;
+};
+
+TEST_F(PackingTest, Rows) {
+  EXPECT_EQ(geometry({5}, Layout::Rows, false).bytes(), 20);
+  EXPECT_EQ(geometry({3, 5}, Layout::Rows, true).bytes(), 30);
+  EXPECT_EQ(geometry({2, 3, 5}, Layout::Rows, true).index(1, 2, 4), 29);
+}
+
+TEST_F(PackingTest, Panel) {
+  PackedGeometry f32 = geometry({130, 5}, Layout::Panel, false);
+  EXPECT_EQ(f32.bytes(), 3 * 5 * 64 * 4);
+  EXPECT_EQ(f32.index(0, 0, 1), 64);
+  EXPECT_EQ(f32.index(0, 65, 2), 5 * 64 + 2 * 64 + 1);
+  // Pairs of columns, the last with a zero.
+  PackedGeometry bf16 = geometry({2, 130, 5}, Layout::Panel, true);
+  EXPECT_EQ(bf16.bytes(), 2 * 3 * 3 * 64 * 2 * 2);
+  EXPECT_EQ(bf16.index(0, 1, 1), 3);
+  EXPECT_EQ(bf16.index(0, 64, 4), 3 * 128 + 2 * 128);
+  EXPECT_EQ(bf16.index(1, 0, 0), 3 * 3 * 128);
+}
+
+TEST_F(PackingTest, GateAndUpShareAPanel) {
+  PackedGeometry g = geometry({96, 4}, Layout::PanelGateUp, false); // i = 48
+  EXPECT_EQ(g.panels, 2);
+  EXPECT_EQ(g.packedRow(31), 31);
+  EXPECT_EQ(g.packedRow(32), 64);
+  EXPECT_EQ(g.packedRow(48), 32);           // up row 0
+  EXPECT_EQ(g.packedRow(48 + 47), 96 + 15); // up row 47
+}
+
+TEST_F(PackingTest, AHeadStartsAPanel) {
+  PackedGeometry small = geometry({48, 4}, Layout::PanelHeads, true, 16);
+  EXPECT_EQ(small.panels, 3);
+  EXPECT_EQ(small.packedRow(17), 65);
+  PackedGeometry large = geometry({160, 4}, Layout::PanelHeads, true, 80);
+  EXPECT_EQ(large.panels, 4);
+  EXPECT_EQ(large.packedRow(79), 79);
+  EXPECT_EQ(large.packedRow(80), 128);
+}
+
+TEST_F(PackingTest, NoTwoElementsShareAPlace) {
+  std::mt19937 random(1);
+  for (int round = 0; round < 200; ++round) {
+    Layout layout = Layout(random() % 4);
+    int64_t outer = 1 + random() % 3, headDim = 1 + random() % 100, cols = 1 + random() % 9;
+    int64_t rows = layout == Layout::PanelHeads    ? headDim * (1 + random() % 4)
+                   : layout == Layout::PanelGateUp ? 2 * (1 + random() % 100)
+                                                   : 1 + random() % 200;
+    PackedGeometry g = geometry({outer, rows, cols}, layout, random() % 2, headDim);
+    std::vector<bool> taken(g.bytes() / g.elementBytes);
+    for (int64_t o = 0; o < outer; ++o)
+      for (int64_t row = 0; row < rows; ++row)
+        for (int64_t col = 0; col < cols; ++col) {
+          int64_t place = g.index(o, row, col);
+          ASSERT_LT(place, int64_t(taken.size()));
+          ASSERT_FALSE(taken[place]);
+          taken[place] = true;
+        }
+  }
+}
+
+} // namespace
