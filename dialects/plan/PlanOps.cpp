@@ -1,0 +1,121 @@
+// Verifiers of the plan ops.
+#include "dialects/moe/Packing.h"
+#include "dialects/plan/Lifetimes.h"
+#include "dialects/plan/PlanDialect.h"
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/OpImplementation.h"
+
+using namespace mlir;
+using namespace moe::plan;
+
+#define GET_OP_CLASSES
+#include "dialects/plan/PlanOps.cpp.inc"
+
+// Kernels use whole cache lines and vectors of up to 64 bytes.
+static constexpr int64_t alignment = 64;
+
+static bool isAligned(int64_t offset) { return offset >= 0 && offset % alignment == 0; }
+
+// The generated accessors of I64Attr are unsigned; sizes and offsets are not.
+static bool isPositive(int64_t size) { return size > 0; }
+
+LogicalResult TensorOp::verify() {
+  auto type = cast<RankedTensorType>(getType());
+  FailureOr<moe::PackedGeometry> geometry =
+      moe::PackedGeometry::get(type, getPacking(), [&] { return emitOpError(); });
+  if (failed(geometry))
+    return failure();
+  if (!isAligned(getOffset())) // tensor_c1
+    return emitOpError() << "is at " << int64_t(getOffset()) << ", which is no multiple of "
+                         << alignment;
+  if (int64_t(getBytes()) != geometry->bytes()) // tensor_c1
+    return emitOpError() << "has " << int64_t(getBytes()) << " bytes, but its packing needs "
+                         << geometry->bytes();
+  return success();
+}
+
+LogicalResult PoolOp::verify() {
+  if (!isPositive(getLayers()) || !isPositive(getPageTokens()) || !isPositive(getPageBytes()) ||
+      !isPositive(getChunk().value_or(1))) // pool_c1
+    return emitOpError("has a size that is not positive");
+  if (!isAligned(getPageBytes())) // pool_c1
+    return emitOpError() << "has pages of " << getPageBytes() << " bytes, which is no multiple of "
+                         << alignment;
+  return success();
+}
+
+LogicalResult AllocOp::verify() {
+  if (!isPositive(getBytes())) // alloc_c1
+    return emitOpError() << "has " << int64_t(getBytes()) << " bytes";
+  if (int64_t offset = getOffset().value_or(0); !isAligned(offset)) // alloc_c1
+    return emitOpError() << "is at " << offset << ", which is no multiple of " << alignment;
+  return success();
+}
+
+LogicalResult ProgramOp::verify() {
+  if (!isPositive(getTokens()) || !isPositive(getRows())) // program_c1
+    return emitOpError() << "has room for " << int64_t(getTokens()) << " tokens and "
+                         << int64_t(getRows()) << " rows";
+  if (int64_t(getScratch()) < 0 || int64_t(getArena().value_or(0)) < 0)
+    return emitOpError("has a negative arena or scratch");
+  return success();
+}
+
+LogicalResult ProgramOp::verifyRegions() {
+  if (!getArena())
+    return success();
+  for (AllocOp alloc : getBody().getOps<AllocOp>()) { // program_c2
+    if (!alloc.getOffset())
+      return alloc.emitOpError("has no offset in a program that has an arena");
+    if (alloc.getBytes() > *getArena() || *alloc.getOffset() > *getArena() - alloc.getBytes())
+      return alloc.emitOpError() << "reaches beyond the arena of " << *getArena() << " bytes";
+  }
+
+  // In the order of first uses, so that only those still live are to be compared.
+  SmallVector<Lifetime> order = lifetimes(*this), live;
+  llvm::sort(order, [](auto &a, auto &b) { return a.first < b.first; });
+  for (Lifetime &life : order) {
+    llvm::erase_if(live, [&](Lifetime &other) { return other.last < life.first; });
+    for (Lifetime &other : live) {
+      uint64_t begin = *life.alloc.getOffset(), otherBegin = *other.alloc.getOffset();
+      if (begin < otherBegin + other.alloc.getBytes() &&
+          otherBegin < begin + life.alloc.getBytes()) { // program_c2
+        InFlightDiagnostic error = life.alloc.emitOpError("overlaps another that is live");
+        error.attachNote(other.alloc.getLoc()) << "the other is here";
+        return error;
+      }
+    }
+    live.push_back(life);
+  }
+  return success();
+}
+
+LogicalResult WeightOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  if (!symbols.lookupNearestSymbolFrom<TensorOp>(*this, getTensorAttr())) // weight_c1
+    return emitOpError() << "names " << getTensorAttr() << ", which is no plan.tensor";
+  return success();
+}
+
+LogicalResult CacheOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  auto pool = symbols.lookupNearestSymbolFrom<PoolOp>(*this, getPoolAttr());
+  if (!pool) // cache_c1
+    return emitOpError() << "names " << getPoolAttr() << ", which is no plan.pool";
+  if (getOffset() >= pool.getPageBytes()) // cache_c1
+    return emitOpError() << "is at " << int64_t(getOffset()) << " of pages of "
+                         << pool.getPageBytes() << " bytes";
+  return success();
+}
+
+LogicalResult CallOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  auto kernel = symbols.lookupNearestSymbolFrom<KernelOp>(*this, getKernelAttr());
+  if (!kernel) // call_c1
+    return emitOpError() << "names " << getKernelAttr() << ", which is no plan.kernel";
+  StringRef device = cast<ProgramOp>((*this)->getParentOp()).getDevice();
+  if (kernel.getDevice() != device) // call_c1
+    return emitOpError() << "runs a kernel of \"" << kernel.getDevice() << "\" in a program of \""
+                         << device << "\"";
+  if (getOperands().size() != kernel.getOperands()) // call_c1
+    return emitOpError() << "has " << getOperands().size() << " operands, and its kernel takes "
+                         << kernel.getOperands();
+  return success();
+}

@@ -1,0 +1,145 @@
+// The ops of the plan dialect.
+#ifndef MOE_DIALECTS_PLAN_PLANOPS_TD
+#define MOE_DIALECTS_PLAN_PLANOPS_TD
+
+include "dialects/plan/PlanDialect.td"
+include "dialects/moe/MoeDialect.td"
+include "mlir/IR/RegionKindInterface.td"
+include "mlir/IR/SymbolInterfaces.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+
+class Plan_Op<string mnemonic, list<Trait> traits = []> : Op<Plan_Dialect, mnemonic, traits>;
+
+def Plan_TensorOp : Plan_Op<"tensor", [Symbol]> {
+  let summary = "a packed weight in the plan's weights section";
+  let description = [{
+    - (C1) `offset` is a multiple of 64, and `bytes` is what the packing of the type needs
+
+    ```mlir
+    plan.tensor @layers.0.qkv at 4096 bytes 262144 : tensor<512x256xbf16> from
+        [#moe.source<"q", [0, 0], [256, 256]>, ...] packed #moe.packing<panel_heads, bf16, 64>
+    ```
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, I64Attr:$offset, I64Attr:$bytes,
+      TypeAttrOf<AnyRankedTensor>:$type,
+      TypedArrayAttrBase<Moe_SourceAttr, "array of sources">:$sources, Moe_PackingAttr:$packing);
+  let assemblyFormat = [{
+    $sym_name `at` $offset `bytes` $bytes `:` $type `from` $sources `packed` qualified($packing) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Plan_PoolOp : Plan_Op<"pool", [Symbol]> {
+  let summary = "a pool of KV pages, for all layers that see the same positions";
+  let description = [{
+    - (C1) the sizes are positive, `page_bytes` a multiple of 64
+
+    ```mlir
+    plan.pool @chunked layers 6 page_tokens 64 page_bytes 196608 chunk 128
+    ```
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, I64Attr:$layers, I64Attr:$page_tokens,
+      I64Attr:$page_bytes, OptionalAttr<I64Attr>:$chunk);
+  let assemblyFormat = [{
+    $sym_name `layers` $layers `page_tokens` $page_tokens `page_bytes` $page_bytes
+    (`chunk` $chunk^)? attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Plan_KernelOp : Plan_Op<"kernel", [Symbol]> {
+  let summary = "a kernel that programs call; its code is an image's affair";
+  let description = [{
+    ```mlir
+    plan.kernel @qkv_bf16_512x256 device "cpu" operands 8
+    ```
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, StrAttr:$device, I64Attr:$operands);
+  let assemblyFormat = "$sym_name `device` $device `operands` $operands attr-dict";
+}
+
+def Plan_ProgramOp : Plan_Op<"program", [Symbol, IsolatedFromAbove, NoTerminator, SingleBlock]> {
+  let summary = "one step of at most `tokens` tokens";
+  let description = [{
+    - (C1) `tokens`, `rows` are positive
+    - (C2) after planning, every `plan.alloc` lies inside `arena`, and two that are live together do
+      not overlap
+
+    ```mlir
+    plan.program @cpu.8 device "cpu" tokens 8 rows 8 scratch 65536 arena 131072 {
+      %tokens = plan.input tokens
+      %h = plan.alloc 8192 at 0
+      %table = plan.weight @embed
+      plan.call @embed(%tokens, %table, %h)
+    }
+    ```
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, StrAttr:$device, I64Attr:$tokens, I64Attr:$rows,
+      I64Attr:$scratch, OptionalAttr<I64Attr>:$arena);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = [{
+    $sym_name `device` $device `tokens` $tokens `rows` $rows `scratch` $scratch (`arena` $arena^)?
+    attr-dict-with-keyword $body
+  }];
+  let hasVerifier = 1;
+  let hasRegionVerifier = 1;
+}
+
+class Plan_BufferOp<string mnemonic, list<Trait> traits = []> : Plan_Op<mnemonic, traits> {
+  let results = (outs Plan_Buffer:$result);
+}
+
+def Plan_InputOp : Plan_BufferOp<"input", [Pure, HasParent<"ProgramOp">]> {
+  let summary = "an input of the step";
+  let arguments = (ins EnumAttr<Plan_Dialect, Plan_InputName, "input_name">:$name);
+  let assemblyFormat = "`` $name attr-dict"; // the attribute prints a space of its own
+}
+
+def Plan_LogitsOp : Plan_BufferOp<"logits", [Pure, HasParent<"ProgramOp">]> {
+  let summary = "the output of the step: float32 [rows, vocabulary]";
+  let assemblyFormat = "attr-dict";
+}
+
+def Plan_AllocOp : Plan_BufferOp<"alloc", [HasParent<"ProgramOp">]> {
+  let summary = "bytes of the arena, from its first to its last use";
+  let description = [{
+    Memory planning gives it its offset.
+
+    - (C1) `bytes` is positive; `offset`, where present, a multiple of 64
+  }];
+  let arguments = (ins I64Attr:$bytes, OptionalAttr<I64Attr>:$offset);
+  let assemblyFormat = "$bytes (`at` $offset^)? attr-dict";
+  let hasVerifier = 1;
+}
+
+def Plan_WeightOp : Plan_BufferOp<"weight", [Pure, HasParent<"ProgramOp">,
+    DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "the bytes of a `plan.tensor`";
+  let description = [{
+    - (C1) `tensor` names a `plan.tensor`
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$tensor);
+  let assemblyFormat = "$tensor attr-dict";
+}
+
+def Plan_CacheOp : Plan_BufferOp<"cache", [Pure, HasParent<"ProgramOp">,
+    DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "a layer's part of each page of a pool";
+  let description = [{
+    - (C1) `pool` names a `plan.pool`; `offset` is inside its page
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$pool, I64Attr:$offset);
+  let assemblyFormat = "$pool `at` $offset attr-dict";
+}
+
+def Plan_CallOp : Plan_Op<"call", [HasParent<"ProgramOp">,
+    DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "run a kernel on all workers; the next call starts when it has ended";
+  let description = [{
+    - (C1) `kernel` names a `plan.kernel` of the program's device that takes as many operands
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$kernel, Variadic<Plan_Buffer>:$operands);
+  let assemblyFormat = "$kernel `(` $operands `)` attr-dict";
+}
+
+#endif

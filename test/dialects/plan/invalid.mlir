@@ -1,0 +1,177 @@
+// RUN: moe-opt %s --split-input-file --verify-diagnostics
+
+// tensor_c1
+// expected-error @+1 {{is at 32, which is no multiple of 64}}
+plan.tensor @w at 32 bytes 8192 : tensor<64x64xbf16> from
+    [#moe.source<"w", [0, 0], [64, 64]>] packed #moe.packing<rows, bf16>
+
+// -----
+
+// tensor_c1: 65 rows need two panels
+// expected-error @+1 {{has 8320 bytes, but its packing needs 16384}}
+plan.tensor @w at 0 bytes 8320 : tensor<65x64xbf16> from
+    [#moe.source<"w", [0, 0], [65, 64]>] packed #moe.packing<panel, bf16>
+
+// -----
+
+// tensor_c1: pairs of columns
+// expected-error @+1 {{has 8064 bytes, but its packing needs 8192}}
+plan.tensor @w at 0 bytes 8064 : tensor<64x63xbf16> from
+    [#moe.source<"w", [0, 0], [64, 63]>] packed #moe.packing<panel, bf16>
+
+// -----
+
+// tensor_c1: 2 x 48 rows, so two panels of 32 + 32
+// expected-error @+1 {{has 24576 bytes, but its packing needs 32768}}
+plan.tensor @w at 0 bytes 24576 : tensor<96x64xf32> from
+    [#moe.source<"w", [0, 0], [96, 64]>] packed #moe.packing<panel_gate_up, f32>
+
+// -----
+
+// tensor_c1: four heads, a panel each
+// expected-error @+1 {{has 16384 bytes, but its packing needs 65536}}
+plan.tensor @w at 0 bytes 16384 : tensor<64x64xf32> from
+    [#moe.source<"w", [0, 0], [64, 64]>] packed #moe.packing<panel_heads, f32, 16>
+
+// -----
+
+// tensor_c1
+// expected-error @+1 {{its rows are not a multiple of the head dimension}}
+plan.tensor @w at 0 bytes 16384 : tensor<64x64xf32> from
+    [#moe.source<"w", [0, 0], [64, 64]>] packed #moe.packing<panel_heads, f32, 24>
+
+// -----
+
+// tensor_c1
+// expected-error @+1 {{is packed as neither f32 nor bf16}}
+plan.tensor @w at 0 bytes 8192 : tensor<64x64xf16> from
+    [#moe.source<"w", [0, 0], [64, 64]>] packed #moe.packing<panel, f16>
+
+// -----
+
+// pool_c1
+// expected-error @+1 {{has a size that is not positive}}
+plan.pool @global layers 0 page_tokens 64 page_bytes 65536
+
+// -----
+
+// pool_c1
+// expected-error @+1 {{has pages of 100 bytes, which is no multiple of 64}}
+plan.pool @global layers 1 page_tokens 64 page_bytes 100
+
+// -----
+
+// program_c1
+// expected-error @+1 {{has room for 0 tokens and 1 rows}}
+plan.program @p device "cpu" tokens 0 rows 1 scratch 0 {
+}
+
+// -----
+
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 arena 64 {
+  // program_c2
+  // expected-error @+1 {{reaches beyond the arena of 64 bytes}}
+  %a = plan.alloc 64 at 64
+}
+
+// -----
+
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 arena 64 {
+  // program_c2
+  // expected-error @+1 {{has no offset in a program that has an arena}}
+  %a = plan.alloc 64
+}
+
+// -----
+
+plan.kernel @k device "cpu" operands 2
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 arena 192 {
+  // expected-note @+1 {{the other is here}}
+  %a = plan.alloc 128 at 0
+  // program_c2
+  // expected-error @+1 {{overlaps another that is live}}
+  %b = plan.alloc 128 at 64
+  plan.call @k(%a, %b)
+}
+
+// -----
+
+plan.kernel @k device "cpu" operands 2
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 arena 64 {
+  // Not together in a call, but one is live while the other is used.
+  // expected-error @+1 {{overlaps another that is live}}
+  %a = plan.alloc 64 at 0
+  // expected-note @+1 {{the other is here}}
+  %b = plan.alloc 64 at 0
+  plan.call @k(%b, %b)
+  plan.call @k(%a, %a)
+  plan.call @k(%b, %b)
+}
+
+// -----
+
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
+  // alloc_c1
+  // expected-error @+1 {{has 0 bytes}}
+  %a = plan.alloc 0
+}
+
+// -----
+
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
+  // alloc_c1
+  // expected-error @+1 {{is at 8, which is no multiple of 64}}
+  %a = plan.alloc 8 at 8
+}
+
+// -----
+
+plan.pool @w layers 1 page_tokens 64 page_bytes 64
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
+  // weight_c1
+  // expected-error @+1 {{names @w, which is no plan.tensor}}
+  %w = plan.weight @w
+}
+
+// -----
+
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
+  // cache_c1
+  // expected-error @+1 {{names @global, which is no plan.pool}}
+  %c = plan.cache @global at 0
+}
+
+// -----
+
+plan.pool @global layers 1 page_tokens 64 page_bytes 64
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
+  // cache_c1
+  // expected-error @+1 {{is at 64 of pages of 64 bytes}}
+  %c = plan.cache @global at 64
+}
+
+// -----
+
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
+  // call_c1
+  // expected-error @+1 {{names @k, which is no plan.kernel}}
+  plan.call @k()
+}
+
+// -----
+
+plan.kernel @k device "cuda" operands 0
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
+  // call_c1
+  // expected-error @+1 {{runs a kernel of "cuda" in a program of "cpu"}}
+  plan.call @k()
+}
+
+// -----
+
+plan.kernel @k device "cpu" operands 1
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
+  // call_c1
+  // expected-error @+1 {{has 0 operands, and its kernel takes 1}}
+  plan.call @k()
+}

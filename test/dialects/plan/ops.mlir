@@ -1,0 +1,62 @@
+// RUN: moe-opt %s | moe-opt | FileCheck %s
+// RUN: moe-opt %s --mlir-print-op-generic | moe-opt | FileCheck %s
+
+// CHECK: plan.tensor @embed at 4096 bytes 8192 : tensor<64x64xbf16> from [#moe.source<"e", [0, 0], [64, 64]>] packed #moe.packing<rows, bf16>
+plan.tensor @embed at 4096 bytes 8192 : tensor<64x64xbf16> from
+    [#moe.source<"e", [0, 0], [64, 64]>] packed #moe.packing<rows, bf16>
+// CHECK: plan.pool @global layers 2 page_tokens 64 page_bytes 65536
+plan.pool @global layers 2 page_tokens 64 page_bytes 65536
+// CHECK: plan.pool @chunked layers 6 page_tokens 64 page_bytes 196608 chunk 128
+plan.pool @chunked layers 6 page_tokens 64 page_bytes 196608 chunk 128
+// CHECK: plan.kernel @embed_bf16 device "cpu" operands 3
+plan.kernel @embed_bf16 device "cpu" operands 3
+// CHECK: plan.kernel @attention device "cpu" operands 5
+plan.kernel @attention device "cpu" operands 5
+
+// CHECK-LABEL: plan.program @cpu.8 device "cpu" tokens 8 rows 4 scratch 4096 arena 4096 {
+// CHECK-NEXT: %[[TOKENS:.*]] = plan.input tokens
+// CHECK-NEXT: plan.input positions
+// CHECK-NEXT: plan.input sequences
+// CHECK-NEXT: plan.input rows
+// CHECK-NEXT: plan.input global_table
+// CHECK-NEXT: plan.input chunked_table
+// CHECK-NEXT: %[[H:.*]] = plan.alloc 2048 at 64
+// CHECK-NEXT: plan.alloc 4
+// CHECK-NEXT: %[[TABLE:.*]] = plan.weight @embed
+// CHECK-NEXT: plan.call @embed_bf16(%[[TOKENS]], %[[TABLE]], %[[H]])
+// CHECK-NEXT: plan.cache @chunked at 32768
+// CHECK-NEXT: plan.logits
+// CHECK-NEXT: plan.call @attention
+plan.program @cpu.8 device "cpu" tokens 8 rows 4 scratch 4096 arena 4096 {
+  %tokens = plan.input tokens
+  %positions = plan.input positions
+  %sequences = plan.input sequences
+  %rows = plan.input rows
+  %global = plan.input global_table
+  %chunked = plan.input chunked_table
+  %h = plan.alloc 2048 at 64
+  %g = plan.alloc 4 at 0
+  %table = plan.weight @embed
+  plan.call @embed_bf16(%tokens, %table, %h)
+  %cache = plan.cache @chunked at 32768
+  %logits = plan.logits
+  plan.call @attention(%h, %cache, %chunked, %positions, %logits)
+}
+
+// Before memory planning there are no offsets.
+// CHECK-LABEL: plan.program @cpu.1 device "cpu" tokens 1 rows 1 scratch 0 {
+// CHECK-NEXT: plan.alloc 2048{{$}}
+// CHECK-NEXT: }
+plan.program @cpu.1 device "cpu" tokens 1 rows 1 scratch 0 {
+  %h = plan.alloc 2048
+}
+
+// Two buffers may share bytes where they are never live together.
+// CHECK-LABEL: plan.program @shared
+plan.program @shared device "cpu" tokens 1 rows 1 scratch 0 arena 128 {
+  %a = plan.alloc 64 at 0
+  %b = plan.alloc 64 at 64
+  %c = plan.alloc 64 at 0
+  plan.call @embed_bf16(%a, %a, %b)
+  plan.call @embed_bf16(%b, %b, %c)
+}
