@@ -1,0 +1,91 @@
+// The passes of moec, in the order in which a model goes through them (see Pipeline.cpp).
+#ifndef MOE_PASSES_PASSES_TD
+#define MOE_PASSES_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+//===----------------------------------------------------------------------===//
+// Fusion: the model in the order of its math becomes whole blocks
+//===----------------------------------------------------------------------===//
+
+def FuseQkv : Pass<"moe-fuse-qkv", "::mlir::ModuleOp"> {
+  let summary = "fuse norm, projections and attention into moe.qkv and moe.attention_block";
+  let description = [{
+    A `moe.rms_norm` whose only users are the projections of q, k and v, with what finishes these
+    (`moe.rope`, `moe.head_norm`, `moe.temperature`, each optional) and the `moe.append` and
+    `moe.attention` that use them, becomes two ops. The three weights become one, whose rows are
+    those of q, then k, then v.
+
+    Nothing changes where a value in between has another user, where the weights differ in element
+    type, or where something else may use the cache between the append and the attention.
+  }];
+}
+
+def FuseMoeBlock : Pass<"moe-fuse-moe-block", "::mlir::ModuleOp"> {
+  let summary = "fuse a layer's router, shared and routed experts into moe.moe_block";
+  let description = [{
+    `h + shared_expert(n) + experts(n)`, added in any order, with `n = rms_norm(h)` becomes one op.
+    The shared expert becomes group 0 of the weights `gate_up` and `down`; group 1 + e is expert e.
+    Nothing changes where the shared expert is not as wide as the routed ones.
+  }];
+}
+
+def FuseMlp : Pass<"moe-fuse-mlp", "::mlir::ModuleOp"> {
+  let summary = "fuse norm, gated MLP and residual add into moe.mlp_block";
+  let description = [{
+    The weights of gate and up become one, with the gate's rows first.
+  }];
+}
+
+def FuseOutputProjection : Pass<"moe-fuse-output-projection", "::mlir::ModuleOp"> {
+  let summary = "fuse a projection and the residual add into moe.linear_residual";
+  let description = [{
+    Comes after the fusions of whole MLPs, which end in the same two ops.
+  }];
+}
+
+def FuseHead : Pass<"moe-fuse-head", "::mlir::ModuleOp"> {
+  let summary = "fuse the choice of rows, the last norm and the logits into moe.head";
+}
+
+def DropUnusedWeights : Pass<"moe-drop-unused-weights", "::mlir::ModuleOp"> {
+  let summary = "erase the weights that nothing loads";
+  let description = [{
+    As `symbol-dce` does for private symbols; weights are public, since the plan names them.
+  }];
+}
+
+//===----------------------------------------------------------------------===//
+// Storage
+//===----------------------------------------------------------------------===//
+
+def PackWeights : Pass<"moe-pack-weights", "::mlir::ModuleOp"> {
+  let summary = "choose for each weight how the plan stores it";
+  let description = [{
+    By use: embedding tables as `rows`, matrices as `panel`, `gate_up` as `panel_gate_up`, qkv as
+    `panel_heads`, all of `storage`; norms as `rows` of f32 and routers as `panel` of f32, since
+    their rounding would move whole tokens and they are small. A weight whose users want different
+    packings, such as an embedding tied to the head, is split into one symbol for each.
+  }];
+  let options = [
+    Option<"storage", "storage", "::moe::Storage", "::moe::Storage::BF16",
+           "what matrices are stored as", [{::llvm::cl::values(
+               clEnumValN(::moe::Storage::F32, "f32", "float32"),
+               clEnumValN(::moe::Storage::BF16, "bf16", "bfloat16, rounded to nearest even"))}]>,
+  ];
+}
+
+//===----------------------------------------------------------------------===//
+// Plans
+//===----------------------------------------------------------------------===//
+
+def PlanMemory : Pass<"plan-memory", "::moe::plan::ProgramOp"> {
+  let summary = "give each buffer of a program its place in the arena";
+  let description = [{
+    Buffers are placed by falling size, each into the smallest gap that fits between those it is
+    live together with (the "greedy by size" of https://arxiv.org/abs/2001.03288). Places are
+    multiples of 64 bytes. Offsets that are there already are chosen anew.
+  }];
+}
+
+#endif

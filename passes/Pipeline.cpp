@@ -1,0 +1,24 @@
+// The only place that orders passes.
+#include "passes/Pipeline.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Pass/PassRegistry.h"
+
+using namespace mlir;
+
+void moe::buildFusePipeline(OpPassManager &pm) {
+  pm.addPass(createFuseQkv());
+  pm.addPass(createFuseMoeBlock());
+  pm.addPass(createFuseMlp());
+  pm.addPass(createFuseOutputProjection()); // after those that end in the same linear and add
+  pm.addPass(createFuseHead());
+  pm.addPass(createDropUnusedWeights());
+}
+
+void moe::buildPackPipeline(OpPassManager &pm, Storage storage) {
+  pm.addPass(createPackWeights({storage}));
+}
+
+void moe::registerMoePipelines() {
+  PassPipelineRegistration<>("moe-fuse", "fuse a model as imported into whole blocks",
+                             buildFusePipeline);
+}

@@ -1,0 +1,55 @@
+// Weights as the fusion passes handle them: found by their loads, sliced, joined, replaced.
+#ifndef MOE_PASSES_WEIGHTS_H
+#define MOE_PASSES_WEIGHTS_H
+
+#include "dialects/moe/MoeOps.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/PatternMatch.h"
+
+namespace moe {
+
+using Sources = llvm::SmallVector<SourceAttr>;
+
+// A loaded weight, or nothing.
+struct Weight {
+  WeightOp op;
+
+  explicit operator bool() const { return bool(op); }
+  llvm::StringRef name() const { return WeightOp(op).getSymName(); }
+  mlir::RankedTensorType type() const {
+    return llvm::cast<mlir::RankedTensorType>(WeightOp(op).getType());
+  }
+  int64_t dim(unsigned i) const { return type().getDimSize(i); }
+
+  // The sources of all elements, and of the elements [begin, end) in row-major order.
+  Sources sources() const;
+  Sources sources(int64_t begin, int64_t end) const;
+  // The sources of one index of the first dimension.
+  Sources sourcesOf(int64_t index) const;
+};
+
+// True where all are there and have the same element type.
+bool sameElements(llvm::ArrayRef<Weight> weights);
+
+// The weights and caches of a module. Lives as long as a pass, which adds weights only through it.
+class Weights {
+public:
+  explicit Weights(mlir::ModuleOp module) : symbols(module) {}
+
+  // The weight that `value` loads; nothing where it has a packing, since its bytes are fixed then.
+  Weight loadedBy(mlir::Value value);
+  CacheOp cache(mlir::FlatSymbolRefAttr name) { return symbols.lookup<CacheOp>(name.getAttr()); }
+
+  // Adds a weight, beside `parts` and named after what their names have in common and `suffix`, and
+  // loads it at the rewriter's insertion point. Its element type is that of the parts.
+  LoadWeightOp addAndLoad(mlir::PatternRewriter &rewriter, mlir::Location loc,
+                          llvm::ArrayRef<Weight> parts, llvm::StringRef suffix,
+                          llvm::ArrayRef<int64_t> shape, const Sources &sources);
+
+private:
+  mlir::SymbolTable symbols;
+};
+
+} // namespace moe
+
+#endif
