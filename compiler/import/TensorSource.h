@@ -1,0 +1,79 @@
+// Where weights come from: named tensors whose elements are read as float32, a range at a time, so
+// that a checkpoint of any size needs no memory of its own.
+//
+// A TensorSource is constant once made: any number of threads may read.
+#ifndef MOE_COMPILER_IMPORT_TENSORSOURCE_H
+#define MOE_COMPILER_IMPORT_TENSORSOURCE_H
+
+#include "llvm/ADT/ArrayRef.h"
+#include "llvm/ADT/StringMap.h"
+#include "llvm/ADT/StringRef.h"
+#include "llvm/Support/Error.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace moe {
+
+enum class DType : uint8_t {
+  F32,
+  F16,
+  BF16,
+  Other, // a type that files may hold and weights may not have
+};
+
+struct TensorInfo {
+  std::string name;
+  DType dtype = DType::Other;
+  std::string dtypeName; // as in the file: "BF16"
+  std::vector<int64_t> shape;
+  std::string file; // path of the file that holds it; empty: none does
+  uint64_t elements = 0;
+};
+
+class TensorSource {
+public:
+  virtual ~TensorSource() = default;
+
+  // In no particular order, but the same at every run.
+  llvm::ArrayRef<TensorInfo> tensors() const { return infos; }
+  // Null if there is none. Lives as long as the source.
+  const TensorInfo *find(llvm::StringRef name) const;
+
+  // The elements begin .. begin + count - 1 of a tensor, row-major.
+  llvm::Error read(llvm::StringRef name, uint64_t begin, uint64_t count, float *out) const;
+
+  // The bytes of a tensor, in its dtype and perhaps unaligned; null where there are none to point
+  // to.
+  virtual const std::byte *data(const TensorInfo &tensor) const { return nullptr; }
+
+protected:
+  // The range is inside the tensor, and its dtype is not Other.
+  virtual void readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
+                            float *out) const = 0;
+
+  // False if there is a tensor of that name already.
+  bool add(TensorInfo tensor);
+
+  std::vector<TensorInfo> infos;
+
+private:
+  llvm::StringMap<size_t> indices; // into infos, by name
+};
+
+// "[16, 5120, 16384]".
+std::string shapeText(llvm::ArrayRef<int64_t> shape);
+// The first ten, joined by `separator`, and how many more there are.
+std::string firstTen(llvm::ArrayRef<std::string> items, llvm::StringRef separator = ", ");
+
+// Elements stored at `in`, of any alignment, as float32.
+void toFloat(DType dtype, const std::byte *in, uint64_t count, float *out);
+// To the nearest, ties to even; a NaN stays one.
+uint16_t roundToBf16(float value);
+uint16_t roundToF16(float value);
+
+} // namespace moe
+
+#endif
