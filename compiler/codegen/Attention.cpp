@@ -1,0 +1,153 @@
+// Attention over paged keys and values, with an online softmax in base 2.
+//
+// One tile is a few consecutive tokens of one sequence and one key-value head; the query heads that
+// share it are rows of the same product. A key that a row may not see gets a score so low that its
+// weight is exactly 0, and a page of nothing else changes no bit of the result.
+#include "compiler/codegen/Kernels.h"
+#include "compiler/codegen/cpu/CpuKernel.h"
+
+namespace moe::codegen {
+
+static constexpr double kUnseen = -1e30;
+
+namespace {
+struct Attention {
+  CpuKernel &k;
+  const AttentionSpec &s;
+  const CacheSpec &c = s.cache;
+  int64_t group = s.heads / c.heads, tileTokens = std::max<int64_t>(1, 24 / group);
+  int64_t bytes = bytesOf(c.storage), width = padded(c.headDim), maxRows = tileTokens * group;
+
+  Ptr positions = k.operand(0), sequences = k.operand(1), blocks = k.operand(2), q = k.operand(3),
+      cache = k.operand(4), out = k.operand(5);
+  Ptr queries = k.scratch(maxRows * width * bytes); // [rows, width]
+  Ptr scores = k.scratch(maxRows * kPageTokens * 4);
+  Ptr weights = k.scratch(maxRows * kPageTokens * bytes); // of the softmax, not yet divided
+  Ptr sums = k.scratch(maxRows * width * 4);              // weighted values
+  Ptr maxima = k.scratch(maxRows * 4), totals = k.scratch(maxRows * 4);
+  Ptr ids = k.scratch(maxRows * 4);
+
+  Val position(Val token) { return k.convert((positions + token * 4).load(k.i32()), k.i64()); }
+  Val firstVisible(Val position) { return c.chunk ? position - position % c.chunk : k.i64(0); }
+
+  // x[rows] times a panel of the page, in tiles.
+  void product(Ptr x, int64_t stride, Val rows, Ptr panel, int64_t inner, Ptr to, int64_t toStride,
+               bool accumulate) {
+    k.loop(k.i64(0), rows, k.target.tileTokens, [&](Val r) {
+      Val count = min(rows - r, k.i64(k.target.tileTokens));
+      k.product(c.storage, {x, stride, ids + r * 4}, count, panel, inner, to + r * toStride,
+                toStride, accumulate);
+    });
+  }
+
+  // Turns a row's scores of one page into weights, and rescales what was summed before.
+  void softmax(Val row, Val token, Val firstKey) {
+    int64_t lanes = k.target.lanes;
+    Val p = position(token);
+    Val low = k.convert(firstVisible(p) - firstKey, k.i32());
+    Val high = k.convert(p - firstKey, k.i32());
+    Ptr score = scores + row * (kPageTokens * 4);
+    llvm::SmallVector<Val> x;
+    Val highest = k.constant(k.vec(lanes, k.f32()), kUnseen);
+    for (int64_t i = 0; i < kPageTokens; i += lanes) {
+      Val key = k.iota(lanes) + double(i);
+      Val seen = ge(key, k.broadcast(low, lanes)) & le(key, k.broadcast(high, lanes));
+      x.push_back(select(seen, (score + i * 4).load(k.vec(lanes, k.f32())), k.f32(kUnseen)));
+      highest = max(highest, x.back());
+    }
+    Val before = (maxima + row * 4).load(k.f32());
+    Val now = max(before, k.maximum(highest));
+    Val total = k.constant(k.vec(lanes, k.f32()), 0);
+    for (int64_t i = 0; i < kPageTokens; i += lanes) {
+      Val w = k.exp2(x[i / lanes] - now);
+      (weights + row * (kPageTokens * bytes) + i * bytes).store(k.toStorage(w, c.storage));
+      total = total + w;
+    }
+    Val rescale = k.exp2(before - now);
+    (maxima + row * 4).store(now);
+    Ptr at = totals + row * 4;
+    at.store(fma(at.load(k.f32()), rescale, k.sum(total)));
+    k.channels(width, [&](Val channel, int64_t n) {
+      Ptr o = sums + row * (width * 4) + channel * 4;
+      o.store(o.load(k.vec(n, k.f32())) * rescale);
+    });
+  }
+
+  // Tokens first .. first + count - 1, all of one sequence, and key-value head `head`.
+  void tile(Val first, Val count, Val head) {
+    Val rows = count * group;
+    k.loop(k.i64(0), rows, 1, [&](Val r) {
+      Ptr from = q + ((first + r / group) * s.heads + head * group + r % group) * (width * bytes);
+      k.channels(width, [&](Val channel, int64_t n) {
+        (queries + r * (width * bytes) + channel * bytes)
+            .store((from + channel * bytes).load(k.vec(n, k.typeOf(c.storage))));
+        (sums + r * (width * 4) + channel * 4).store(k.constant(k.vec(n, k.f32()), 0));
+      });
+      (maxima + r * 4).store(k.f32(kUnseen));
+      (totals + r * 4).store(k.f32(0));
+    });
+    Val sequence = k.convert((sequences + first * 4).load(k.i32()), k.i64());
+    Val firstPage = firstVisible(position(first)) / kPageTokens;
+    Val lastPage = position(first + count - 1) / kPageTokens;
+    k.loop(firstPage, lastPage + 1, 1, [&](Val page) {
+      Val entry = sequence * k.tableStride + page;
+      Val block = k.convert((blocks + entry * 4).load(k.i32()), k.i64());
+      Ptr keys = cache + (block * c.pageBytes + head * c.headBytes());
+      product(queries, width * bytes, rows, keys, c.headDim, scores, kPageTokens * 4, false);
+      k.loop(k.i64(0), rows, 1, [&](Val r) { softmax(r, first + r / group, page * kPageTokens); });
+      for (int64_t p = 0; p < width / kPanel; ++p)
+        product(weights, kPageTokens * bytes, rows,
+                keys + c.keyBytes() + p * panelBytes(c.storage, kPageTokens), kPageTokens,
+                sums + p * kPanel * 4, width * 4, true);
+    });
+    k.loop(k.i64(0), rows, 1, [&](Val r) {
+      Val inverse = k.f32(1) / (totals + r * 4).load(k.f32());
+      Ptr to = out + (first + r / group) * (padded(s.heads * c.headDim) * bytes) +
+               (head * group + r % group) * (c.headDim * bytes);
+      k.channels(c.headDim, [&](Val channel, int64_t n) {
+        Val o = (sums + r * (width * 4) + channel * 4).load(k.vec(n, k.f32()));
+        (to + channel * bytes).store(k.toStorage(o * inverse, c.storage));
+      });
+    });
+  }
+};
+} // namespace
+
+void emitAttention(CpuKernel &k, const AttentionSpec &s) {
+  Attention a{k, s};
+  k.loop(0, a.maxRows, 1, [&](Val i) { (a.ids + i * 4).store(k.convert(i, k.i32())); });
+  auto sequence = [&](Val token) { return (a.sequences + token * 4).load(k.i32()); };
+  k.loop(k.i64(0), k.tokens, a.tileTokens, [&](Val begin) {
+    Val end = min(begin + a.tileTokens, k.tokens);
+    // A tile begins where the block does, or where another sequence does.
+    k.loop(begin, end, 1, [&](Val t) {
+      Val before = max(t - 1, k.i64(0));
+      Val starts = eq(t, begin) | (k.constant(k.i1(), 1) - eq(sequence(t), sequence(before)));
+      k.ifThen(starts, [&] {
+        auto length =
+            k.loop(t + 1, end, 1, {k.i64(1), k.constant(k.i1(), 1)},
+                   [&](Val i, llvm::ArrayRef<Val> carried) {
+                     Val same = carried[1] & eq(sequence(i), sequence(t));
+                     return llvm::SmallVector<Val>{
+                         carried[0] + k.convert(k.convert(same, k.i32()) & 1, k.i64()), same};
+                   })[0];
+        k.loop(0, s.cache.heads, 1, [&](Val head) {
+          Val owner = (begin / a.tileTokens * s.cache.heads + head) % k.workers;
+          k.ifThen(eq(owner, k.worker), [&] { a.tile(t, length, head); });
+        });
+      });
+    });
+  });
+  // The padding of the output rows feeds a product: it must be zero.
+  int64_t channels = s.heads * s.cache.headDim;
+  if (channels != padded(channels))
+    k.ifThen(eq(k.worker, 0), [&] {
+      k.loop(k.i64(0), k.tokens, 1, [&](Val t) {
+        for (int64_t c = channels; c < padded(channels); ++c)
+          (a.out + t * (padded(channels) * a.bytes) + c * a.bytes)
+              .store(k.constant(k.typeOf(s.cache.storage), 0));
+      });
+    });
+}
+
+} // namespace moe::codegen

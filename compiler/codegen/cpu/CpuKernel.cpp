@@ -1,0 +1,261 @@
+// Implements the parts that CPU kernels are built of.
+#include "compiler/codegen/cpu/CpuKernel.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "llvm/Support/FormatVariadic.h"
+
+using namespace mlir;
+
+namespace moe::codegen {
+
+static LLVM::LLVMPointerType pointer(MLIRContext *context) {
+  return LLVM::LLVMPointerType::get(context);
+}
+
+CpuKernel::CpuKernel(ModuleOp module, const CpuTarget &target, StringRef name, Count perRow)
+    : Builder(module.getLoc(), module.getContext()), target(target), module(module) {
+  setInsertionPointToEnd(module.getBody());
+  Type p = pointer(getContext());
+  // operands, step, scratch, worker, workers: see runtime/device/cpu/KernelAbi.h
+  function = func::FuncOp::create(*this, name, getFunctionType({p, p, p, i32(), i32()}, {}));
+  Block *block = function.addEntryBlock();
+  setInsertionPointToStart(block);
+  operands = block->getArgument(0);
+  Ptr step = ptr(block->getArgument(1));
+  scratchBase = block->getArgument(2);
+  worker = convert(val(block->getArgument(3)), i64());
+  workers = convert(val(block->getArgument(4)), i64());
+  tokens = convert(step.load(i32()), i64());
+  rows = convert((step + 4).load(i32()), i64());
+  tableStride = convert((step + 8).load(i32()), i64());
+  scratchRows = perRow == Count::Tokens ? tokens : rows;
+}
+
+void CpuKernel::finish() {
+  func::ReturnOp::create(*this);
+  function->setAttr("moe.scratch_fixed", getI64IntegerAttr(scratchFixed));
+  function->setAttr("moe.scratch_per_row", getI64IntegerAttr(scratchPerRow));
+}
+
+Ptr CpuKernel::operand(int64_t index) {
+  return ptr((ptr(operands) + index * 8).load(pointer(getContext())).value);
+}
+
+Ptr CpuKernel::scratch(int64_t bytes, int64_t bytesPerRow) {
+  Ptr at = ptr(scratchBase) + (scratchRows * scratchPerRow + scratchFixed);
+  scratchFixed += llvm::alignTo(bytes, 64);
+  scratchPerRow += llvm::alignTo(bytesPerRow, 64);
+  return at;
+}
+
+std::pair<Val, Val> CpuKernel::share(Val n) {
+  return {n * worker / workers, n * (worker + 1) / workers};
+}
+
+Ptr CpuKernel::identity() {
+  if (!identityIds.value) {
+    // 64 bytes per row where 4 would do: rows are few, and everything stays aligned.
+    identityIds = scratch(0, 64);
+    loop(i64(0), scratchRows, 1, [&](Val i) { (identityIds + i * 4).store(convert(i, i32())); });
+  }
+  return identityIds;
+}
+
+//===----------------------------------------------------------------------===//
+// The product with a weight panel
+//===----------------------------------------------------------------------===//
+
+void CpuKernel::product(Storage storage, Rows x, Val count, Ptr panel, int64_t k, Ptr out,
+                        int64_t outStride, bool accumulate) {
+  int64_t steps = storage == Storage::F32 ? k : llvm::divideCeil(k, 2);
+  func::CallOp::create(*this, productFunction(storage, accumulate),
+                       ValueRange{x.base.value, i64(x.stride).value, x.ids.value, panel.value,
+                                  i64(steps).value, out.value, i64(outStride).value, count.value});
+}
+
+// Chooses the tile function for the number of tokens.
+func::FuncOp CpuKernel::productFunction(Storage storage, bool accumulate) {
+  std::string name =
+      llvm::formatv("product_{0}{1}", nameOf(storage), accumulate ? "_accumulate" : "");
+  if (auto known = module.lookupSymbol<func::FuncOp>(name))
+    return known;
+  SmallVector<func::FuncOp> tiles;
+  for (int64_t count = 1; count <= target.tileTokens; ++count)
+    tiles.push_back(tileFunction(storage, count, accumulate));
+  OpBuilder::InsertionGuard guard(*this);
+  setInsertionPointToStart(module.getBody());
+  Type p = pointer(getContext());
+  auto function = func::FuncOp::create(
+      *this, name, getFunctionType({p, i64(), p, p, i64(), p, i64(), i64()}, {}));
+  function.setPrivate();
+  Block *block = function.addEntryBlock();
+  setInsertionPointToStart(block);
+  Val count = val(block->getArgument(7));
+  for (int64_t n = 1; n <= target.tileTokens; ++n)
+    ifThen(eq(count, n), [&] {
+      func::CallOp::create(*this, tiles[n - 1], ValueRange(block->getArguments().drop_back()));
+    });
+  func::ReturnOp::create(*this);
+  return function;
+}
+
+func::FuncOp CpuKernel::tileFunction(Storage storage, int64_t count, bool accumulate) {
+  OpBuilder::InsertionGuard guard(*this);
+  setInsertionPointToStart(module.getBody());
+  Type p = pointer(getContext());
+  std::string name =
+      llvm::formatv("tile_{0}_{1}{2}", nameOf(storage), count, accumulate ? "_accumulate" : "");
+  auto function =
+      func::FuncOp::create(*this, name, getFunctionType({p, i64(), p, p, i64(), p, i64()}, {}));
+  function.setPrivate();
+  function->setAttr("no_inline", getUnitAttr());
+  Block *block = function.addEntryBlock();
+  setInsertionPointToStart(block);
+  emitTile(storage, count, accumulate, block->getArguments());
+  func::ReturnOp::create(*this);
+  return function;
+}
+
+// One lane is one row of the panel, so a sum runs over k in order in one accumulator; the tile's
+// accumulators stay in registers. A tile of one token takes the whole panel at once, which reads
+// the weights as one stream.
+void CpuKernel::emitTile(Storage storage, int64_t count, bool accumulate,
+                         Block::BlockArgListType args) {
+  Ptr x = ptr(args[0]), ids = ptr(args[2]), panel = ptr(args[3]), out = ptr(args[5]);
+  Val stride = val(args[1]), steps = val(args[4]), outStride = val(args[6]);
+  int64_t lanes = target.lanes, rowsAtOnce = count == 1 ? kPanel : target.tileRows;
+  int64_t vectors = rowsAtOnce / lanes;
+  Type floats = vec(lanes, f32());
+  SmallVector<Ptr> xs, outs;
+  for (int64_t t = 0; t < count; ++t) {
+    xs.push_back(x + convert((ids + t * 4).load(i32()), i64()) * stride);
+    outs.push_back(out + outStride * t);
+  }
+  for (int64_t row = 0; row < kPanel; row += rowsAtOnce) {
+    SmallVector<Val> init;
+    for (int64_t t = 0; t < count; ++t)
+      for (int64_t v = 0; v < vectors; ++v)
+        init.push_back(accumulate ? (outs[t] + (row + v * lanes) * 4).load(floats)
+                                  : constant(floats, 0));
+    auto sums = loop(i64(0), steps, 1, init, [&](Val k, ArrayRef<Val> sums) {
+      SmallVector<Val> next(sums);
+      Ptr w = panel + k * (kPanel * 4) + row * 4;
+      if (storage == Storage::F32) {
+        SmallVector<Val> weights;
+        for (int64_t v = 0; v < vectors; ++v)
+          weights.push_back((w + v * lanes * 4).load(floats));
+        for (int64_t t = 0; t < count; ++t) {
+          Val xk = broadcast((xs[t] + k * 4).load(f32()), lanes);
+          for (int64_t v = 0; v < vectors; ++v)
+            next[t * vectors + v] = fma(weights[v], xk, next[t * vectors + v]);
+        }
+      } else if (target.bf16Dot) {
+        Type pairs = vec(2 * lanes, bf16());
+        SmallVector<Val> weights;
+        for (int64_t v = 0; v < vectors; ++v)
+          weights.push_back((w + v * lanes * 4).load(pairs));
+        for (int64_t t = 0; t < count; ++t) {
+          Val xk = bitcast(broadcast((xs[t] + k * 4).load(i32()), lanes), pairs);
+          for (int64_t v = 0; v < vectors; ++v) {
+            Val &sum = next[t * vectors + v];
+            sum = val(LLVM::CallIntrinsicOp::create(
+                          *this, floats, getStringAttr("llvm.x86.avx512bf16.dpbf16ps.512"),
+                          ValueRange{sum.value, weights[v].value, xk.value})
+                          .getResults());
+          }
+        }
+      } else {
+        // A bf16 is the upper half of a float: the pair's first by a shift, its second by a mask.
+        Type ints = vec(lanes, i32());
+        Val upper = constant(ints, -65536);
+        SmallVector<Val> first, second;
+        for (int64_t v = 0; v < vectors; ++v) {
+          Val pair = (w + v * lanes * 4).load(ints);
+          first.push_back(bitcast(pair << 16, floats));
+          second.push_back(bitcast(pair & upper, floats));
+        }
+        for (int64_t t = 0; t < count; ++t) {
+          Val pair = broadcast((xs[t] + k * 4).load(i32()), lanes);
+          Val x0 = bitcast(pair << 16, floats), x1 = bitcast(pair & upper, floats);
+          for (int64_t v = 0; v < vectors; ++v) {
+            Val &sum = next[t * vectors + v];
+            sum = fma(second[v], x1, fma(first[v], x0, sum));
+          }
+        }
+      }
+      return next;
+    });
+    for (int64_t t = 0; t < count; ++t)
+      for (int64_t v = 0; v < vectors; ++v)
+        (outs[t] + (row + v * lanes) * 4).store(sums[t * vectors + v]);
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Channels of a row
+//===----------------------------------------------------------------------===//
+
+void CpuKernel::channels(int64_t n, function_ref<void(Val, int64_t)> body) {
+  int64_t whole = n / target.lanes * target.lanes;
+  if (whole)
+    loop(0, whole, target.lanes, [&](Val c) { body(c, target.lanes); });
+  for (int64_t width = target.lanes / 2; width; width /= 2)
+    if ((n - whole) & width)
+      body(i64(whole + ((n - whole) & ~(2 * width - 1))), width);
+}
+
+Val CpuKernel::sumOfSquares(Ptr x, int64_t n) {
+  Type floats = vec(target.lanes, f32());
+  int64_t whole = n / target.lanes * target.lanes;
+  Val sums =
+      loop(i64(0), i64(whole), target.lanes, {constant(floats, 0)}, [&](Val c, ArrayRef<Val> s) {
+        Val v = (x + c * 4).load(floats);
+        return SmallVector<Val>{fma(v, v, s[0])};
+      })[0];
+  Val total = sum(sums);
+  for (int64_t c = whole; c < n; ++c) {
+    Val v = (x + c * 4).load(f32());
+    total = fma(v, v, total);
+  }
+  return total;
+}
+
+Val CpuKernel::inverseRms(Val squares, int64_t n, float eps) {
+  Val mean = squares * (1.0 / double(n));
+  return f32(1) / val(math::SqrtOp::create(*this, (mean + eps).value));
+}
+
+void CpuKernel::addPanel(Ptr from, Ptr to) {
+  Type type = vec(target.lanes, f32());
+  for (int64_t c = 0; c < kPanel; c += target.lanes)
+    (to + c * 4).store((to + c * 4).load(type) + (from + c * 4).load(type));
+}
+
+Val CpuKernel::toStorage(Val x, Storage storage) {
+  if (storage == Storage::F32 || target.bf16Dot)
+    return convert(x, typeOf(storage));
+  // Without an instruction for it LLVM would call a library. To the nearest, ties to even; a NaN is
+  // left as it is, so that the carry cannot make a number of it.
+  auto like = [&](Type type) { return x.lanes() ? vec(x.lanes(), type) : type; };
+  Val bits = bitcast(x, like(i32()));
+  Val sixteen = constantLike(bits, 16);
+  auto upper = [&](Val v) { return val(arith::ShRUIOp::create(*this, v.value, sixteen.value)); };
+  Val rounded = bits + 0x7fff + (upper(bits) & 1);
+  Val kept = select(eq(x, x), rounded, bits);
+  return bitcast(convert(upper(kept), like(getI16Type())), like(bf16()));
+}
+
+void CpuKernel::normRow(Ptr x, Ptr norm, int64_t n, float eps, Storage storage, Ptr to) {
+  Val scale = inverseRms(sumOfSquares(x, n), n, eps);
+  int64_t bytes = bytesOf(storage);
+  channels(n, [&](Val c, int64_t lanes) {
+    Type type = vec(lanes, f32());
+    Val y = (x + c * 4).load(type) * scale * (norm + c * 4).load(type);
+    (to + c * bytes).store(toStorage(y, storage));
+  });
+  for (int64_t c = n; c < padded(n); ++c)
+    (to + c * bytes).store(constant(typeOf(storage), 0));
+}
+
+} // namespace moe::codegen

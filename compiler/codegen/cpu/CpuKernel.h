@@ -1,0 +1,79 @@
+// What CPU kernels are built of: the calling convention of runtime/device/cpu/KernelAbi.h, scratch
+// memory, the product of activations with a weight panel, and loops over channels.
+#ifndef MOE_COMPILER_CODEGEN_CPU_CPUKERNEL_H
+#define MOE_COMPILER_CODEGEN_CPU_CPUKERNEL_H
+
+#include "compiler/codegen/Builder.h"
+#include "compiler/codegen/KernelSpec.h"
+#include "compiler/codegen/cpu/CpuTarget.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/BuiltinOps.h"
+
+namespace moe::codegen {
+
+// Rows of activations: row i of a product is at `base + stride * ids[i]`.
+struct Rows {
+  Ptr base;
+  int64_t stride; // bytes
+  Ptr ids;        // int32
+};
+
+class CpuKernel : public Builder {
+public:
+  // Starts the function `name` in `module`. `perRow`: the step's count that per-row scratch goes
+  // by.
+  enum class Count { Tokens, Rows };
+  CpuKernel(mlir::ModuleOp module, const CpuTarget &target, llvm::StringRef name,
+            Count perRow = Count::Tokens);
+  // Ends the function; the scratch memory that it needs becomes attributes of it.
+  void finish();
+
+  const CpuTarget &target;
+  Val tokens, rows, tableStride, worker, workers; // i64
+
+  Ptr operand(int64_t index);
+  // Memory of this worker: a fixed part, and a part for each row. Sizes are rounded to 64 bytes.
+  Ptr scratch(int64_t bytes, int64_t bytesPerRow = 0);
+  // This worker's part of [0, n): contiguous, equal to one.
+  std::pair<Val, Val> share(Val n);
+  // int32 0, 1, 2... for each row of the step, in scratch memory.
+  Ptr identity();
+
+  // out[i][0..63] = x[i] * transpose(panel) for i < count <= tileTokens, float32, `outStride` bytes
+  // between rows; with `accumulate` added to what is there. The sum over k runs in the same order
+  // whatever the count, so that a token's result does not depend on its company.
+  void product(Storage storage, Rows x, Val count, Ptr panel, int64_t k, Ptr out, int64_t outStride,
+               bool accumulate = false);
+
+  // body(channel, lanes) for vectors that cover [0, n), the last ones narrower.
+  void channels(int64_t n, llvm::function_ref<void(Val, int64_t)> body);
+  // Sum of squares of n float32 values.
+  Val sumOfSquares(Ptr x, int64_t n);
+  // 1 / sqrt(sum / n + eps), as float32
+  Val inverseRms(Val sumOfSquares, int64_t n, float eps);
+  // to = x / rms(x) * norm, over n channels, padded with zeros; `to` in the storage type.
+  void normRow(Ptr x, Ptr norm, int64_t n, float eps, Storage storage, Ptr to);
+
+  // to += from, the 64 float32 values of one row of a panel's product.
+  void addPanel(Ptr from, Ptr to);
+  // float32 lanes as the storage type.
+  Val toStorage(Val x, Storage storage);
+  mlir::Type typeOf(Storage storage) { return storage == Storage::F32 ? f32() : bf16(); }
+
+private:
+  mlir::func::FuncOp productFunction(Storage storage, bool accumulate);
+  mlir::func::FuncOp tileFunction(Storage storage, int64_t count, bool accumulate);
+  void emitTile(Storage storage, int64_t count, bool accumulate,
+                mlir::Block::BlockArgListType args);
+
+  mlir::ModuleOp module;
+  mlir::func::FuncOp function;
+  mlir::Value operands, scratchBase;
+  Val scratchRows;
+  int64_t scratchFixed = 0, scratchPerRow = 0;
+  Ptr identityIds{};
+};
+
+} // namespace moe::codegen
+
+#endif

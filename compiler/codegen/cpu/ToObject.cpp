@@ -1,0 +1,248 @@
+// Lowers kernels to LLVM, optimises, emits an object, and links it into one flat image.
+#include "compiler/codegen/cpu/ToObject.h"
+#include "lld/Common/Driver.h"
+#include "mlir/Conversion/Passes.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Export.h"
+#include "mlir/Transforms/Passes.h"
+#include "llvm/ADT/ScopeExit.h"
+#include "llvm/ADT/StringSet.h"
+#include "llvm/Analysis/TargetLibraryInfo.h"
+#include "llvm/IR/LLVMContext.h"
+#include "llvm/IR/LegacyPassManager.h"
+#include "llvm/IR/Module.h"
+#include "llvm/MC/TargetRegistry.h"
+#include "llvm/Object/ELFObjectFile.h"
+#include "llvm/Passes/PassBuilder.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/TargetSelect.h"
+#include "llvm/Target/TargetMachine.h"
+
+LLD_HAS_DRIVER(elf)
+
+using namespace mlir;
+
+namespace moe::codegen {
+
+OwningOpRef<ModuleOp> combineKernels(ArrayRef<ModuleOp> kernels) {
+  assert(!kernels.empty());
+  OwningOpRef<ModuleOp> all = ModuleOp::create(ModuleOp(kernels.front()).getLoc());
+  OpBuilder builder(all->getBodyRegion());
+  llvm::StringSet<> known;
+  for (ModuleOp kernel : kernels)
+    for (Operation &op : *kernel.getBody())
+      if (known.insert(cast<SymbolOpInterface>(op).getName()).second)
+        builder.clone(op);
+  return all;
+}
+
+LogicalResult lowerKernels(ModuleOp module) {
+  module.walk([&](func::FuncOp function) {
+    // What no other kernel calls may be inlined or dropped.
+    if (function.isPrivate())
+      function->setAttr("llvm.linkage",
+                        LLVM::LinkageAttr::get(module.getContext(), LLVM::Linkage::Internal));
+  });
+  PassManager pm(module.getContext(), ModuleOp::getOperationName());
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+  pm.addPass(createSCFToControlFlowPass());
+  ConvertVectorToLLVMPassOptions vectors;
+  pm.addPass(createConvertVectorToLLVMPass(vectors));
+  pm.addPass(createConvertMathToLLVMPass());
+  pm.addPass(createArithToLLVMConversionPass());
+  pm.addPass(createUBToLLVMConversionPass());
+  pm.addPass(createConvertFuncToLLVMPass());
+  pm.addPass(createConvertControlFlowToLLVMPass());
+  pm.addPass(createReconcileUnrealizedCastsPass());
+  pm.addPass(createCanonicalizerPass());
+  return pm.run(module);
+}
+
+namespace {
+// LLVM's view of a module of kernels.
+struct Code {
+  llvm::LLVMContext context;
+  std::unique_ptr<llvm::Module> module;
+  std::unique_ptr<llvm::TargetMachine> machine;
+};
+} // namespace
+
+static llvm::Expected<std::unique_ptr<Code>> optimise(ModuleOp module, const CpuTarget &target) {
+  static bool initialised = [] {
+    llvm::InitializeAllTargetInfos();
+    llvm::InitializeAllTargets();
+    llvm::InitializeAllTargetMCs();
+    llvm::InitializeAllAsmPrinters();
+    return true;
+  }();
+  (void)initialised;
+  registerBuiltinDialectTranslation(*module.getContext());
+  registerLLVMDialectTranslation(*module.getContext());
+  auto code = std::make_unique<Code>();
+  code->module = translateModuleToLLVMIR(module, code->context, "kernels");
+  if (!code->module)
+    return llvm::createStringError("the kernels for " + target.name +
+                                   " do not translate to LLVM IR");
+
+  std::string error;
+  llvm::Triple triple(target.triple);
+  const llvm::Target *backend = llvm::TargetRegistry::lookupTarget(triple, error);
+  if (!backend)
+    return llvm::createStringError("no LLVM back end for " + target.triple + ": " + error);
+  llvm::TargetOptions options;
+  options.AllowFPOpFusion = llvm::FPOpFusion::Standard;
+  code->machine.reset(backend->createTargetMachine(triple, target.cpu, target.cpuFeatures, options,
+                                                   llvm::Reloc::PIC_, std::nullopt,
+                                                   llvm::CodeGenOptLevel::Aggressive));
+  code->module->setTargetTriple(triple);
+  code->module->setDataLayout(code->machine->createDataLayout());
+  for (llvm::Function &f : *code->module) {
+    if (f.isDeclaration())
+      continue;
+    f.addFnAttr("target-cpu", target.cpu);
+    f.addFnAttr("target-features", target.cpuFeatures);
+    f.addFnAttr("prefer-vector-width", std::to_string(target.lanes * 32));
+    f.addFnAttr("no-builtins"); // a kernel has no library to call
+    f.addFnAttr(llvm::Attribute::NoUnwind);
+    if (f.hasInternalLinkage() && f.getName().starts_with("tile_"))
+      f.addFnAttr(llvm::Attribute::NoInline);
+  }
+
+  llvm::LoopAnalysisManager lam;
+  llvm::FunctionAnalysisManager fam;
+  llvm::CGSCCAnalysisManager cam;
+  llvm::ModuleAnalysisManager mam;
+  llvm::TargetLibraryInfoImpl library(triple);
+  library.disableAllFunctions();
+  fam.registerPass([&] { return llvm::TargetLibraryAnalysis(library); });
+  llvm::PassBuilder passes(code->machine.get());
+  passes.registerModuleAnalyses(mam);
+  passes.registerCGSCCAnalyses(cam);
+  passes.registerFunctionAnalyses(fam);
+  passes.registerLoopAnalyses(lam);
+  passes.crossRegisterProxies(lam, fam, cam, mam);
+  passes.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3).run(*code->module, mam);
+  return code;
+}
+
+static llvm::Expected<llvm::SmallVector<char, 0>> emit(Code &code, llvm::CodeGenFileType type) {
+  llvm::SmallVector<char, 0> bytes;
+  llvm::raw_svector_ostream stream(bytes);
+  llvm::legacy::PassManager pm;
+  if (code.machine->addPassesToEmitFile(pm, stream, nullptr, type))
+    return llvm::createStringError("the LLVM back end cannot emit this kind of file");
+  pm.run(*code.module);
+  return bytes;
+}
+
+llvm::Expected<std::string> toLlvmText(ModuleOp module, const CpuTarget &target) {
+  auto code = optimise(module, target);
+  if (!code)
+    return code.takeError();
+  std::string text;
+  llvm::raw_string_ostream(text) << *(*code)->module;
+  return text;
+}
+
+llvm::Expected<std::string> toAssembly(ModuleOp module, const CpuTarget &target) {
+  auto code = optimise(module, target);
+  if (!code)
+    return code.takeError();
+  auto bytes = emit(**code, llvm::CodeGenFileType::AssemblyFile);
+  if (!bytes)
+    return bytes.takeError();
+  return std::string(bytes->begin(), bytes->end());
+}
+
+// Code and constants in one section, so that the bytes between them are fixed; on a page, because
+// AArch64 addresses by page. What the linker adds of its own lies outside and is not used.
+static constexpr const char *kLinkerScript = R"(SECTIONS {
+  .text 0x100000 : ALIGN(4096) { *(.text .text.* .rodata .rodata.*) }
+  /DISCARD/ : { *(.eh_frame .comment .note.*) }
+}
+)";
+
+static llvm::Error writeFile(llvm::StringRef path, llvm::StringRef bytes) {
+  std::error_code code;
+  llvm::raw_fd_ostream stream(path, code);
+  if (!code)
+    stream << bytes;
+  stream.close();
+  return code || stream.has_error()
+             ? llvm::createStringError("cannot write the temporary file " + path)
+             : llvm::Error::success();
+}
+
+llvm::Expected<CpuImage> toImage(ModuleOp module, const CpuTarget &target) {
+  auto code = optimise(module, target);
+  if (!code)
+    return code.takeError();
+  auto object = emit(**code, llvm::CodeGenFileType::ObjectFile);
+  if (!object)
+    return object.takeError();
+
+  llvm::SmallString<128> folder;
+  if (llvm::sys::fs::createUniqueDirectory("moec", folder))
+    return llvm::createStringError("cannot make a temporary folder; set TMPDIR to a writable one");
+  auto removal = llvm::make_scope_exit([&] { llvm::sys::fs::remove_directories(folder); });
+  std::string base = std::string(folder), in = base + "/kernels.o", script = base + "/flat.ld",
+              out = base + "/kernels.so";
+  if (auto error = writeFile(in, {object->data(), object->size()}))
+    return error;
+  if (auto error = writeFile(script, kLinkerScript))
+    return error;
+  const char *arguments[] = {"ld.lld", "-shared",      "-z",       "defs", "--threads=1",
+                             "-T",     script.c_str(), in.c_str(), "-o",   out.c_str()};
+  std::string messages;
+  llvm::raw_string_ostream stream(messages);
+  auto linked = lld::lldMain(arguments, stream, stream, {{lld::Gnu, &lld::elf::link}});
+  if (linked.retCode != 0)
+    return llvm::createStringError("linking the kernels for " + target.name +
+                                   " failed: " + messages);
+
+  auto file = llvm::MemoryBuffer::getFile(out);
+  if (!file)
+    return llvm::createStringError("cannot read back the linked kernels");
+  auto binary = llvm::object::ObjectFile::createELFObjectFile((*file)->getMemBufferRef());
+  if (!binary)
+    return binary.takeError();
+  auto &elf = cast<llvm::object::ELFObjectFileBase>(**binary);
+  CpuImage image;
+  image.target = target;
+  std::optional<llvm::object::SectionRef> text;
+  for (auto section : elf.sections()) {
+    auto name = section.getName();
+    if (!name)
+      return name.takeError();
+    if (*name == ".text")
+      text = section;
+    else if (name->starts_with(".rela") || name->starts_with(".data") ||
+             name->starts_with(".bss") || name->starts_with(".got"))
+      if (section.getSize())
+        return llvm::createStringError("the kernels for " + target.name + " need the section " +
+                                       *name + ", which a plan cannot hold");
+  }
+  if (!text)
+    return llvm::createStringError("the kernels for " + target.name + " have no code");
+  auto bytes = text->getContents();
+  if (!bytes)
+    return bytes.takeError();
+  image.code.assign(bytes->begin(), bytes->end());
+  for (auto symbol : elf.getDynamicSymbolIterators()) {
+    auto name = symbol.getName();
+    auto address = symbol.getAddress();
+    if (!name || !address)
+      return name ? address.takeError() : name.takeError();
+    auto function = module.lookupSymbol<LLVM::LLVMFuncOp>(*name);
+    if (function && !function.isPrivate())
+      image.entries[*name] = *address - text->getAddress();
+  }
+  return image;
+}
+
+} // namespace moe::codegen
