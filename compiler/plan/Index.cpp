@@ -1,0 +1,349 @@
+// One function per table of Plan.fbs, in the order in which they need each other.
+#include "compiler/plan/Index.h"
+
+#include "dialects/plan/PlanDialect.h"
+#include "runtime/plan/Format.h"
+#include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/StringSet.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+#include <limits>
+#include <map>
+#include <tuple>
+
+using namespace llvm;
+using namespace moe;
+
+namespace {
+
+Error fail(const Twine &message) { return createStringError(inconvertibleErrorCode(), message); }
+
+std::string nameOf(mlir::Type storage) { return storage.isBF16() ? "bf16" : "f32"; }
+
+// Reads the fields of table Model from a dictionary; remembers what it could not read.
+class ModelFields {
+public:
+  explicit ModelFields(mlir::DictionaryAttr attrs) {
+    for (mlir::NamedAttribute attr : attrs)
+      rest[attr.getName()] = attr.getValue();
+  }
+
+  template <typename T> void operator()(StringRef key, T &field) {
+    auto found = rest.find(key);
+    if (found == rest.end())
+      return;
+    if (!set(found->second, field))
+      wrong = wrong.empty() ? key.str() : wrong;
+    rest.erase(found);
+  }
+
+  Error takeError() const {
+    if (!wrong.empty())
+      return fail("field '" + wrong + "' of attribute 'moe.model' is of a wrong type or too large");
+    if (!rest.empty())
+      return fail("attribute 'moe.model' has the field '" + rest.begin()->first +
+                  "', which the model table of a plan lacks");
+    return Error::success();
+  }
+
+private:
+  static bool set(mlir::Attribute attr, std::string &field) {
+    auto text = dyn_cast<mlir::StringAttr>(attr);
+    if (text)
+      field = text.str();
+    return bool(text);
+  }
+  template <typename T>
+    requires std::is_integral_v<T>
+  static bool set(mlir::Attribute attr, T &field) {
+    auto value = dyn_cast<mlir::IntegerAttr>(attr);
+    if (!value || value.getValue().getSignificantBits() > 64)
+      return false;
+    const int64_t number = value.getValue().getSExtValue();
+    field = T(number);
+    return int64_t(field) == number && (std::is_signed_v<T> || number >= 0);
+  }
+  static bool set(mlir::Attribute attr, std::vector<int32_t> &field) {
+    if (auto dense = dyn_cast<mlir::DenseI32ArrayAttr>(attr)) {
+      field = dense.asArrayRef().vec();
+      return true;
+    }
+    auto array = dyn_cast<mlir::ArrayAttr>(attr);
+    if (!array)
+      return false;
+    field.resize(array.size());
+    for (auto [element, id] : zip(array, field))
+      if (!set(element, id))
+        return false;
+    return true;
+  }
+
+  std::map<StringRef, mlir::Attribute> rest;
+  std::string wrong;
+};
+
+class IndexMaker {
+public:
+  explicit IndexMaker(const PlanInputs &inputs) : inputs(inputs), module(inputs.module) {}
+
+  Expected<std::unique_ptr<fb::PlanT>> make() {
+    for (auto step : {&IndexMaker::addModel, &IndexMaker::addSections, &IndexMaker::addTensors,
+                      &IndexMaker::addCaches, &IndexMaker::addKernels, &IndexMaker::addImages,
+                      &IndexMaker::addPrograms})
+      if (Error error = (this->*step)())
+        return std::move(error);
+    if (inputs.chat)
+      plan->chat = std::make_unique<fb::ChatFormatT>(*inputs.chat);
+    plan->provenance = std::make_unique<fb::ProvenanceT>(inputs.provenance);
+    if (plan->provenance->compiler.empty())
+      plan->provenance->compiler = "moec " MOE_VERSION ", LLVM " LLVM_VERSION_STRING;
+    return std::move(plan);
+  }
+
+private:
+  Error addModel();
+  Error addSections();
+  Error addTensors();
+  Error addCaches();
+  Error addKernels();
+  Error addImages();
+  Error addPrograms();
+  Expected<std::unique_ptr<fb::CallT>> makeCall(plan::CallOp call);
+  Expected<fb::Operand> makeOperand(mlir::Value value);
+  uint32_t addSection(fb::SectionKind kind, std::string name, uint64_t length);
+
+  const PlanInputs &inputs;
+  mlir::ModuleOp module;
+  std::unique_ptr<fb::PlanT> plan = std::make_unique<fb::PlanT>();
+  StringMap<uint32_t> tensors, caches, kernels;
+  uint32_t weightsSection = 0;
+  uint64_t end = sizeof(Header);
+};
+
+Error IndexMaker::addModel() {
+  auto attrs = module->getAttrOfType<mlir::DictionaryAttr>("moe.model");
+  if (!attrs)
+    return fail("the module has no attribute 'moe.model', so the plan would not know its model");
+  plan->model = std::make_unique<fb::ModelT>();
+  fb::ModelT &m = *plan->model;
+  ModelFields field(attrs);
+  field("architecture", m.architecture);
+  field("vocab_size", m.vocab_size);
+  field("hidden_size", m.hidden_size);
+  field("layers", m.layers);
+  field("heads", m.heads);
+  field("kv_heads", m.kv_heads);
+  field("head_dim", m.head_dim);
+  field("experts", m.experts);
+  field("experts_per_token", m.experts_per_token);
+  field("moe_layers", m.moe_layers);
+  field("attention_chunk", m.attention_chunk);
+  field("max_positions", m.max_positions);
+  field("bos_token", m.bos_token);
+  field("eos_tokens", m.eos_tokens);
+  field("pad_token", m.pad_token);
+  field("parameters", m.parameters);
+  field("active_parameters", m.active_parameters);
+  field("weights", m.weights);
+  if (Error error = field.takeError())
+    return error;
+  if (m.weights.empty()) {
+    MapVector<mlir::Type, int64_t> bytes;
+    for (plan::TensorOp tensor : module.getOps<plan::TensorOp>())
+      bytes[tensor.getPacking().getStorage()] += tensor.getBytes();
+    if (!bytes.empty())
+      m.weights = nameOf(max_element(bytes, less_second())->first);
+  }
+  return Error::success();
+}
+
+uint32_t IndexMaker::addSection(fb::SectionKind kind, std::string name, uint64_t length) {
+  auto section = std::make_unique<fb::SectionT>();
+  section->kind = kind;
+  section->name = std::move(name);
+  section->offset = alignTo(end, kSectionAlignment);
+  section->length = length;
+  section->hash = 1; // as large in the file as any other; a 0 would be left out
+  end = section->offset + length;
+  plan->sections.push_back(std::move(section));
+  return plan->sections.size() - 1;
+}
+
+// The weights come last: what is small and always read is at the front, in one place.
+Error IndexMaker::addSections() {
+  for (const CodeImage &image : inputs.images)
+    addSection(fb::SectionKind::Code, "code." + image.target, image.code.size());
+  if (inputs.tokenizer) {
+    plan->tokenizer = std::make_unique<fb::TokenizerT>(inputs.tokenizer->info);
+    plan->tokenizer->section =
+        addSection(fb::SectionKind::Tokenizer, "tokenizer", inputs.tokenizer->tables.size());
+  }
+  uint64_t length = 0;
+  for (plan::TensorOp tensor : module.getOps<plan::TensorOp>())
+    length = std::max<uint64_t>(length, tensor.getOffset() + tensor.getBytes());
+  weightsSection = addSection(fb::SectionKind::Weights, "weights", length);
+  return Error::success();
+}
+
+Error IndexMaker::addTensors() {
+  SmallVector<const fb::TensorT *> byOffset;
+  for (plan::TensorOp op : module.getOps<plan::TensorOp>()) {
+    auto tensor = std::make_unique<fb::TensorT>();
+    tensor->name = op.getSymName().str();
+    for (int64_t dim : cast<mlir::RankedTensorType>(op.getType()).getShape())
+      tensor->shape.push_back(dim);
+    if (tensor->shape.empty())
+      tensor->shape.push_back(1);
+    tensor->storage = nameOf(op.getPacking().getStorage());
+    tensor->layout = stringifyLayout(op.getPacking().getLayout()).str();
+    tensor->head_dim = op.getPacking().getHeadDim();
+    tensor->section = weightsSection;
+    tensor->offset = op.getOffset();
+    tensor->bytes = op.getBytes();
+    for (SourceAttr source : op.getSources().getAsRange<SourceAttr>())
+      if (!is_contained(tensor->sources, source.getTensor().str()))
+        tensor->sources.push_back(source.getTensor().str());
+    tensors[tensor->name] = plan->tensors.size();
+    byOffset.push_back(tensor.get());
+    plan->tensors.push_back(std::move(tensor));
+  }
+  // The bytes are written in this order, each once.
+  sort(byOffset, [](auto *a, auto *b) { return a->offset < b->offset; });
+  for (size_t i = 1; i < byOffset.size(); ++i)
+    if (byOffset[i]->offset - byOffset[i - 1]->offset < byOffset[i - 1]->bytes)
+      return fail("tensors '" + byOffset[i - 1]->name + "' and '" + byOffset[i]->name +
+                  "' overlap at byte " + Twine(byOffset[i]->offset) + " of the weights");
+  return Error::success();
+}
+
+// The pool of all positions comes first, wherever it is in the module.
+Error IndexMaker::addCaches() {
+  for (bool chunked : {false, true})
+    for (plan::PoolOp op : module.getOps<plan::PoolOp>()) {
+      if (bool(op.getChunk()) != chunked)
+        continue;
+      auto pool = std::make_unique<fb::CachePoolT>();
+      pool->name = op.getSymName().str();
+      pool->chunk = op.getChunk().value_or(0);
+      pool->layers = op.getLayers();
+      pool->page_tokens = op.getPageTokens();
+      pool->page_bytes = op.getPageBytes();
+      caches[pool->name] = plan->caches.size();
+      plan->caches.push_back(std::move(pool));
+    }
+  return Error::success();
+}
+
+Error IndexMaker::addKernels() {
+  for (plan::KernelOp op : module.getOps<plan::KernelOp>()) {
+    auto kernel = std::make_unique<fb::KernelT>();
+    kernel->name = op.getSymName().str();
+    kernel->device = op.getDevice().str();
+    kernel->operands = op.getOperands();
+    kernels[kernel->name] = plan->kernels.size();
+    plan->kernels.push_back(std::move(kernel));
+  }
+  return Error::success();
+}
+
+Error IndexMaker::addImages() {
+  for (auto [section, input] : enumerate(inputs.images)) {
+    auto image = std::make_unique<fb::ImageT>();
+    image->target = input.target;
+    image->features = input.features;
+    image->section = section;
+    const StringRef device = StringRef(input.target).split(':').first;
+    for (const auto &kernel : plan->kernels) {
+      auto entry = input.entries.find(kernel->name);
+      if (kernel->device != device)
+        image->entries.push_back(std::numeric_limits<uint64_t>::max());
+      else if (entry != input.entries.end())
+        image->entries.push_back(entry->second);
+      else
+        return fail("the code for target '" + input.target + "' lacks kernel '" + kernel->name +
+                    "'");
+    }
+    plan->images.push_back(std::move(image));
+  }
+  return Error::success();
+}
+
+Error IndexMaker::addPrograms() {
+  for (plan::ProgramOp op : module.getOps<plan::ProgramOp>()) {
+    if (!op.getArena())
+      return fail("program '" + op.getSymName() + "' has no arena: its memory is not planned");
+    auto program = std::make_unique<fb::ProgramT>();
+    program->device = op.getDevice().str();
+    program->tokens = op.getTokens();
+    program->rows = op.getRows();
+    program->arena_bytes = *op.getArena();
+    program->scratch_bytes = op.getScratch();
+    for (plan::CallOp call : op.getBody().getOps<plan::CallOp>()) {
+      Expected<std::unique_ptr<fb::CallT>> made = makeCall(call);
+      if (!made)
+        return fail("program '" + op.getSymName() + "': " + toString(made.takeError()));
+      program->calls.push_back(std::move(*made));
+    }
+    plan->programs.push_back(std::move(program));
+  }
+  sort(plan->programs, [](const auto &a, const auto &b) {
+    return std::tie(a->device, a->tokens) < std::tie(b->device, b->tokens);
+  });
+  return Error::success();
+}
+
+Expected<std::unique_ptr<fb::CallT>> IndexMaker::makeCall(plan::CallOp call) {
+  auto made = std::make_unique<fb::CallT>();
+  auto kernel = kernels.find(call.getKernel());
+  if (kernel == kernels.end())
+    return fail("there is no kernel '" + call.getKernel() + "'");
+  made->kernel = kernel->second;
+  for (mlir::Value value : call.getOperands()) {
+    Expected<fb::Operand> operand = makeOperand(value);
+    if (!operand)
+      return fail("call of '" + call.getKernel() + "': " + toString(operand.takeError()));
+    made->operands.push_back(*operand);
+  }
+  return std::move(made);
+}
+
+Expected<fb::Operand> IndexMaker::makeOperand(mlir::Value value) {
+  using Made = Expected<fb::Operand>;
+  return TypeSwitch<mlir::Operation *, Made>(value.getDefiningOp())
+      .Case([&](plan::InputOp op) -> Made {
+        return fb::Operand(fb::OperandKind::Input, uint32_t(op.getName()), 0, 0);
+      })
+      .Case([&](plan::LogitsOp) -> Made { return fb::Operand(fb::OperandKind::Logits, 0, 0, 0); })
+      .Case([&](plan::AllocOp op) -> Made {
+        if (!op.getOffset())
+          return fail("a buffer has no offset: the program's memory is not planned");
+        return fb::Operand(fb::OperandKind::Arena, 0, *op.getOffset(), op.getBytes());
+      })
+      .Case([&](plan::WeightOp op) -> Made {
+        auto found = tensors.find(op.getTensor());
+        if (found == tensors.end())
+          return fail("there is no tensor '" + op.getTensor() + "'");
+        const fb::TensorT &tensor = *plan->tensors[found->second];
+        return fb::Operand(fb::OperandKind::Weight, weightsSection, tensor.offset, tensor.bytes);
+      })
+      .Case([&](plan::CacheOp op) -> Made {
+        auto pool = caches.find(op.getPool());
+        if (pool == caches.end())
+          return fail("there is no pool '" + op.getPool() + "'");
+        return fb::Operand(fb::OperandKind::Cache, pool->second, op.getOffset(), 0);
+      })
+      .Default([&](mlir::Operation *) -> Made {
+        return fail("an operand is no buffer of the plan dialect");
+      });
+}
+
+} // namespace
+
+Expected<std::unique_ptr<fb::PlanT>> moe::makeIndex(const PlanInputs &inputs) {
+  return IndexMaker(inputs).make();
+}
+
+uint64_t moe::indexOffset(const fb::PlanT &plan) {
+  const fb::SectionT &last = *plan.sections.back();
+  return alignTo(last.offset + last.length, kSectionAlignment);
+}

@@ -1,0 +1,18 @@
+// Turns IR of the plan dialect into the tables of Plan.fbs.
+#ifndef MOE_COMPILER_PLAN_INDEX_H
+#define MOE_COMPILER_PLAN_INDEX_H
+
+#include "compiler/plan/PlanWriter.h"
+
+namespace moe {
+
+// The index of the plan with its sections placed, in this order: code of each image, tokenizer,
+// weights. Their hashes are not known yet. Fails where the IR is not ready for a file.
+llvm::Expected<std::unique_ptr<fb::PlanT>> makeIndex(const PlanInputs &inputs);
+
+// Where the index starts: behind the last section.
+uint64_t indexOffset(const fb::PlanT &plan);
+
+} // namespace moe
+
+#endif

@@ -1,0 +1,108 @@
+// Temporary name, write, flush, rename.
+#include "compiler/plan/OutputFile.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+using namespace llvm;
+using namespace moe;
+
+static std::string folderOf(const std::string &path) {
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, std::max<size_t>(slash, 1));
+}
+
+static std::string megabytes(uint64_t bytes) {
+  return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MB";
+}
+
+Error OutputFile::failure(const char *what) const {
+  const int code = errno;
+  return createStringError(std::error_code(code, std::generic_category()),
+                           Twine("cannot ") + what + " '" + path + "': " + std::strerror(code));
+}
+
+Expected<OutputFile> OutputFile::create(StringRef path, uint64_t size) {
+  OutputFile file;
+  file.path = path.str();
+  // Renaming would replace a device by a file, and fail for a folder after all the work.
+  struct stat info;
+  if (!stat(file.path.c_str(), &info) && !S_ISREG(info.st_mode))
+    return createStringError(std::make_error_code(std::errc::invalid_argument),
+                             "cannot write '" + path + "': it is " +
+                                 (S_ISDIR(info.st_mode) ? "a folder" : "no regular file"));
+  struct statvfs disk;
+  const std::string folder = folderOf(file.path);
+  if (statvfs(folder.c_str(), &disk))
+    return file.failure("write");
+  const uint64_t free = uint64_t(disk.f_bavail) * disk.f_frsize;
+  if (disk.f_blocks && free < size)
+    return createStringError(std::make_error_code(std::errc::no_space_on_device),
+                             "cannot write '" + path + "': it takes " + megabytes(size) +
+                                 ", and '" + folder + "' has " + megabytes(free) +
+                                 " of free space");
+
+  std::string temporary = file.path + ".tmp-" + std::to_string(getpid());
+  unlink(temporary.c_str()); // of a process that had this id and was killed
+  file.fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (file.fd < 0)
+    return file.failure("write");
+  file.temporary = std::move(temporary);
+  struct sigaction ignore = {};
+  ignore.sa_handler = SIG_IGN;
+  sigaction(SIGXFSZ, &ignore, &file.oldAction);
+  return std::move(file);
+}
+
+OutputFile::OutputFile(OutputFile &&other)
+    : path(std::move(other.path)), temporary(std::exchange(other.temporary, "")),
+      fd(std::exchange(other.fd, -1)), oldAction(other.oldAction) {}
+
+OutputFile::~OutputFile() {
+  if (fd >= 0) {
+    close(fd);
+    sigaction(SIGXFSZ, &oldAction, nullptr);
+  }
+  if (!temporary.empty())
+    unlink(temporary.c_str());
+}
+
+Error OutputFile::write(uint64_t offset, ArrayRef<char> data) {
+  while (!data.empty()) {
+    const ssize_t n = pwrite(fd, data.data(), data.size(), offset);
+    if (n > 0) {
+      data = data.drop_front(n);
+      offset += n;
+    } else if (n == 0 || errno != EINTR) {
+      return failure("write");
+    }
+  }
+  return Error::success();
+}
+
+Error OutputFile::commit() {
+  // Also close can fail, for one on network file systems.
+  const bool flushed = !fsync(fd);
+  const int flushError = errno;
+  const bool closed = !close(std::exchange(fd, -1));
+  const int closeError = errno;
+  sigaction(SIGXFSZ, &oldAction, nullptr);
+  if (!flushed || !closed) {
+    errno = flushed ? closeError : flushError;
+    return failure("write");
+  }
+  if (rename(temporary.c_str(), path.c_str()))
+    return failure("write");
+  temporary.clear();
+  // The new name must survive a crash too; a folder that cannot be flushed is no reason to fail.
+  const int folder = open(folderOf(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder >= 0) {
+    fsync(folder);
+    close(folder);
+  }
+  return Error::success();
+}

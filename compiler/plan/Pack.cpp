@@ -1,0 +1,446 @@
+// Packing reads blocks of float, rounds them into 32-bit words (one f32 or a pair of bf16, which is
+// what lies together in a panel), and puts the words into their lanes. A weight whose rows are
+// columns of the checkpoint is read in strips that are as wide as a piece has rows, so that a page
+// of the checkpoint is visited a few times and not once for every 64 rows.
+#include "compiler/plan/Pack.h"
+
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/Support/FormatVariadic.h"
+
+#include <cmath>
+#include <cstring>
+
+using namespace llvm;
+using namespace moe;
+
+namespace {
+
+constexpr int64_t kPieceBytes = 8 << 20;
+constexpr int64_t kLanes = PackedGeometry::panelLanes;
+constexpr int64_t kBlockCols = 1024; // of 64 rows that are read one after the other: 256 KiB
+constexpr int64_t kStripCols = 64;   // rows of the checkpoint that are read before they are turned
+constexpr int64_t kStripRows = 1024; // their width: again 256 KiB
+
+Error fail(const Twine &message) { return createStringError(inconvertibleErrorCode(), message); }
+
+std::string list(ArrayRef<int64_t> values) {
+  return "[" + join(map_range(values, [](int64_t v) { return std::to_string(v); }), ", ") + "]";
+}
+
+uint32_t bitsOf(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+
+// The bf16 nearest to a float, ties to even, in the upper half; NaN stays NaN.
+uint32_t roundToUpper(float value) {
+  const uint32_t bits = bitsOf(value);
+  const uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
+  return (bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : rounded;
+}
+
+// The loops over all elements, compiled twice: for any processor, and for wider vectors.
+#if defined(__x86_64__)
+#define MOE_WIDE __attribute__((target_clones("avx2", "default")))
+#else
+#define MOE_WIDE
+#endif
+
+// The largest magnitude, as bits, which are ordered as the values are; NaN is above all.
+MOE_WIDE int32_t largest(const float *values, int64_t count) {
+  int32_t most = 0;
+  for (int64_t i = 0; i < count; ++i)
+    most = std::max(most, int32_t(bitsOf(values[i]) & 0x7fffffff));
+  return most;
+}
+
+// Also makes words of pairs: the first of a pair is in the lower half, as it is first in memory.
+MOE_WIDE void toBf16(const float *values, int64_t count, char *out) {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint16_t rounded = roundToUpper(values[i]) >> 16;
+    std::memcpy(out + 2 * i, &rounded, 2);
+  }
+}
+
+// Words of a row and the next; that is null behind the last.
+MOE_WIDE void toPairs(const float *values, const float *next, int64_t count, uint32_t *out) {
+  if (next)
+    for (int64_t i = 0; i < count; ++i)
+      out[i] = roundToUpper(values[i]) >> 16 | (roundToUpper(next[i]) & 0xffff0000);
+  else
+    for (int64_t i = 0; i < count; ++i)
+      out[i] = roundToUpper(values[i]) >> 16;
+}
+
+// lanes[c][r] = words[r][c]: 16 columns at a time, which are 4 KiB of the panel.
+void transpose(const uint32_t *words, int64_t stride, int64_t rows, int64_t cols, uint32_t *lanes) {
+  for (int64_t c0 = 0; c0 < cols; c0 += 16) {
+    const int64_t n = std::min<int64_t>(16, cols - c0);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = c0; c < c0 + n; ++c)
+        lanes[c * kLanes + r] = words[r * stride + c];
+  }
+}
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// What the sources are
+//===----------------------------------------------------------------------===//
+
+int64_t Packer::Source::place(int64_t index, unsigned dims) const {
+  int64_t at = 0;
+  for (size_t d = 0; d < shape.size(); ++d)
+    at += offsets[d] * strides[d];
+  for (unsigned d = dims; d-- > 0; index /= sizes[d])
+    at += index % sizes[d] * strides[d];
+  return at;
+}
+
+Error Packer::addSource(SourceAttr attr, int64_t begin) {
+  Source source;
+  source.tensor = attr.getTensor().str();
+  source.offsets.assign(attr.getOffsets().begin(), attr.getOffsets().end());
+  source.sizes.assign(attr.getSizes().begin(), attr.getSizes().end());
+  source.transposed = attr.getTransposed();
+  source.begin = begin;
+  Expected<SmallVector<int64_t>> shape = reader.shape(source.tensor);
+  if (!shape)
+    return shape.takeError();
+  source.shape = *shape;
+
+  const size_t rank = source.shape.size();
+  bool fits = source.offsets.size() == rank && source.sizes.size() == rank &&
+              (!source.transposed || rank >= 2);
+  for (size_t d = 0; fits && d < rank; ++d)
+    fits = source.offsets[d] >= 0 && source.sizes[d] > 0 && source.offsets[d] <= source.shape[d] &&
+           source.sizes[d] <= source.shape[d] - source.offsets[d];
+  if (!fits)
+    return fail("weight '" + name + "' takes the slice at " + list(source.offsets) + " of size " +
+                list(source.sizes) + " from tensor '" + source.tensor +
+                "' of the checkpoint, which has the shape " + list(source.shape));
+
+  source.strides.assign(rank, 1);
+  for (size_t d = rank; d-- > 1;)
+    source.strides[d - 1] = source.strides[d] * source.shape[d];
+  source.count = 1;
+  for (int64_t size : source.sizes)
+    source.count *= size;
+  if (rank >= 1)
+    source.cols = source.sizes[rank - 1];
+  if (rank >= 2)
+    source.rows = source.sizes[rank - 2];
+  if (source.transposed) {
+    std::swap(source.rows, source.cols);
+    source.strips = source.cols == geometry.cols && begin % geometry.cols == 0;
+  }
+  // A run ends where a dimension is not taken whole.
+  source.runDims = rank;
+  while (source.runDims > 0) {
+    const unsigned d = --source.runDims;
+    source.runLength *= source.sizes[d];
+    if (source.sizes[d] != source.shape[d])
+      break;
+  }
+  sources.push_back(std::move(source));
+  return Error::success();
+}
+
+Expected<Packer> Packer::create(StringRef name, mlir::RankedTensorType type,
+                                mlir::ArrayAttr sources, PackingAttr packing,
+                                const WeightReader &reader, Options options) {
+  Packer packer(reader, options);
+  packer.name = name.str();
+  mlir::FailureOr<PackedGeometry> geometry = PackedGeometry::get(type, packing);
+  if (failed(geometry))
+    return fail("weight '" + name + "' does not fit its packing");
+  packer.geometry = *geometry;
+  int64_t elements = 0;
+  for (SourceAttr attr : sources.getAsRange<SourceAttr>()) {
+    if (Error error = packer.addSource(attr, elements))
+      return std::move(error);
+    elements += packer.sources.back().count;
+  }
+  if (elements == 0)
+    return fail("weight '" + name + "' has no elements");
+  if (elements != type.getNumElements())
+    return fail("weight '" + name + "' has " + Twine(type.getNumElements()) +
+                " elements, and its sources " + Twine(elements));
+  const int64_t unit =
+      geometry->panels ? geometry->panelBytes() : geometry->cols * geometry->elementBytes;
+  packer.perPiece = std::max<int64_t>(1, kPieceBytes / std::max<int64_t>(1, unit));
+  return std::move(packer);
+}
+
+const Packer::Source &Packer::sourceOf(int64_t element) const {
+  return *std::prev(upper_bound(
+      sources, element, [](int64_t at, const Source &source) { return at < source.begin; }));
+}
+
+//===----------------------------------------------------------------------===//
+// Reading
+//===----------------------------------------------------------------------===//
+
+Error Packer::read(const Source &source, int64_t place, MutableArrayRef<float> out) const {
+  if (Error error = reader.read(source.tensor, place, out))
+    return error;
+  // Above this, rounding to bf16 gives infinity.
+  const int32_t limit = geometry.elementBytes == 2 ? 0x7f7f8000 : 0x7f800000;
+  if (options.allowNonFinite || largest(out.data(), out.size()) < limit)
+    return Error::success();
+  const float *bad = find_if(out, [&](float v) { return largest(&v, 1) >= limit; });
+  int64_t at = place + (bad - out.begin());
+  SmallVector<int64_t> position;
+  for (int64_t stride : source.strides) {
+    position.push_back(at / stride);
+    at %= stride;
+  }
+  const char *storage = geometry.elementBytes == 2 ? "bf16" : "f32";
+  return fail("tensor '" + source.tensor + "' of the checkpoint has the value " +
+              formatv("{0}", *bad) + " at " + list(position) + ", expected finite ones in " +
+              storage +
+              ": is the checkpoint damaged? --allow-nonfinite takes such values as they are");
+}
+
+// Elements of the weight, in order, whatever they are made of. Transposed ones come one by one.
+Error Packer::gather(int64_t begin, MutableArrayRef<float> out) const {
+  while (!out.empty()) {
+    const Source &source = sourceOf(begin);
+    const int64_t local = begin - source.begin;
+    int64_t n = std::min<int64_t>(out.size(), source.count - local), place;
+    if (source.transposed) {
+      const unsigned dims = source.shape.size() - 2;
+      const int64_t matrix = local / (source.rows * source.cols);
+      const int64_t row = local / source.cols % source.rows, col = local % source.cols;
+      place = source.place(matrix, dims) + col * source.strides[dims] + row;
+      n = 1;
+    } else {
+      const int64_t within = local % source.runLength;
+      place = source.place(local / source.runLength, source.runDims) + within;
+      n = std::min(n, source.runLength - within);
+    }
+    if (Error error = read(source, place, out.take_front(n)))
+      return error;
+    out = out.drop_front(n);
+    begin += n;
+  }
+  return Error::success();
+}
+
+template <typename Use> Error Packer::forBands(int64_t row, int64_t count, Use use) const {
+  for (const int64_t end = row + count; row < end;) {
+    const Source &source = sourceOf(row * geometry.cols);
+    int64_t next = end;
+    if (source.strips) { // one matrix of it
+      const int64_t first = source.begin / geometry.cols;
+      next = std::min(end, first + ((row - first) / source.rows + 1) * source.rows);
+    } else { // up to the next source of strips
+      for (const Source &other : sources)
+        if (other.strips && other.begin > row * geometry.cols) {
+          next = std::min(end, other.begin / geometry.cols);
+          break;
+        }
+    }
+    if (Error error = use(row, next - row, source.strips))
+      return error;
+    row = next;
+  }
+  return Error::success();
+}
+
+Error Packer::forStrips(int64_t row, int64_t count, Scratch &scratch,
+                        function_ref<void(int64_t, int64_t, int64_t, int64_t)> use) const {
+  const Source &source = sourceOf(row * geometry.cols);
+  const unsigned dims = source.shape.size() - 2;
+  const int64_t local = row - source.begin / geometry.cols;
+  const int64_t base = source.place(local / source.rows, dims) + local % source.rows;
+  scratch.resize(kStripCols * kStripRows);
+  for (int64_t r = 0; r < count; r += kStripRows)
+    for (int64_t c = 0; c < geometry.cols; c += kStripCols) {
+      const int64_t width = std::min(kStripRows, count - r);
+      const int64_t cols = std::min(kStripCols, geometry.cols - c);
+      for (int64_t i = 0; i < cols; ++i)
+        if (Error error = read(source, base + (c + i) * source.strides[dims] + r,
+                               MutableArrayRef(scratch).slice(i * width, width)))
+          return error;
+      use(row + r, width, c, cols);
+    }
+  return Error::success();
+}
+
+//===----------------------------------------------------------------------===//
+// Packing
+//===----------------------------------------------------------------------===//
+
+void Packer::toStorage(const float *values, int64_t count, char *out) const {
+  if (geometry.elementBytes == 2)
+    toBf16(values, count, out);
+  else
+    std::memcpy(out, values, count * sizeof(float));
+}
+
+int64_t Packer::pieces() const {
+  if (!geometry.panels)
+    return divideCeil(geometry.outer * geometry.rows, perPiece);
+  return geometry.outer * divideCeil(geometry.panels, perPiece);
+}
+
+Packer::Piece Packer::piece(int64_t index) const {
+  if (!geometry.panels) {
+    const int64_t rowBytes = geometry.cols * geometry.elementBytes, row = index * perPiece;
+    return {row * rowBytes, std::min(perPiece, geometry.outer * geometry.rows - row) * rowBytes};
+  }
+  const int64_t perMatrix = divideCeil(geometry.panels, perPiece);
+  const int64_t first = index % perMatrix * perPiece;
+  return {(index / perMatrix * geometry.panels + first) * geometry.panelBytes(),
+          std::min(perPiece, geometry.panels - first) * geometry.panelBytes()};
+}
+
+Error Packer::pack(int64_t index, MutableArrayRef<char> out) const {
+  assert(int64_t(out.size()) == piece(index).bytes && "not the piece's size");
+  return geometry.panels ? packPanels(index, out) : packRows(index, out);
+}
+
+void Packer::segments(int64_t matrix, int64_t panel, SmallVectorImpl<Segment> &out) const {
+  const int64_t row0 = matrix * geometry.rows;
+  const auto add = [&](int64_t row, int64_t end, int64_t most, int64_t lane) {
+    if (row < end)
+      out.push_back({row0 + row, std::min(most, end - row), panel, lane});
+  };
+  switch (geometry.layout) {
+  case Layout::Rows:
+    break;
+  case Layout::Panel:
+    add(panel * kLanes, geometry.rows, kLanes, 0);
+    break;
+  case Layout::PanelGateUp: {
+    const int64_t half = geometry.rows / 2, row = panel * kLanes / 2;
+    add(row, half, kLanes / 2, 0);
+    add(half + row, geometry.rows, kLanes / 2, kLanes / 2);
+    break;
+  }
+  case Layout::PanelHeads: {
+    const int64_t perHead = divideCeil(geometry.headDim, kLanes);
+    const int64_t head = panel / perHead * geometry.headDim;
+    add(head + panel % perHead * kLanes, head + geometry.headDim, kLanes, 0);
+    break;
+  }
+  }
+}
+
+Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
+  const int64_t panelWords = geometry.panelBytes() / sizeof(uint32_t);
+  const int64_t firstPanel = piece(index).offset / geometry.panelBytes();
+  const int64_t matrix = firstPanel / geometry.panels, first = firstPanel % geometry.panels;
+  const int64_t count = out.size() / geometry.panelBytes();
+  auto *words = reinterpret_cast<uint32_t *>(out.data());
+
+  SmallVector<Segment> parts;
+  int64_t filled = 0;
+  for (int64_t p = first; p < first + count; ++p)
+    segments(matrix, p, parts);
+  for (const Segment &part : parts)
+    filled += part.count;
+  if (filled != count * kLanes)
+    std::memset(out.data(), 0, out.size());
+
+  // In the order of rows, neighbours make one range: gate rows, then up rows.
+  sort(parts, [](const Segment &a, const Segment &b) { return a.row < b.row; });
+  Scratch scratch;
+  for (size_t begin = 0, end; begin < parts.size(); begin = end) {
+    for (end = begin + 1; end < parts.size(); ++end)
+      if (parts[end].row != parts[end - 1].row + parts[end - 1].count)
+        break;
+    const ArrayRef<Segment> range = ArrayRef(parts).slice(begin, end - begin);
+    // Calls `use` with the parts of the range's segments that are in [row, row + rows).
+    const auto clip = [&](int64_t row, int64_t rows, auto use) -> Error {
+      auto part = lower_bound(range, row,
+                              [](const Segment &s, int64_t at) { return s.row + s.count <= at; });
+      for (; part != range.end() && part->row < row + rows; ++part) {
+        const int64_t from = std::max(part->row, row);
+        const int64_t to = std::min(part->row + part->count, row + rows);
+        if (Error error = use(Segment{from, to - from, part->panel, part->lane + from - part->row}))
+          return error;
+      }
+      return Error::success();
+    };
+    const auto panelOf = [&](const Segment &s) { return words + (s.panel - first) * panelWords; };
+
+    Error error = forBands(
+        range.front().row, range.back().row + range.back().count - range.front().row,
+        [&](int64_t row, int64_t rows, bool strips) -> Error {
+          if (!strips)
+            return clip(row, rows,
+                        [&](const Segment &s) { return packStraight(s, panelOf(s), scratch); });
+          return forStrips(
+              row, rows, scratch, [&](int64_t at, int64_t width, int64_t col, int64_t cols) {
+                cantFail(clip(at, width, [&](const Segment &s) -> Error {
+                  uint32_t *lanes = panelOf(s) + col / geometry.group * kLanes + s.lane;
+                  const float *low = scratch.data() + (s.row - at);
+                  for (int64_t c = 0; c < cols; c += geometry.group, lanes += kLanes) {
+                    const float *row = low + c * width;
+                    if (geometry.group == 1)
+                      std::memcpy(lanes, row, s.count * sizeof(float));
+                    else
+                      toPairs(row, c + 1 < cols ? row + width : nullptr, s.count, lanes);
+                  }
+                  return Error::success();
+                }));
+              });
+        });
+    if (error)
+      return error;
+  }
+  return Error::success();
+}
+
+Error Packer::packStraight(const Segment &segment, uint32_t *panel, Scratch &scratch) const {
+  // Rows of words lie a little more than 4 KiB apart, as else all would share one set of the cache.
+  constexpr int64_t stride = kBlockCols + 16;
+  scratch.resize(std::max<size_t>(scratch.size(), kBlockCols + kLanes * stride));
+  float *row = scratch.data();
+  auto *words = reinterpret_cast<uint32_t *>(row + kBlockCols);
+  for (int64_t c = 0; c < geometry.cols; c += kBlockCols) {
+    const int64_t cols = std::min(kBlockCols, geometry.cols - c);
+    for (int64_t r = 0; r < segment.count; ++r) {
+      if (Error error = gather((segment.row + r) * geometry.cols + c, {row, size_t(cols)}))
+        return error;
+      words[r * stride + cols / 2] = 0; // the pair of an odd last column
+      toStorage(row, cols, reinterpret_cast<char *>(words + r * stride));
+    }
+    transpose(words, stride, segment.count, divideCeil(cols, geometry.group),
+              panel + c / geometry.group * kLanes + segment.lane);
+  }
+  return Error::success();
+}
+
+Error Packer::packRows(int64_t index, MutableArrayRef<char> out) const {
+  const int64_t cols = geometry.cols, firstRow = index * perPiece;
+  const auto place = [&](int64_t element) { return out.data() + element * geometry.elementBytes; };
+  Scratch scratch;
+  return forBands(
+      firstRow, out.size() / (cols * geometry.elementBytes),
+      [&](int64_t row, int64_t rows, bool strips) -> Error {
+        if (strips)
+          return forStrips(row, rows, scratch,
+                           [&](int64_t at, int64_t width, int64_t col, int64_t n) {
+                             float turned[kStripCols];
+                             for (int64_t r = 0; r < width; ++r) {
+                               for (int64_t c = 0; c < n; ++c)
+                                 turned[c] = scratch[c * width + r];
+                               toStorage(turned, n, place((at - firstRow + r) * cols + col));
+                             }
+                           });
+        constexpr int64_t block = 16 << 10;
+        const int64_t begin = (row - firstRow) * cols, end = begin + rows * cols;
+        scratch.resize(block);
+        for (int64_t i = begin; i < end; i += block) {
+          const int64_t n = std::min(end - i, block);
+          if (Error error = gather(firstRow * cols + i, MutableArrayRef(scratch).take_front(n)))
+            return error;
+          toStorage(scratch.data(), n, place(i));
+        }
+        return Error::success();
+      });
+}

@@ -1,0 +1,101 @@
+// Makes the bytes of a packed weight out of the checkpoint tensors that it is made of.
+#ifndef MOE_COMPILER_PLAN_PACK_H
+#define MOE_COMPILER_PLAN_PACK_H
+
+#include "dialects/moe/Packing.h"
+#include "llvm/ADT/SmallVector.h"
+#include "llvm/Support/Error.h"
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace moe {
+
+// Where the elements of the checkpoint's tensors come from. Both are called from several threads at
+// once.
+struct WeightReader {
+  // Elements [begin, begin + out.size()) of a tensor, in its row-major order.
+  std::function<llvm::Error(llvm::StringRef tensor, int64_t begin,
+                            llvm::MutableArrayRef<float> out)>
+      read;
+  std::function<llvm::Expected<llvm::SmallVector<int64_t>>(llvm::StringRef tensor)> shape;
+};
+
+// Packs one weight, piece by piece: a piece is a few MB of the result, in order, and needs little
+// memory besides. Constant once created: pieces may be packed by several threads at once.
+class Packer {
+public:
+  struct Options {
+    // Otherwise a value that is not finite, or not after rounding to the storage, is an error.
+    bool allowNonFinite = false;
+  };
+
+  // `reader` must outlive the packer. Fails where the sources do not fit the checkpoint or the
+  // type.
+  static llvm::Expected<Packer> create(llvm::StringRef name, mlir::RankedTensorType type,
+                                       mlir::ArrayAttr sources, PackingAttr packing,
+                                       const WeightReader &reader, Options options);
+
+  struct Piece {
+    int64_t offset, bytes; // of the packed weight
+  };
+  int64_t bytes() const { return geometry.bytes(); }
+  int64_t pieces() const;
+  Piece piece(int64_t index) const;
+
+  // Writes piece `index`; `out` has its size and starts at a multiple of 4.
+  llvm::Error pack(int64_t index, llvm::MutableArrayRef<char> out) const;
+
+private:
+  // A slice of a checkpoint tensor. The weight's elements [begin, begin + count) are its elements,
+  // in row-major order after the transposition.
+  struct Source {
+    std::string tensor;
+    llvm::SmallVector<int64_t> shape, strides, offsets, sizes;
+    bool transposed;
+    int64_t begin, count;
+    int64_t rows = 1, cols = 1; // its matrices, transposed
+    int64_t runLength = 1;      // elements that are also neighbours in the checkpoint
+    unsigned runDims = 0;       // dimensions that count the runs
+    bool strips = false;        // whole rows of the weight are columns of the tensor: read across
+
+    // Of the first element of run or matrix `index`, counted over the first `dims` dimensions.
+    int64_t place(int64_t index, unsigned dims) const;
+  };
+  // Rows of the weight (of all its matrices) that lie side by side in a panel.
+  struct Segment {
+    int64_t row, count, panel, lane;
+  };
+  using Scratch = std::vector<float>;
+
+  Packer(const WeightReader &reader, Options options) : reader(reader), options(options) {}
+  llvm::Error addSource(SourceAttr attr, int64_t begin);
+  const Source &sourceOf(int64_t element) const;
+  void segments(int64_t matrix, int64_t panel, llvm::SmallVectorImpl<Segment> &out) const;
+
+  llvm::Error read(const Source &source, int64_t place, llvm::MutableArrayRef<float> out) const;
+  llvm::Error gather(int64_t begin, llvm::MutableArrayRef<float> out) const;
+  void toStorage(const float *values, int64_t count, char *out) const;
+  llvm::Error packPanels(int64_t index, llvm::MutableArrayRef<char> out) const;
+  llvm::Error packStraight(const Segment &segment, uint32_t *panel, Scratch &scratch) const;
+  llvm::Error packRows(int64_t index, llvm::MutableArrayRef<char> out) const;
+  // Calls `use` with blocks [columns, width] of the rows [row, row + count), which one source of
+  // strips holds.
+  llvm::Error forStrips(
+      int64_t row, int64_t count, Scratch &scratch,
+      llvm::function_ref<void(int64_t row, int64_t width, int64_t col, int64_t cols)> use) const;
+  template <typename Use> // llvm::Error(row, count, strips)
+  llvm::Error forBands(int64_t row, int64_t count, Use use) const;
+
+  const WeightReader &reader;
+  Options options;
+  std::string name;
+  PackedGeometry geometry;
+  std::vector<Source> sources;
+  int64_t perPiece = 1; // panels, or rows
+};
+
+} // namespace moe
+
+#endif

@@ -1,0 +1,57 @@
+// Writes a plan file: from IR of the plan dialect, machine code and the checkpoint's weights.
+#ifndef MOE_COMPILER_PLAN_PLANWRITER_H
+#define MOE_COMPILER_PLAN_PLANWRITER_H
+
+#include "compiler/plan/Pack.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "runtime/plan/Plan_generated.h"
+#include "llvm/ADT/StringMap.h"
+
+#include <atomic>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace moe {
+
+// The kernels of one device as machine code for one target.
+struct CodeImage {
+  std::string target; // "cpu:x86-64-v4"
+  std::vector<std::string> features;
+  std::vector<char> code;
+  llvm::StringMap<uint64_t> entries; // offset in `code` by name of plan.kernel
+};
+
+struct TokenizerInput {
+  std::vector<char> tables; // see runtime/text/TokenizerTables.h
+  fb::TokenizerT info;      // `section` is the writer's affair
+};
+
+struct PlanInputs {
+  // plan.tensor, plan.pool, plan.kernel and plan.program after memory planning. The attribute
+  // `moe.model` is a dictionary with the fields of the table Model; those that are missing are 0,
+  // and `weights` is then the storage of most of the packed bytes.
+  mlir::ModuleOp module;
+  std::vector<CodeImage> images; // best first
+  std::optional<TokenizerInput> tokenizer;
+  std::optional<fb::ChatFormatT> chat;
+  fb::ProvenanceT provenance; // its compiler, if empty, is this version
+  WeightReader weights;
+  Packer::Options packing;
+  unsigned jobs = 0; // threads that pack; 0: as many as the machine has
+};
+
+// Called now and then from the thread that called writePlan.
+using WriteProgress = std::function<void(uint64_t bytesDone, uint64_t bytesTotal)>;
+
+// Writes to a temporary name beside `path`, and renames when all is on the disk: on an error, and
+// when `cancel` becomes true, nothing is left and what `path` was is untouched. Everything but the
+// weights' bytes is checked before the first byte is written. The same inputs give the same bytes.
+// The error of a cancelled call has the code std::errc::operation_canceled.
+llvm::Error writePlan(const PlanInputs &inputs, llvm::StringRef path,
+                      const WriteProgress &progress = {}, std::atomic<bool> *cancel = nullptr);
+
+} // namespace moe
+
+#endif

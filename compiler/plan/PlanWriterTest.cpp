@@ -1,0 +1,320 @@
+// Writes small plans, opens them again, and makes the writing fail in every way.
+#include "compiler/plan/PlanWriter.h"
+
+#include "dialects/plan/PlanDialect.h"
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/Parser/Parser.h"
+#include "runtime/plan/Plan.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/MemoryBuffer.h"
+
+#include <cstring>
+#include <filesystem>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+using namespace llvm;
+using namespace moe;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char *kModule = R"(
+module attributes {moe.model = {
+    architecture = "Llama4ForCausalLM", vocab_size = 96 : i64, hidden_size = 33 : i64,
+    layers = 4 : i64, heads = 4 : i64, kv_heads = 2 : i64, head_dim = 12 : i64, experts = 3 : i64,
+    experts_per_token = 1 : i64, moe_layers = 2 : i64, attention_chunk = 128 : i64,
+    max_positions = 1024 : i64, bos_token = 90 : i64, eos_tokens = [91, 92],
+    parameters = 100000 : i64, active_parameters = 50000 : i64}} {
+  plan.tensor @qkv at 0 bytes 8704 : tensor<96x33xbf16> from
+      [#moe.source<"q", [0, 0], [48, 33]>, #moe.source<"kv", [0, 0], [48, 33]>]
+      packed #moe.packing<panel_heads, bf16, 48>
+  plan.tensor @norm at 8768 bytes 132 : tensor<33xf32> from
+      [#moe.source<"norm", [0], [33]>] packed #moe.packing<rows, f32>
+  plan.pool @chunked layers 3 page_tokens 64 page_bytes 8192 chunk 128
+  plan.pool @global layers 1 page_tokens 64 page_bytes 4096
+  plan.kernel @embed device "cpu" operands 3
+  plan.kernel @attend device "cpu" operands 4
+  plan.kernel @head device "cpu" operands 2
+  plan.program @cpu.8 device "cpu" tokens 8 rows 8 scratch 128 arena 4096 {
+    %t = plan.input tokens
+    %h = plan.alloc 1024 at 64
+    %w = plan.weight @qkv
+    plan.call @embed(%t, %w, %h)
+  }
+  plan.program @cpu.1 device "cpu" tokens 1 rows 1 scratch 128 arena 1024 {
+    %p = plan.input chunked_table
+    %h = plan.alloc 128 at 64
+    %n = plan.weight @norm
+    %c = plan.cache @chunked at 4096
+    %l = plan.logits
+    plan.call @attend(%h, %p, %c, %n)
+    plan.call @head(%h, %l)
+  }
+})";
+
+class PlanWriterTest : public testing::Test {
+protected:
+  PlanWriterTest() : folder(fs::path(testing::TempDir()) / ("writer-" + std::to_string(getpid()))) {
+    fs::create_directory(folder);
+    context.loadDialect<MoeDialect, plan::PlanDialect>();
+    inputs.images.push_back({"cpu:x86-64-v3",
+                             {"avx2"},
+                             std::vector<char>(100, '\xcc'),
+                             {{"embed", 0}, {"attend", 16}, {"head", 99}}});
+    TokenizerInput tokenizer;
+    tokenizer.tables.assign(5000, 't');
+    tokenizer.info.vocab_size = 90;
+    tokenizer.info.pattern = "llama4";
+    inputs.tokenizer = std::move(tokenizer);
+    inputs.chat.emplace().user = "user";
+    inputs.provenance.checkpoint = "tiny";
+    inputs.weights.shape = [](StringRef name) -> Expected<SmallVector<int64_t>> {
+      return name == "norm" ? SmallVector<int64_t>{33} : SmallVector<int64_t>{48, 33};
+    };
+    inputs.weights.read = [](StringRef name, int64_t begin, MutableArrayRef<float> out) {
+      for (float &value : out)
+        value = float(begin++) + (name == "q" ? 1 : 0);
+      return llvm::Error::success();
+    };
+    use(kModule);
+  }
+  ~PlanWriterTest() override { fs::remove_all(folder); }
+
+  void use(const std::string &text) {
+    module = mlir::parseSourceString<mlir::ModuleOp>(text, &context);
+    ASSERT_TRUE(module);
+    inputs.module = *module;
+  }
+  // The module with one text in the place of another.
+  void change(StringRef from, StringRef to) {
+    std::string text = kModule;
+    const size_t at = text.find(from.str());
+    ASSERT_NE(at, std::string::npos);
+    use(text.replace(at, from.size(), to.str()));
+  }
+
+  std::string path(StringRef name = "a.plan") const { return (folder / name.str()).string(); }
+  std::string write(StringRef name = "a.plan") {
+    return toString(writePlan(inputs, path(name))); // empty: no error
+  }
+  static std::string bytesOf(const std::string &path) {
+    auto buffer = MemoryBuffer::getFile(path);
+    return buffer ? (*buffer)->getBuffer().str() : "";
+  }
+  // The writing fails with this message, and leaves nothing.
+  void expectFailure(StringRef part, StringRef name = "a.plan") {
+    const std::string message = write(name);
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+    EXPECT_TRUE(fs::is_empty(folder)) << *fs::directory_iterator(folder);
+  }
+
+  const fs::path folder;
+  mlir::MLIRContext context;
+  mlir::OwningOpRef<mlir::ModuleOp> module;
+  PlanInputs inputs;
+};
+
+TEST_F(PlanWriterTest, roundTrip) {
+  ASSERT_EQ(write(), "");
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder), {}), 1);
+  Result<Plan> plan = Plan::open(path(), {.verifyWeights = true});
+  ASSERT_TRUE(plan) << plan.error().message;
+  EXPECT_EQ(plan->writer().substr(0, 5), "moec ");
+  const fb::Plan &index = plan->index();
+  EXPECT_EQ(index.model()->vocab_size(), 96u);
+  EXPECT_EQ(index.model()->bos_token(), 90);
+  EXPECT_EQ(index.model()->pad_token(), -1);
+  EXPECT_EQ(index.model()->eos_tokens()->Get(1), 92);
+  EXPECT_EQ(index.model()->weights()->str(), "bf16");
+  EXPECT_EQ(index.provenance()->compiler()->str().substr(0, 5), "moec ");
+  EXPECT_EQ(index.chat()->user()->str(), "user");
+
+  // Sections.
+  const auto code = plan->section(index.images()->Get(0)->section());
+  EXPECT_EQ(std::string(reinterpret_cast<const char *>(code.data()), code.size()),
+            std::string(100, '\xcc'));
+  EXPECT_EQ(index.images()->Get(0)->entries()->Get(1), 16u);
+  EXPECT_EQ(plan->section(index.tokenizer()->section()).size(), 5000u);
+
+  // Tensors, whose bytes are the packer's.
+  ASSERT_EQ(index.tensors()->size(), 2u);
+  const fb::Tensor &qkv = *index.tensors()->Get(0);
+  EXPECT_EQ(qkv.layout()->str(), "panel_heads");
+  EXPECT_EQ(qkv.head_dim(), 48u);
+  EXPECT_EQ(qkv.sources()->Get(1)->str(), "kv");
+  const auto weights = plan->section(qkv.section());
+  auto op = *module->getOps<plan::TensorOp>().begin();
+  Expected<Packer> packer = Packer::create("qkv", cast<mlir::RankedTensorType>(op.getType()),
+                                           op.getSources(), op.getPacking(), inputs.weights, {});
+  ASSERT_TRUE(bool(packer)) << toString(packer.takeError());
+  ASSERT_EQ(packer->pieces(), 1);
+  std::vector<char> packed(packer->bytes());
+  cantFail(packer->pack(0, packed));
+  EXPECT_EQ(std::memcmp(packed.data(), weights.data(), packed.size()), 0);
+  float third;
+  std::memcpy(&third, weights.data() + 8768 + 3 * 4, 4);
+  EXPECT_EQ(third, 3.0f);
+
+  // Pools and programs are put in order.
+  EXPECT_EQ(index.caches()->Get(0)->name()->str(), "global");
+  const auto programs = plan->programs("cpu");
+  ASSERT_EQ(programs.size(), 2u);
+  EXPECT_EQ(programs[0]->tokens(), 1u);
+  EXPECT_EQ(programs[1]->arena_bytes(), 4096u);
+  const fb::Call &attend = *programs[0]->calls()->Get(0);
+  EXPECT_EQ(attend.kernel(), 1u);
+  EXPECT_EQ(attend.operands()->Get(0)->offset(), 64u);
+  EXPECT_EQ(attend.operands()->Get(1)->index(), uint32_t(fb::InputName::ChunkedTable));
+  EXPECT_EQ(attend.operands()->Get(2)->kind(), fb::OperandKind::Cache);
+  EXPECT_EQ(attend.operands()->Get(2)->index(), 1u);
+  EXPECT_EQ(attend.operands()->Get(2)->offset(), 4096u);
+  EXPECT_EQ(attend.operands()->Get(3)->offset(), 8768u);
+  EXPECT_EQ(attend.operands()->Get(3)->bytes(), 132u);
+}
+
+// Many pieces, so that threads come in any order.
+std::string largeModule() {
+  std::string text = kModule;
+  const std::string tensor = "plan.tensor @norm";
+  return text.insert(text.find(tensor), R"(
+    plan.tensor @large at 20480 bytes 41943040 : tensor<10x1024x1024xf32> from
+        [#moe.source<"large", [0, 0, 0], [10, 1024, 1024], true>] packed #moe.packing<panel, f32>
+    )");
+}
+
+void addLarge(PlanInputs &inputs) {
+  inputs.weights.shape =
+      [old = inputs.weights.shape](StringRef name) -> Expected<SmallVector<int64_t>> {
+    if (name == "large")
+      return SmallVector<int64_t>{10, 1024, 1024};
+    return old(name);
+  };
+}
+
+TEST_F(PlanWriterTest, sameBytesWithAnyNumberOfThreads) {
+  use(largeModule());
+  addLarge(inputs);
+  inputs.jobs = 1;
+  ASSERT_EQ(write("one.plan"), "");
+  inputs.jobs = 7;
+  ASSERT_EQ(write("seven.plan"), "");
+  ASSERT_EQ(write("seven.plan"), ""); // also over a file
+  EXPECT_EQ(bytesOf(path("one.plan")), bytesOf(path("seven.plan")));
+  Result<Plan> plan = Plan::open(path("seven.plan"), {.verifyWeights = true});
+  EXPECT_TRUE(plan) << plan.error().message;
+}
+
+TEST_F(PlanWriterTest, tellsProgress) {
+  use(largeModule());
+  addLarge(inputs);
+  uint64_t last = 0, total = 0;
+  int calls = 0;
+  cantFail(writePlan(inputs, path(), [&](uint64_t done, uint64_t all) {
+    EXPECT_GE(done, last);
+    last = done;
+    total = all;
+    ++calls;
+  }));
+  EXPECT_EQ(last, total);
+  EXPECT_EQ(total, fs::file_size(path()));
+  EXPECT_GT(calls, 10);
+}
+
+TEST_F(PlanWriterTest, canBeCancelled) {
+  use(largeModule());
+  addLarge(inputs);
+  for (uint64_t when : {0, 20'000'000, 41'980'000}) {
+    std::atomic<bool> cancel = false;
+    llvm::Error error = writePlan(
+        inputs, path(), [&](uint64_t done, uint64_t) { cancel = cancel || done >= when; }, &cancel);
+    EXPECT_EQ(errorToErrorCode(std::move(error)), std::errc::operation_canceled) << when;
+    EXPECT_TRUE(fs::is_empty(folder));
+  }
+}
+
+TEST_F(PlanWriterTest, leavesNothingWhenReadingFails) {
+  use(largeModule());
+  addLarge(inputs);
+  inputs.jobs = 4;
+  inputs.weights.read = [](StringRef name, int64_t begin,
+                           MutableArrayRef<float> out) -> llvm::Error {
+    std::fill(out.begin(), out.end(), 0.5f);
+    if (name == "large" && begin > (6 << 20))
+      return createStringError(inconvertibleErrorCode(), "the checkpoint is on fire");
+    return llvm::Error::success();
+  };
+  expectFailure("on fire");
+  inputs.weights.shape = [](StringRef name) -> Expected<SmallVector<int64_t>> {
+    return createStringError(inconvertibleErrorCode(), "no tensor '" + name + "'");
+  };
+  expectFailure("no tensor 'q'");
+}
+
+TEST_F(PlanWriterTest, keepsTheOldFile) {
+  ASSERT_EQ(write(), "");
+  const std::string before = bytesOf(path());
+  inputs.weights.read = [](StringRef, int64_t, MutableArrayRef<float> out) -> llvm::Error {
+    std::fill(out.begin(), out.end(), std::numeric_limits<float>::quiet_NaN());
+    return llvm::Error::success();
+  };
+  EXPECT_NE(write().find("expected finite ones"), std::string::npos);
+  EXPECT_EQ(bytesOf(path()), before);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder), {}), 1);
+}
+
+TEST_F(PlanWriterTest, refusesPathsThatAreNoFile) {
+  expectFailure("No such file or directory", "none/a.plan");
+  EXPECT_NE(toString(writePlan(inputs, folder.string())).find("it is a folder"), std::string::npos);
+  EXPECT_NE(toString(writePlan(inputs, "/dev/null")).find("it is no regular file"),
+            std::string::npos);
+  EXPECT_TRUE(fs::is_character_file("/dev/null"));
+  EXPECT_NE(toString(writePlan(inputs, "/proc/a.plan")).find("cannot write '/proc/a.plan'"),
+            std::string::npos);
+}
+
+TEST_F(PlanWriterTest, reportsALimitOnFileSizes) {
+  rlimit old;
+  getrlimit(RLIMIT_FSIZE, &old);
+  const rlimit low = {16384, old.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &low);
+  const std::string message = write();
+  setrlimit(RLIMIT_FSIZE, &old);
+  EXPECT_NE(message.find("File too large"), std::string::npos) << message;
+  EXPECT_TRUE(fs::is_empty(folder));
+}
+
+TEST_F(PlanWriterTest, knowsThatTheDiskIsTooSmall) {
+  change("plan.tensor @norm", R"(
+    plan.tensor @huge at 20480 bytes 140737488355328 : tensor<33554432x1048576xf32> from
+        [#moe.source<"huge", [0, 0], [33554432, 1048576]>] packed #moe.packing<rows, f32>
+    plan.tensor @norm)");
+  expectFailure("it takes 134217729 MB, and");
+}
+
+TEST_F(PlanWriterTest, refusesWhatIsNotReady) {
+  change("arena 4096 {", "{");
+  expectFailure("program 'cpu.8' has no arena");
+  change("vocab_size = 96", "vocabulary = 96");
+  expectFailure("has the field 'vocabulary', which");
+  change("vocab_size = 96", "vocab_size = -1");
+  expectFailure("field 'vocab_size' of attribute 'moe.model'");
+  change("eos_tokens = [91, 92]", "eos_tokens = [91, \"x\"]");
+  expectFailure("field 'eos_tokens' of attribute 'moe.model'");
+  change("attributes {moe.model", "attributes {moe.other");
+  expectFailure("has no attribute 'moe.model'");
+  change("at 8768 bytes", "at 8640 bytes");
+  expectFailure("tensors 'qkv' and 'norm' overlap at byte 8640");
+  // What a reader would refuse is known before the weights are packed.
+  change("bos_token = 90", "bos_token = 96");
+  expectFailure("bos_token is 96, and the vocabulary has 96");
+  use(kModule);
+  inputs.images[0].entries.erase("head");
+  expectFailure("the code for target 'cpu:x86-64-v3' lacks kernel 'head'");
+  inputs.images[0].entries["head"] = 100;
+  expectFailure("at 100 of 100 bytes of code");
+}
+
+} // namespace
