@@ -1,0 +1,48 @@
+// The whole compiler: a checkpoint in, a plan (or the IR of a level) out.
+#ifndef MOE_COMPILER_COMPILER_H
+#define MOE_COMPILER_COMPILER_H
+
+#include "llvm/Support/Error.h"
+#include "llvm/Support/raw_ostream.h"
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace moe {
+
+// What to print instead of writing a plan. Up to `Plan` nothing of the weights is read.
+enum class Emit { Moe, Fused, Plan, Kernels, Llvm, Asm, File };
+
+struct CompileOptions {
+  std::string input;                  // a checkpoint, or with `randomSeed` a config.json
+  std::string output;                 // path of the plan; empty where `emit` prints
+  std::vector<std::string> targets;   // "cpu:x86-64-v4"; empty: all of this version
+  std::string weights = "bf16";       // storage of the linears: "f32" or "bf16"
+  std::optional<uint64_t> randomSeed; // synthetic weights
+  std::optional<int64_t> layers;      // only the first ones
+  bool tokenizer = true;              // false: the plan takes ids only
+  int64_t maxStep = 512;              // tokens of the largest step program
+  bool allowNonFinite = false;        // weights may be NaN or infinite
+  unsigned jobs = 0;                  // threads that pack weights; 0: all
+  Emit emit = Emit::File;
+  std::vector<std::string> printAfter; // passes, by their names on the command line
+  std::string command;                 // for the plan's provenance
+};
+
+struct CompileEvents {
+  std::function<void(const std::string &)> note;               // warnings, ignored tensors
+  std::function<void(uint64_t done, uint64_t total)> progress; // bytes written
+  std::atomic<bool> *cancel = nullptr;
+};
+
+// Prints IR to `out`, or writes the plan to options.output. On an error nothing is at that path
+// that was not there before.
+llvm::Error compile(const CompileOptions &options, llvm::raw_ostream &out,
+                    const CompileEvents &events);
+
+} // namespace moe
+
+#endif
