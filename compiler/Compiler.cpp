@@ -16,6 +16,7 @@
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/Pass/PassManager.h"
 #include "passes/Pipeline.h"
+#include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/Support/FileSystem.h"
@@ -146,6 +147,13 @@ llvm::Error Compilation::readTokenizer() {
         "the tokenizer has token id " + llvm::Twine(largest) + ", but the model's vocabulary has " +
         llvm::Twine(config.vocabSize) +
         " rows: the tokenizer's files belong to another model; replace them or use --no-tokenizer");
+  // transformers starts a prompt with the tokenizer's token, whatever config.json says.
+  if (tokenizer->addBos && tokenizer->bos >= 0 && tokenizer->bos != config.bosToken) {
+    note("warning: bos_token_id of config.json is " + std::to_string(config.bosToken) +
+         ", but the tokenizer starts a text with " + std::to_string(tokenizer->bos) +
+         "; the plan does as the tokenizer");
+    config.bosToken = tokenizer->bos;
+  }
   return llvm::Error::success();
 }
 
@@ -192,9 +200,13 @@ llvm::Error Compilation::printKernels(codegen::PlanIr &plan) {
     for (codegen::PlanKernel &kernel : plan.kernels)
       modules.push_back(*kernel.modules[t]);
     if (options.emit == Emit::Kernels) {
-      out << "// " << targets[t].name << "\n";
-      for (ModuleOp module : modules)
-        out << module << "\n// -----\n";
+      for (auto [i, module] : llvm::enumerate(modules)) {
+        if (t || i)
+          out << "// -----\n";
+        if (!i)
+          out << "// " << targets[t].name << "\n";
+        out << module << "\n";
+      }
       continue;
     }
     auto all = codegen::combineKernels(modules);
@@ -298,6 +310,23 @@ llvm::Error Compilation::writeFile(codegen::PlanIr &plan) {
   return writePlan(inputs, options.output, events.progress, events.cancel);
 }
 
+// "vision_model.a and 2 more: vision tower, ..." of lines "vision_model.a: vision tower, ..."
+static std::string byReason(ArrayRef<std::string> lines) {
+  llvm::MapVector<StringRef, std::pair<StringRef, size_t>> reasons; // first name and count
+  for (StringRef line : lines) {
+    auto [name, reason] = line.split(": ");
+    ++reasons.try_emplace(reason, name, 0).first->second.second;
+  }
+  std::string text;
+  llvm::ListSeparator separator("; ");
+  for (const auto &[reason, found] : reasons) {
+    const auto &[name, count] = found;
+    text += (StringRef(separator) + name).str();
+    text += (count > 1 ? " and " + std::to_string(count - 1) + " more" : "") + ": " + reason.str();
+  }
+  return text;
+}
+
 llvm::Error Compilation::run() {
   if (auto error = readInput())
     return error;
@@ -324,6 +353,9 @@ llvm::Error Compilation::run() {
   if (auto error = checkPassNames())
     return error;
 
+  if (options.emit == Emit::File)
+    if (auto error = readTokenizer())
+      return error;
   auto imported =
       importLlama4(context, config, *tensors, {.cache = f32 ? DType::F32 : DType::BF16});
   if (!imported)
@@ -332,8 +364,8 @@ llvm::Error Compilation::run() {
   for (const std::string &warning : imported->warnings)
     note("warning: " + warning);
   if (!ignored.empty())
-    note("ignored " + std::to_string(ignored.size()) + " tensors of the checkpoint (" +
-         firstTen(ignored, "; ") + ")");
+    note("ignored " + std::to_string(ignored.size()) +
+         " tensors of the checkpoint: " + byReason(ignored));
   ModuleOp module = *imported->module;
   if (options.emit == Emit::Moe) {
     out << module << "\n";
@@ -348,9 +380,6 @@ llvm::Error Compilation::run() {
     out << module << "\n";
     return llvm::Error::success();
   }
-  if (options.emit == Emit::File)
-    if (auto error = readTokenizer())
-      return error;
   auto plan = codegen::lowerToPlan(module, {.targets = targets, .maxStep = options.maxStep});
   if (mlir::failed(plan))
     return failed("choosing kernels");
