@@ -1,0 +1,132 @@
+// moe-run: runs a plan. Generates text, talks, scores, measures.
+#include "tools/moe-run/Commands.h"
+#include "tools/moe-run/Output.h"
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+
+using namespace moe;
+
+namespace {
+
+void addPlace(CLI::App &app, PlaceOptions &place, bool json = true) {
+  app.add_option("plan", place.plan, "the plan file, made by moec compile")->type_name("PLAN");
+  app.add_option("--device", place.device, "auto or cpu")->capture_default_str();
+  app.add_option("--threads", place.threads, "threads of a CPU (default: all that it may use)")
+      ->check(CLI::Range(1, 4096));
+  app.add_option("--context", place.context,
+                 "tokens that a sequence may have (default: what the plan allows, up to 4096)")
+      ->check(CLI::Range(int64_t(1), int64_t(1) << 40));
+  app.add_option("--load", place.load, "map the plan's file, or read it into memory")
+      ->check(CLI::IsMember({"map", "read"}))
+      ->capture_default_str();
+  if (json)
+    app.add_flag("--json", place.json, "print one JSON object, for programs");
+}
+
+void addText(CLI::App &app, TextOptions &text) {
+  SamplerOptions &s = text.sampling;
+  app.add_option("-n,--max-tokens", text.maxTokens,
+                 "stop after so many tokens (default: when the context is full)")
+      ->check(CLI::Range(int64_t(0), int64_t(1) << 40));
+  app.add_option("--temperature", s.temperature, "0 is greedy: always the most likely token")
+      ->capture_default_str();
+  app.add_option("--top-k", s.topK, "sample from the K most likely tokens (0: all)");
+  app.add_option("--top-p", s.topP, "sample from the fewest tokens of total probability P");
+  app.add_option("--min-p", s.minP, "leave out tokens below P times the most likely one's");
+  app.add_option("--repetition-penalty", s.repetitionPenalty, "above 1 discourages repetition");
+  app.add_option("--seed", s.seed, "of the random numbers: the same seed, the same text")
+      ->capture_default_str();
+  app.add_option("--stop", text.stop, "stop before this string; may be repeated")
+      ->allow_extra_args(false);
+  app.add_flag("--ignore-eos", text.ignoreEos, "do not stop at the model's end tokens");
+}
+
+int report(const Error &error) {
+  std::fprintf(stderr, "moe-run: error: %s\n", error.message.c_str());
+  return error.code == Code::Cancelled ? kInterrupted : 1;
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+  CLI::App app("Runs a compiled Llama 4 plan.\n\n"
+               "  moe-run PLAN -p TEXT                 the text that follows a prompt\n"
+               "  moe-run chat PLAN                    a conversation\n"
+               "  moe-run score PLAN --tokens FILE     perplexity and logits\n"
+               "  moe-run bench PLAN                   speed, beside the memory's\n",
+               "moe-run");
+  app.require_subcommand(0, 1);
+  app.set_version_flag("--version", "moe-run " MOE_VERSION);
+
+  RunOptions run;
+  addPlace(app, run.place);
+  app.add_option("-p,--prompt", run.prompt, "the prompt");
+  app.add_option("-f,--file", run.promptFile, "file with the prompt; - is standard input");
+  app.add_option("--tokens", run.tokenFile, "file with the prompt as token ids");
+  addText(app, run.text);
+
+  ChatOptions chat;
+  CLI::App *chatApp = app.add_subcommand("chat", "a conversation; /exit ends, /reset starts anew");
+  addPlace(*chatApp, chat.place, /*json=*/false);
+  chatApp->add_option("--system", chat.system, "the system message");
+  addText(*chatApp, chat.text);
+
+  ScoreOptions score;
+  CLI::App *scoreApp = app.add_subcommand("score", "perplexity of a text, and its logits");
+  addPlace(*scoreApp, score.place);
+  scoreApp->add_option("--tokens", score.tokenFile, "file with token ids")->required();
+  scoreApp->add_option("--logits", score.logits, "write float32 [tokens, vocab] to this .npy file");
+  scoreApp->add_option("--window", score.window, "split into independent sequences of N tokens")
+      ->check(CLI::Range(int64_t(1), int64_t(1) << 40));
+
+  BenchOptions bench;
+  CLI::App *benchApp = app.add_subcommand("bench", "speed on random tokens");
+  addPlace(*benchApp, bench.place);
+  const CLI::Range counts(int64_t(0), int64_t(1) << 32);
+  benchApp->add_option("--prompt", bench.prompt, "tokens of a prompt")
+      ->check(counts)
+      ->capture_default_str();
+  benchApp->add_option("--generate", bench.generate, "tokens decoded one by one")
+      ->check(counts)
+      ->capture_default_str();
+  benchApp->add_option("--depth", bench.depth, "tokens before those")
+      ->check(counts)
+      ->capture_default_str();
+  benchApp->add_option("--repeat", bench.repeat, "timed rounds")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  for (CLI::App *command : {chatApp, scoreApp, benchApp})
+    command->get_option("plan")->required();
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success &success) { // --help, --version
+    return app.exit(success);
+  } catch (const CLI::ParseError &error) {
+    std::fprintf(stderr, "moe-run: error: %s\n", error.what());
+    return 2;
+  }
+
+  std::signal(SIGXFSZ, SIG_IGN); // a full file is an error of write(), not the end of us
+  Result<int> status = 0;
+  if (*chatApp)
+    status = runChat(chat);
+  else if (*scoreApp)
+    status = runScore(score);
+  else if (*benchApp)
+    status = runBench(bench);
+  else if (run.place.plan.empty())
+    return std::fputs("moe-run: error: which plan? moe-run PLAN -p TEXT; --help says more\n",
+                      stderr),
+           2;
+  else if (!!run.prompt + !!run.promptFile + !!run.tokenFile != 1)
+    return std::fputs("moe-run: error: give one prompt: -p TEXT, -f FILE (- is standard input) or "
+                      "--tokens FILE; or use moe-run chat\n",
+                      stderr),
+           2;
+  else
+    status = runPrompt(run);
+  return status ? *status : report(status.error());
+}

@@ -1,0 +1,66 @@
+#include "tools/moe-run/Output.h"
+
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+
+namespace moe {
+
+Status print(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0)
+    return ok();
+  return Error{Code::IoError,
+               std::string("cannot write to standard output: ") + std::strerror(errno)};
+}
+
+std::string jsonString(std::string_view text) {
+  std::string json = "\"";
+  for (char c : text) {
+    if (c == '"' || c == '\\') {
+      json += '\\';
+      json += c;
+    } else if (c == '\n') {
+      json += "\\n";
+    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+      char escape[8];
+      std::snprintf(escape, sizeof escape, "\\u%04x", c);
+      json += escape;
+    } else {
+      json += c;
+    }
+  }
+  return json += '"';
+}
+
+void JsonObject::addRaw(std::string_view name, std::string_view json) {
+  if (!members.empty())
+    members += ", ";
+  members += jsonString(name) + ": ";
+  members += json;
+}
+
+void JsonObject::add(std::string_view name, std::string_view value) {
+  addRaw(name, jsonString(value));
+}
+
+void JsonObject::add(std::string_view name, double value) {
+  char digits[40];
+  auto end =
+      std::to_chars(digits, digits + sizeof digits, value).ptr; // reads back to the same bits
+  addRaw(name, std::isfinite(value) ? std::string_view(digits, end - digits) : "null");
+}
+
+void JsonObject::add(std::string_view name, int64_t value) { addRaw(name, std::to_string(value)); }
+
+void JsonObject::add(std::string_view name, std::span<const int32_t> values) {
+  std::string list = "[";
+  for (int32_t value : values)
+    list += (list.size() > 1 ? ", " : "") + std::to_string(value);
+  addRaw(name, list + "]");
+}
+
+void JsonObject::add(std::string_view name, const JsonObject &value) { addRaw(name, value.text()); }
+
+} // namespace moe

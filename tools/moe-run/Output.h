@@ -1,0 +1,37 @@
+// What moe-run prints: standard output with its errors noticed, and JSON.
+#ifndef MOE_TOOLS_MOE_RUN_OUTPUT_H
+#define MOE_TOOLS_MOE_RUN_OUTPUT_H
+
+#include "runtime/Status.h"
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace moe {
+
+// Writes to standard output and flushes it, so that text appears as it comes. Error: IoError.
+Status print(std::string_view text);
+
+// One JSON object, its members in the order of the calls.
+class JsonObject {
+public:
+  void add(std::string_view name, std::string_view value);
+  void add(std::string_view name, const char *value) { add(name, std::string_view(value)); }
+  void add(std::string_view name, double value); // null if not finite
+  void add(std::string_view name, int64_t value);
+  void add(std::string_view name, std::span<const int32_t> values);
+  void add(std::string_view name, const JsonObject &value);
+  std::string text() const { return "{" + members + "}"; }
+
+private:
+  void addRaw(std::string_view name, std::string_view json);
+  std::string members;
+};
+
+std::string jsonString(std::string_view text); // with its quotes
+
+} // namespace moe
+
+#endif

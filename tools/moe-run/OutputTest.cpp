@@ -1,0 +1,28 @@
+#include "tools/moe-run/Output.h"
+
+#include <cmath>
+#include <gtest/gtest.h>
+
+using namespace moe;
+
+namespace {
+
+TEST(Json, EscapesWhatItMust) {
+  EXPECT_EQ(jsonString("a\"b\\c\n\x01é"), "\"a\\\"b\\\\c\\n\\u0001é\"");
+}
+
+TEST(Json, Members) {
+  JsonObject inner, json;
+  inner.add("x", int64_t(-3));
+  const int32_t ids[] = {1, 2};
+  json.add("text", "hi");
+  json.add("half", 0.5);
+  json.add("nan", std::nan(""));
+  json.add("ids", std::span<const int32_t>(ids));
+  json.add("inner", inner);
+  EXPECT_EQ(json.text(), R"({"text": "hi", "half": 0.5, "nan": null, "ids": [1, 2], )"
+                         R"("inner": {"x": -3}})");
+  EXPECT_EQ(JsonObject().text(), "{}");
+}
+
+} // namespace

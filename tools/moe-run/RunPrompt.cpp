@@ -1,0 +1,89 @@
+// moe-run PLAN -p TEXT: the text that follows a prompt.
+#include "tools/moe-run/Commands.h"
+#include "tools/moe-run/Files.h"
+#include "tools/moe-run/Output.h"
+
+#include <chrono>
+#include <cstdio>
+
+namespace moe {
+namespace {
+
+Result<std::vector<int32_t>> promptTokens(const RunOptions &options, const Opened &opened) {
+  if (options.tokenFile)
+    return readTokens(*options.tokenFile, opened.vocab());
+  if (!opened.tokenizer)
+    return Error{Code::InvalidArgument,
+                 "this plan has no tokenizer: give the prompt as ids with --tokens FILE"};
+  if (options.prompt)
+    return encodePrompt(*opened.tokenizer, *options.prompt);
+  MOE_ASSIGN(text, readAll(*options.promptFile));
+  return encodePrompt(*opened.tokenizer, text);
+}
+
+double rate(int64_t count, double seconds) { return seconds > 0 ? double(count) / seconds : 0; }
+
+} // namespace
+
+Result<int> runPrompt(const RunOptions &options) {
+  MOE_ASSIGN(opened, openPlan(options.place));
+  MOE_ASSIGN(prompt, promptTokens(options, *opened));
+  const Tokenizer *tokenizer = opened->tokenizer ? &*opened->tokenizer : nullptr;
+  MOE_ASSIGN(generation, generateOptions(options.text, stopTokensOf(opened->plan), tokenizer));
+
+  auto start = std::chrono::steady_clock::now();
+  MOE_ASSIGN(session, Session::create(opened->plan, sessionOptions(options.place)));
+  double loadSeconds =
+      opened->openSeconds +
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  catchInterrupts();
+  session.setCancel(&interrupted);
+  MOE_ASSIGN(sequence, session.addSequence());
+
+  std::string text;
+  bool first = true;
+  MOE_ASSIGN(result, generate(session, sequence, prompt, generation, tokenizer,
+                              [&](const Piece &piece) -> Status {
+                                text += piece.text;
+                                if (options.place.json)
+                                  return ok();
+                                if (tokenizer)
+                                  return piece.text.empty() ? ok() : print(piece.text);
+                                std::string id = (first ? "" : " ") + std::to_string(piece.token);
+                                first = false;
+                                return print(id);
+                              }));
+
+  double prefill = rate(int64_t(prompt.size()), result.prefillSeconds);
+  double decode = rate(result.decodeSteps, result.decodeSeconds);
+  if (options.place.json) {
+    JsonObject json;
+    if (tokenizer)
+      json.add("text", text);
+    json.add("tokens", result.tokens);
+    json.add("finish_reason", finishReasonName(result.reason));
+    if (!result.stopString.empty())
+      json.add("stop_string", result.stopString);
+    json.add("prompt_tokens", int64_t(prompt.size()));
+    json.add("prefill_tokens_per_second", prefill);
+    json.add("generated_tokens", int64_t(result.tokens.size()));
+    json.add("decode_tokens_per_second", decode);
+    json.add("load_seconds", loadSeconds);
+    json.add("device", session.description());
+    json.add("context", session.context());
+    json.add("cache_bytes", int64_t(session.cacheBytes()));
+    MOE_TRY(print(json.text() + "\n"));
+  } else {
+    if (!text.ends_with('\n'))
+      MOE_TRY(print("\n"));
+    std::fprintf(stderr,
+                 "prompt %zu tokens, %s tokens/s; generated %zu tokens, %s tokens/s; %s; loaded in "
+                 "%s s; %s\n",
+                 prompt.size(), fixed(prefill, 1).c_str(), result.tokens.size(),
+                 fixed(decode, 1).c_str(), finishReasonName(result.reason),
+                 fixed(loadSeconds, 3).c_str(), session.description().c_str());
+  }
+  return result.reason == FinishReason::Cancelled ? kInterrupted : 0;
+}
+
+} // namespace moe

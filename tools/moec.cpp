@@ -1,0 +1,372 @@
+// moec: compiles a Llama 4 checkpoint into a plan, prints every level on the way, and shows what is
+// inside a plan.
+#include "compiler/Compiler.h"
+#include "runtime/plan/Plan.h"
+#include "llvm/ADT/ScopeExit.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Format.h"
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <csignal>
+#include <fcntl.h>
+#include <unistd.h>
+
+using namespace moe;
+
+static std::atomic<bool> interrupted = false;
+
+static int fail(const llvm::Twine &message) {
+  llvm::errs() << "moec: error: " << message << "\n";
+  return 1;
+}
+
+// "1.23 GB"
+static std::string bytesText(double bytes) {
+  const char *units[] = {"B", "KB", "MB", "GB", "TB"};
+  int unit = 0;
+  while (bytes >= 1000 && unit < 4) {
+    bytes /= 1000;
+    ++unit;
+  }
+  std::string text;
+  llvm::raw_string_ostream(text) << llvm::format(unit ? "%.2f " : "%.0f ", bytes) << units[unit];
+  return text;
+}
+
+//===----------------------------------------------------------------------===//
+// moec compile
+//===----------------------------------------------------------------------===//
+
+namespace {
+// A bar on stderr, drawn at most ten times a second, where stderr is a terminal.
+class ProgressBar {
+public:
+  ~ProgressBar() { clear(); }
+  void show(uint64_t done, uint64_t total) {
+    auto now = std::chrono::steady_clock::now();
+    if (!terminal || (drawn && done < total && now - last < std::chrono::milliseconds(100)))
+      return;
+    last = now;
+    drawn = true;
+    constexpr int width = 40;
+    int filled = total ? int(double(done) / double(total) * width) : width;
+    llvm::errs() << "\r\x1b[K[" << std::string(filled, '=') << std::string(width - filled, ' ')
+                 << "] " << bytesText(done) << " of " << bytesText(total);
+  }
+  void clear() {
+    if (drawn)
+      llvm::errs() << "\r\x1b[K";
+    drawn = false;
+  }
+
+private:
+  bool terminal = isatty(2), drawn = false;
+  std::chrono::steady_clock::time_point last;
+};
+} // namespace
+
+// Prints to stdout, or to a file that is only there when all of it is.
+static int emitTo(const CompileOptions &options, const CompileEvents &events) {
+  if (options.output.empty() || options.output == "-") {
+    llvm::raw_fd_ostream out(1, /*shouldClose=*/false);
+    llvm::Error error = compile(options, out, events);
+    out.flush();
+    if (error)
+      return fail(llvm::toString(std::move(error)));
+    if (out.has_error()) {
+      std::string reason = out.error().message();
+      out.clear_error();
+      return fail("cannot write to standard output: " + reason);
+    }
+    return 0;
+  }
+  auto file = llvm::sys::fs::TempFile::create(options.output + ".tmp-%%%%%%");
+  if (!file)
+    return fail("cannot write '" + options.output + "': " + llvm::toString(file.takeError()));
+  llvm::raw_fd_ostream out(file->FD, /*shouldClose=*/false);
+  llvm::Error error = compile(options, out, events);
+  out.flush();
+  if (!error && out.has_error()) {
+    error =
+        llvm::createStringError("cannot write '" + options.output + "': " + out.error().message());
+    out.clear_error();
+  }
+  if (error) {
+    llvm::consumeError(file->discard());
+    return fail(llvm::toString(std::move(error)));
+  }
+  if (auto kept = file->keep(options.output))
+    return fail("cannot write '" + options.output + "': " + llvm::toString(std::move(kept)));
+  return 0;
+}
+
+static int runCompile(CompileOptions options) {
+  signal(SIGXFSZ, SIG_IGN);         // a full file is an error of write(), not the end of us
+  if (options.emit == Emit::File) { // printing just ends, and LLVM removes its file
+    struct sigaction action = {};
+    action.sa_handler = [](int) {
+      if (interrupted.exchange(true))
+        _exit(130);
+    };
+    sigaction(SIGINT, &action, nullptr);
+    sigaction(SIGTERM, &action, nullptr);
+  }
+
+  ProgressBar bar;
+  CompileEvents events;
+  events.note = [&](const std::string &text) {
+    bar.clear();
+    llvm::errs() << "moec: " << text << "\n";
+  };
+  events.progress = [&](uint64_t done, uint64_t total) { bar.show(done, total); };
+  events.cancel = &interrupted;
+  if (options.emit != Emit::File)
+    return emitTo(options, events);
+
+  if (options.output.empty())
+    return fail("where should the plan go? Give its path with -o");
+  auto start = std::chrono::steady_clock::now();
+  llvm::Error error = compile(options, llvm::outs(), events);
+  bar.clear();
+  if (error) {
+    std::string message = llvm::toString(std::move(error));
+    if (!interrupted)
+      return fail(message);
+    llvm::errs() << "moec: interrupted, nothing was written\n";
+    return 130;
+  }
+  uint64_t size = 0;
+  llvm::sys::fs::file_size(options.output, size);
+  std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  llvm::errs() << "moec: wrote " << options.output << ", " << bytesText(size) << " in "
+               << llvm::format("%.1f", seconds.count()) << " s\n";
+  return 0;
+}
+
+//===----------------------------------------------------------------------===//
+// moec inspect
+//===----------------------------------------------------------------------===//
+
+static const char *kindName(fb::SectionKind kind) {
+  switch (kind) {
+  case fb::SectionKind::Weights:
+    return "weights";
+  case fb::SectionKind::Code:
+    return "code";
+  case fb::SectionKind::Tokenizer:
+    return "tokenizer";
+  }
+  return "unknown";
+}
+
+static std::string operandText(const fb::Plan &plan, const fb::Operand &operand) {
+  switch (operand.kind()) {
+  case fb::OperandKind::Input: {
+    std::string name = fb::EnumNameInputName(fb::InputName(operand.index()));
+    return llvm::StringRef(name).lower();
+  }
+  case fb::OperandKind::Arena:
+    return "arena+" + std::to_string(operand.offset());
+  case fb::OperandKind::Weight:
+    for (const fb::Tensor *tensor : *plan.tensors())
+      if (tensor->section() == operand.index() && tensor->offset() == operand.offset())
+        return "@" + tensor->name()->str();
+    return "weights+" + std::to_string(operand.offset());
+  case fb::OperandKind::Cache:
+    return plan.caches()->Get(operand.index())->name()->str() + "+" +
+           std::to_string(operand.offset());
+  case fb::OperandKind::Logits:
+    return "logits";
+  }
+  return "?";
+}
+
+static int runInspect(const std::string &path, bool verify, bool tensors, bool programs) {
+  auto plan = Plan::open(path, {.verifyWeights = verify});
+  if (!plan)
+    return fail(plan.error().message);
+  const fb::Plan &index = plan->index();
+  llvm::raw_fd_ostream &out = llvm::outs();
+  const fb::Model &m = *index.model();
+  out << path << ": " << bytesText(plan->fileSize()) << ", format " << plan->major() << "."
+      << plan->minor() << ", written by " << plan->writer() << "\n";
+  if (const fb::Provenance *from = index.provenance()) {
+    if (from->checkpoint())
+      out << "from       " << from->checkpoint()->str() << "\n";
+    if (from->command() && from->command()->size())
+      out << "options    " << from->command()->str() << "\n";
+    if (from->ignored() && from->ignored()->size())
+      out << "ignored    " << from->ignored()->size() << " tensors of the checkpoint\n";
+  }
+  out << "model      " << m.architecture()->str() << ", " << m.layers() << " layers ("
+      << m.moe_layers() << " with experts), hidden " << m.hidden_size() << ", " << m.heads()
+      << " heads, " << m.kv_heads() << " key-value heads of " << m.head_dim() << ", vocabulary "
+      << m.vocab_size() << "\n";
+  if (m.experts())
+    out << "experts    " << m.experts() << ", " << m.experts_per_token() << " for each token\n";
+  out << "parameters " << m.parameters() << ", " << m.active_parameters()
+      << " for each decoded token\n"
+      << "context    " << m.max_positions() << " positions";
+  if (m.attention_chunk())
+    out << ", local layers see chunks of " << m.attention_chunk();
+  out << "\nweights    " << (m.weights() ? m.weights()->str() : "") << "\n";
+  out << "tokenizer  "
+      << (index.tokenizer()
+              ? std::to_string(index.tokenizer()->vocab_size()) + " tokens and " +
+                    std::to_string(index.tokenizer()->special_tokens()->size()) + " special ones"
+              : std::string("none: the plan takes ids"))
+      << (index.chat() ? ", chat format" : "") << "\n";
+
+  out << "\nsections\n";
+  for (const fb::Section *s : *index.sections())
+    out << "  " << llvm::left_justify(kindName(s->kind()), 10) << " "
+        << llvm::left_justify(s->name()->str(), 24) << " at " << s->offset() << ", "
+        << bytesText(s->length()) << ", xxh3 " << llvm::format_hex_no_prefix(s->hash(), 16) << "\n";
+  out << "\ncaches\n";
+  if (index.caches())
+    for (const fb::CachePool *c : *index.caches())
+      out << "  " << llvm::left_justify(c->name()->str(), 10) << " " << c->layers() << " layers, "
+          << c->page_bytes() << " bytes for each " << c->page_tokens() << " positions\n";
+  out << "\nimages\n";
+  for (const fb::Image *i : *index.images()) {
+    out << "  " << llvm::left_justify(i->target()->str(), 18) << " needs";
+    for (const flatbuffers::String *feature : *i->features())
+      out << " " << feature->str();
+    out << "\n";
+  }
+  out << "\nkernels\n";
+  for (const fb::Kernel *k : *index.kernels())
+    out << "  " << k->device()->str() << " " << k->name()->str() << ", " << k->operands()
+        << " operands\n";
+  out << "\nprograms\n";
+  for (const fb::Program *p : *index.programs()) {
+    out << "  " << p->device()->str() << " up to " << p->tokens() << " tokens, " << p->rows()
+        << " rows of logits: " << p->calls()->size() << " calls, arena "
+        << bytesText(p->arena_bytes()) << ", scratch " << bytesText(p->scratch_bytes())
+        << " a worker\n";
+    if (!programs)
+      continue;
+    for (const fb::Call *call : *p->calls()) {
+      out << "    " << index.kernels()->Get(call->kernel())->name()->str() << "(";
+      llvm::ListSeparator comma;
+      for (const fb::Operand *operand : *call->operands())
+        out << comma << operandText(index, *operand);
+      out << ")\n";
+    }
+  }
+  if (tensors) {
+    out << "\ntensors\n";
+    for (const fb::Tensor *t : *index.tensors()) {
+      out << "  " << t->name()->str() << " ";
+      llvm::ListSeparator x("x");
+      for (uint64_t size : *t->shape())
+        out << x << size;
+      out << " " << t->layout()->str() << " " << t->storage()->str() << " at " << t->offset()
+          << ", " << bytesText(t->bytes()) << "\n";
+    }
+  }
+  if (verify)
+    out << "\nall hashes are right\n";
+  out.flush();
+  if (out.has_error()) {
+    std::string reason = out.error().message();
+    out.clear_error();
+    return fail("cannot write to standard output: " + reason);
+  }
+  return 0;
+}
+
+//===----------------------------------------------------------------------===//
+// Options
+//===----------------------------------------------------------------------===//
+
+int main(int argc, char **argv) {
+  CLI::App app("Ahead-of-time compiler for Llama 4 (Scout, Maverick).", "moec");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "moec " MOE_VERSION);
+
+  CompileOptions options;
+  CLI::App *compileApp =
+      app.add_subcommand("compile", "compile a checkpoint into a plan, or print a level of IR");
+  compileApp
+      ->add_option("checkpoint", options.input,
+                   "folder, .safetensors file or index of a checkpoint; with --random-weights "
+                   "a config.json or its folder")
+      ->required();
+  compileApp->add_option("-o,--output", options.output, "where the plan goes (or the printed IR)");
+  compileApp->add_option("--target", options.targets,
+                         "cpu:x86-64-v4, cpu:x86-64-v3, cpu:aarch64 or cpu:native; may be repeated "
+                         "(all of these if there is none)");
+  compileApp->add_option("--weights", options.weights, "storage of the weights: f32 or bf16")
+      ->capture_default_str();
+  uint64_t seed = 0;
+  CLI::Option *random = compileApp->add_option(
+      "--random-weights", seed, "make up the weights from this seed; no checkpoint is needed");
+  int64_t layers = 0;
+  CLI::Option *someLayers =
+      compileApp->add_option("--layers", layers, "compile the first layers only");
+  bool noTokenizer = false;
+  compileApp->add_flag("--no-tokenizer", noTokenizer, "make a plan that takes token ids only");
+  compileApp->add_option("--max-step", options.maxStep, "tokens of the largest step")
+      ->capture_default_str();
+  compileApp->add_flag("--allow-nonfinite", options.allowNonFinite,
+                       "accept weights that are NaN or infinite");
+  compileApp->add_option("--jobs", options.jobs, "threads that pack weights; 0: all");
+  const std::vector<std::string> levels{"moe", "fused", "plan", "kernels", "llvm", "asm"};
+  std::string level; // the levels are in the order of Emit
+  compileApp
+      ->add_option("--emit", level,
+                   "print this level instead of writing a plan: " + llvm::join(levels, ", "))
+      ->check(CLI::IsMember(levels).description(""));
+  compileApp->add_option("--print-after", options.printAfter,
+                         "print the IR to stderr after this pass, for example moe-fuse-qkv");
+
+  std::string path;
+  bool verify = false, tensors = false, programs = false;
+  CLI::App *inspectApp = app.add_subcommand("inspect", "show what is inside a plan");
+  inspectApp->add_option("plan", path, "the plan")->required();
+  inspectApp->add_flag("--verify", verify, "check the hash of every section, weights included");
+  inspectApp->add_flag("--tensors", tensors, "list the tensors");
+  inspectApp->add_flag("--programs", programs, "list the calls of each step program");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success &success) { // --help, --version
+    return app.exit(success);
+  } catch (const CLI::ParseError &error) {
+    std::string message = error.what();
+    if (argc < 2)
+      message = "what should be done? Use one of these commands\n\n" + app.help();
+    else if (argv[1][0] != '-' && app.get_subcommands().empty())
+      message = "there is no command '" + std::string(argv[1]) + "'\n\n" + app.help();
+    else
+      message += "; --help says more\n";
+    llvm::errs() << "moec: error: " << message;
+    return 2;
+  }
+  if (*inspectApp)
+    return runInspect(path, verify, tensors, programs);
+  if (*random)
+    options.randomSeed = seed;
+  if (*someLayers)
+    options.layers = layers;
+  if (!level.empty())
+    options.emit = Emit(llvm::find(levels, level) - levels.begin());
+  options.tokenizer = !noTokenizer;
+  // What shaped the plan, without this machine's paths.
+  std::vector<std::string> command;
+  for (int i = 2; i < argc; ++i) {
+    llvm::StringRef argument = argv[i];
+    if (argument == "-o" || argument == "--output" || argument == "--jobs") {
+      ++i;
+      continue;
+    }
+    bool attached = argument.starts_with("-o") || argument.starts_with("--output=") ||
+                    argument.starts_with("--jobs=");
+    if (argument != options.input && !attached)
+      command.push_back(argument.str());
+  }
+  options.command = llvm::join(command, " ");
+  return runCompile(std::move(options));
+}
