@@ -1,0 +1,16 @@
+#!/bin/bash
+# Builds everything and runs every test. On a fresh Debian 12 it installs what is missing first.
+set -euo pipefail
+cd "$(dirname "$0")"
+. tools/prepare.sh
+
+install_packages "${build_packages[@]}" "${test_packages[@]}"
+echo "build: build/release (log: $logs/build.log)"
+build_release all
+echo "tests: $logs/test.log"
+reports=$PWD/build/release/reports
+rm -rf "$reports"
+mkdir -p "$reports"
+export GTEST_OUTPUT="xml:$reports/" LIT_OPTS="--output=$reports/lit.json ${LIT_OPTS:-}"
+ctest --test-dir build/release --output-on-failure --output-junit "$reports/ctest.xml" -j2 >"$logs/test.log" 2>&1 || true
+python3 tools/summarize-tests.py "$reports"

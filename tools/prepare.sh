@@ -1,0 +1,92 @@
+# What quickstart.sh and test.sh share: the packages they need, and steps that are quiet until they fail.
+# To be sourced from the root of the repository.
+
+build_packages=(
+  ca-certificates git python3
+  cmake ninja-build ccache
+  clang-22 lld-22 libstdc++-12-dev libc6-dev
+  libmlir-22-dev mlir-22-tools llvm-22-dev liblld-22-dev libzstd-dev zlib1g-dev
+  flatbuffers-compiler libflatbuffers-dev libcli11-dev libxxhash-dev
+  libgtest-dev libgmock-dev
+)
+test_packages=(
+  g++                             # the runtime alone, with the machine's own compiler
+  llvm-22-tools                   # lit, FileCheck
+  g++-aarch64-linux-gnu qemu-user # the runtime and a plan for aarch64
+)
+
+logs=build/logs
+mkdir -p "$logs"
+
+# quietly NAME COMMAND...: runs the command with its output in a log, which is shown if it fails.
+quietly() {
+  local log=$logs/$1.log
+  shift
+  if ! "$@" >"$log" 2>&1; then
+    tail -n 40 "$log" >&2
+    echo "error: '$*' failed; all that it said is in $log" >&2
+    return 1
+  fi
+}
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+apt_get() {
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 "$@"
+}
+
+explain_requirements() {
+  cat >&2 <<END
+Packages are installed by this script on Debian 12 only. Elsewhere, please install
+  CMake 3.25, Ninja, Python 3, ccache (optional)
+  Clang, LLD, LLVM and MLIR 22.1, with headers and CMake files (Debian: clang-22 lld-22
+    liblld-22-dev llvm-22-dev libmlir-22-dev mlir-22-tools)
+  FlatBuffers 2.0 with flatc, CLI11 2, xxHash, GoogleTest
+and run again with MOE_SKIP_INSTALL=1.
+END
+}
+
+# install_packages PACKAGE...: installs those that are missing.
+install_packages() {
+  if [ -n "${MOE_SKIP_INSTALL:-}" ]; then
+    echo "packages: not looked at (MOE_SKIP_INSTALL)"
+    return
+  fi
+  if ! command -v apt-get >/dev/null || ! grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release; then
+    explain_requirements
+    return 1
+  fi
+  local package missing=()
+  for package in "$@"; do
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+  done
+  if [ ${#missing[@]} = 0 ]; then
+    echo "packages: all there"
+    return
+  fi
+  if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+    echo "error: neither root nor sudo; as root: apt-get install ${missing[*]}" >&2
+    return 1
+  fi
+  echo "packages: installing ${missing[*]}"
+  quietly apt-update apt_get update
+  if ! apt-cache show "${missing[@]}" >/dev/null 2>&1; then
+    echo "error: apt does not know all of them. LLVM 22 is in Debian 12's security updates; is this line among" >&2
+    echo "  the apt sources?  deb http://security.debian.org/debian-security bookworm-security main" >&2
+    return 1
+  fi
+  quietly apt-install apt_get install -y --no-install-recommends "${missing[@]}"
+}
+
+# As many compilers at once as there are processors, but one for each 1.5 GB of memory at most.
+compile_jobs() {
+  awk -v cpus="$(nproc)" '/^MemAvailable/ { n = int($2 / 1500000); if (n > cpus) n = cpus; if (n < 1) n = 1; print n }' /proc/meminfo
+}
+
+# build_release TARGET...
+build_release() {
+  [ -f build/release/build.ninja ] || quietly configure cmake --preset release
+  quietly build cmake --build build/release -j "$(compile_jobs)" --target "$@"
+}
