@@ -1,0 +1,111 @@
+// The C interface, on the toy plan.
+#include "runtime/moe.h"
+
+#include "test/runtime/CApiUser.h"
+#include "test/runtime/ToyPlan.h"
+
+#include <algorithm>
+#include <gtest/gtest.h>
+
+using namespace moe;
+
+namespace {
+
+class CApi : public testing::Test {
+protected:
+  static void SetUpTestSuite() { toy::writePlan(path()); }
+  static std::string path() { return testing::TempDir() + "moe-c-api.plan"; }
+  void SetUp() override { ASSERT_EQ(moe_plan_open(path().c_str(), &plan), MOE_OK); }
+  void TearDown() override {
+    moe_session_free(session);
+    moe_plan_free(plan);
+  }
+  moe_plan *plan = nullptr;
+  moe_session *session = nullptr;
+};
+
+TEST_F(CApi, CompletesFromC) {
+  std::string expected;
+  int32_t sum = 256 + 'H' + 'i';
+  for (int i = 0; i < 10; ++i) {
+    int32_t next = toy::nextToken(sum % (26 * 41));
+    if (next == toy::eos)
+      break;
+    expected += char(next);
+    sum += next;
+  }
+  char answer[100];
+  EXPECT_EQ(completeInC(path().c_str(), "Hi", 10, nullptr, answer, sizeof answer), nullptr);
+  EXPECT_EQ(answer, expected);
+  const std::string stop = expected.substr(3, 2);
+  EXPECT_EQ(completeInC(path().c_str(), "Hi", 10, stop.c_str(), answer, sizeof answer), nullptr);
+  EXPECT_EQ(answer, expected.substr(0, 3));
+  // A callback that ends the generation is no error.
+  EXPECT_EQ(completeInC(path().c_str(), "Hi", 10, nullptr, answer, 4), nullptr);
+  EXPECT_EQ(answer, expected.substr(0, 3));
+  EXPECT_NE(std::string(completeInC("/nonexistent", "Hi", 1, nullptr, answer, 4)), "");
+}
+
+TEST_F(CApi, RunsSeveralSequences) {
+  EXPECT_EQ(moe_plan_vocab(plan), toy::vocab);
+  EXPECT_EQ(moe_plan_max_positions(plan), 1 << 24);
+  EXPECT_TRUE(moe_plan_has_tokenizer(plan));
+  size_t length;
+  EXPECT_EQ(*moe_token_bytes(plan, 'x', &length), 'x');
+  EXPECT_EQ(length, 1u);
+  int32_t two[2];
+  size_t count;
+  EXPECT_EQ(moe_tokenize(plan, "Hello", 5, two, 2, &count), MOE_OK);
+  EXPECT_EQ(count, 6u);
+  EXPECT_EQ(two[1], 'H');
+
+  const moe_session_options options = {nullptr, 2, 2, 100};
+  ASSERT_EQ(moe_session_create(plan, &options, &session), MOE_OK) << moe_last_error();
+  EXPECT_EQ(moe_session_context(session), 100);
+  int32_t a, b, c;
+  ASSERT_EQ(moe_sequence_add(session, &a), MOE_OK);
+  ASSERT_EQ(moe_sequence_add(session, &b), MOE_OK);
+  EXPECT_EQ(moe_sequence_add(session, &c), MOE_RESOURCE_EXHAUSTED);
+  const int32_t tokens[] = {10, 20, 30, 40};
+  const moe_append appends[] = {{a, tokens, 2, 2}, {b, tokens + 2, 2, 1}};
+  std::vector<int32_t> best;
+  auto collect = [](void *best, size_t, int64_t, const float *logits) {
+    static_cast<std::vector<int32_t> *>(best)->push_back(
+        int32_t(std::max_element(logits, logits + toy::vocab) - logits));
+    return 0;
+  };
+  ASSERT_EQ(moe_run(session, appends, 2, collect, &best), MOE_OK) << moe_last_error();
+  EXPECT_EQ(best,
+            (std::vector<int32_t>{toy::nextToken(10), toy::nextToken(30), toy::nextToken(70)}));
+  EXPECT_EQ(moe_sequence_length(session, b), 2);
+  EXPECT_EQ(moe_sequence_truncate(session, b, 1), MOE_OK);
+  EXPECT_EQ(moe_sequence_length(session, b), 1);
+  EXPECT_EQ(moe_sequence_remove(session, b), MOE_OK);
+  EXPECT_EQ(moe_sequence_length(session, b), -1);
+  EXPECT_EQ(moe_run(session, appends, 2, collect, &best), MOE_INVALID_ARGUMENT);
+  EXPECT_EQ(std::string(moe_last_error()), "there is no sequence 1");
+  EXPECT_EQ(moe_run(session, appends, 1, nullptr, nullptr), MOE_INVALID_ARGUMENT);
+  EXPECT_EQ(
+      moe_run(
+          session, appends, 1, [](void *, size_t, int64_t, const float *) { return 1; }, nullptr),
+      MOE_CANCELLED);
+}
+
+TEST_F(CApi, RefusesNonsense) {
+  EXPECT_EQ(moe_plan_open(nullptr, &plan), MOE_INVALID_ARGUMENT);
+  EXPECT_EQ(moe_session_create(nullptr, nullptr, &session), MOE_INVALID_ARGUMENT);
+  ASSERT_EQ(moe_session_create(plan, nullptr, &session), MOE_OK);
+  EXPECT_EQ(moe_sequence_remove(session, 0), MOE_INVALID_ARGUMENT);
+  EXPECT_EQ(moe_generate(session, 0, nullptr, 0, nullptr, nullptr, nullptr, nullptr),
+            MOE_INVALID_ARGUMENT);
+  int32_t sequence;
+  ASSERT_EQ(moe_sequence_add(session, &sequence), MOE_OK);
+  const int32_t prompt = 'x';
+  moe_generate_options options = moe_generate_options_default();
+  options.top_p = 2;
+  EXPECT_EQ(moe_generate(session, sequence, &prompt, 1, &options, nullptr, nullptr, nullptr),
+            MOE_INVALID_ARGUMENT);
+  EXPECT_EQ(std::string(moe_last_error()), "top-p must be above 0 and at most 1, not 2");
+}
+
+} // namespace

@@ -1,0 +1,278 @@
+// The program moe-run from outside, on the toy plan: what it prints, and how it ends.
+#include "test/runtime/ToyPlan.h"
+
+#include <cmath>
+#include <fstream>
+#include <gtest/gtest.h>
+#include <sstream>
+#include <sys/wait.h>
+
+using namespace moe;
+
+namespace {
+
+struct Outcome {
+  int status;
+  std::string out, err;
+};
+
+class MoeRun : public testing::Test {
+protected:
+  static void SetUpTestSuite() {
+    toy::writePlan(file("toy.plan"));
+    toy::writePlan(file("ids.plan"), {.text = false});
+    toy::writePlan(file("future.plan"), {.feature = "avx4096"});
+    toy::writePlan(file("fat.plan"), {.pageBytes = uint64_t(1) << 44});
+  }
+  static std::string file(const std::string &name) {
+    return testing::TempDir() + "moe-run-" + name;
+  }
+  static void write(const std::string &name, const std::string &text) {
+    std::ofstream(file(name)) << text;
+  }
+  static std::string read(const std::string &path) {
+    std::ostringstream text;
+    text << std::ifstream(path).rdbuf();
+    return text.str();
+  }
+  // "@name" in the command is that file. `before` runs moe-run, as an environment or `timeout`
+  // does.
+  static Outcome run(std::string arguments, const std::string &before = "") {
+    for (size_t at; (at = arguments.find('@')) != std::string::npos;)
+      arguments.replace(at, 1, testing::TempDir() + "moe-run-");
+    std::string command = before + " " MOE_RUN_PROGRAM " " + arguments + " 2>" + file("stderr");
+    std::FILE *pipe = popen(command.c_str(), "r");
+    Outcome outcome;
+    char buffer[4096];
+    for (size_t count; (count = fread(buffer, 1, sizeof buffer, pipe)) > 0;)
+      outcome.out.append(buffer, count);
+    int status = pclose(pipe);
+    outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+    outcome.err = read(file("stderr"));
+    return outcome;
+  }
+  // What the toy says after some tokens; `history` goes on with it.
+  static std::string say(std::vector<int32_t> &history, int most) {
+    std::string text;
+    for (int i = 0; i < most; ++i) {
+      int32_t sum = 0;
+      for (int32_t token : history)
+        sum = (sum + token) % (26 * 41);
+      int32_t next = toy::nextToken(sum);
+      history.push_back(next);
+      if (next == toy::eos)
+        break;
+      text += char(next);
+    }
+    return text;
+  }
+  static std::vector<int32_t> ids(const std::string &text, bool bos = true) {
+    std::vector<int32_t> tokens;
+    if (bos)
+      tokens.push_back(256);
+    for (unsigned char c : text)
+      tokens.push_back(c);
+    return tokens;
+  }
+};
+
+TEST_F(MoeRun, TellsTextAndFigures) {
+  auto history = ids("Hello");
+  Outcome o = run("@toy.plan -p Hello -n 12 --threads 2");
+  EXPECT_EQ(o.status, 0) << o.err;
+  EXPECT_EQ(o.out, say(history, 12) + "\n");
+  EXPECT_NE(o.err.find("prompt 6 tokens, "), std::string::npos) << o.err;
+  EXPECT_NE(o.err.find("generated "), std::string::npos);
+  EXPECT_NE(o.err.find("cpu:toy, 2 threads"), std::string::npos);
+}
+
+TEST_F(MoeRun, TakesPromptsFromFilesAndPipes) {
+  const std::string prompt = "A longer prompt, of more tokens than the largest step takes.\n";
+  write("prompt", prompt);
+  auto history = ids(prompt);
+  std::string expected = say(history, 9) + "\n";
+  EXPECT_EQ(run("@toy.plan -f @prompt -n 9").out, expected);
+  EXPECT_EQ(run("@toy.plan -f - -n 9 <@prompt").out, expected);
+  EXPECT_EQ(run("@toy.plan -f @prompt -n 9 --threads 1 --load read").out, expected);
+  EXPECT_EQ(run("@toy.plan -f @nothing").err.substr(0, 28), "moe-run: error: cannot read ");
+}
+
+TEST_F(MoeRun, GivesIdsWithoutATokenizer) {
+  write("ids", "5, 6\n7");
+  std::vector<int32_t> history{5, 6, 7};
+  say(history, 5);
+  std::string expected;
+  for (size_t i = 3; i < history.size(); ++i)
+    if (history[i] != toy::eos)
+      expected += (i > 3 ? " " : "") + std::to_string(history[i]);
+  Outcome o = run("@ids.plan --tokens @ids -n 5");
+  EXPECT_EQ(o.out, expected + "\n") << o.err;
+  EXPECT_NE(run("@ids.plan -p Hello").err.find("no tokenizer"), std::string::npos);
+  EXPECT_NE(run("@ids.plan --tokens @ids --stop x").err.find("no tokenizer"), std::string::npos);
+  EXPECT_NE(run("chat @ids.plan </dev/null").err.find("no chat format"), std::string::npos);
+  write("bad", "5 6\n7 261");
+  o = run("@ids.plan --tokens @bad");
+  EXPECT_EQ(o.status, 1);
+  EXPECT_NE(o.err.find("bad: token 3 (line 2) is 261, the plan's ids are 0 to 260"),
+            std::string::npos)
+      << o.err;
+}
+
+TEST_F(MoeRun, PrintsJson) {
+  auto history = ids("Hi");
+  std::string text = say(history, 4);
+  Outcome o = run("@toy.plan -p Hi -n 4 --json --threads 1");
+  EXPECT_EQ(o.status, 0);
+  EXPECT_EQ(o.err, "");
+  EXPECT_EQ(o.out.substr(0, 10 + text.size()), "{\"text\": \"" + text);
+  for (const char *member : {"\"finish_reason\": \"length\"", "\"prompt_tokens\": 3",
+                             "\"generated_tokens\": 4", "\"device\": \"cpu:toy, 1 thread\""})
+    EXPECT_NE(o.out.find(member), std::string::npos) << member << " in " << o.out;
+}
+
+TEST_F(MoeRun, StopsAtStringsAndEnds) {
+  auto history = ids("Hello");
+  std::string text = say(history, 300);
+  ASSERT_EQ(history.back(), toy::eos);
+  ASSERT_GT(text.size(), 6u);
+  EXPECT_EQ(run("@toy.plan -p Hello").out, text + "\n");
+  Outcome o = run("@toy.plan -p Hello --json --stop zzzzz --stop " + text.substr(2, 3));
+  EXPECT_EQ(o.out.substr(0, 13), "{\"text\": \"" + text.substr(0, 2) + "\"");
+  EXPECT_NE(o.out.find("\"finish_reason\": \"stop_string\""), std::string::npos);
+  o = run("@toy.plan -p Hello --ignore-eos -n 300 --json");
+  EXPECT_NE(o.out.find("\"generated_tokens\": 300"), std::string::npos);
+  o = run("@toy.plan -p Hello --ignore-eos --context 40 --json");
+  EXPECT_NE(o.out.find("\"generated_tokens\": 35"), std::string::npos) << o.out;
+}
+
+TEST_F(MoeRun, SamplesTheSameWithTheSameSeed) {
+  auto with = [&](const char *seed) {
+    return run(std::string("@toy.plan -p Hello --ignore-eos -n 40 --temperature 3 --seed ") + seed)
+        .out;
+  };
+  EXPECT_EQ(with("1"), with("1"));
+  EXPECT_NE(with("1"), with("2"));
+  EXPECT_EQ(run("@toy.plan -p x --temperature -1").err,
+            "moe-run: error: temperature must be 0 (greedy) or more, not -1\n");
+}
+
+TEST_F(MoeRun, SaysWhatIsWrong) {
+  auto error = [](const Outcome &o) { return o.err; };
+  EXPECT_EQ(run("").status, 2);
+  EXPECT_EQ(run("@toy.plan").status, 2);
+  EXPECT_NE(error(run("@toy.plan")).find("-p TEXT"), std::string::npos);
+  EXPECT_EQ(run("@toy.plan -p a -f b").status, 2);
+  EXPECT_EQ(run("@toy.plan -p a --threads 0").status, 2);
+  EXPECT_EQ(run("@toy.plan -p a --nonsense").status, 2);
+  EXPECT_EQ(run("score @toy.plan").status, 2);
+  EXPECT_EQ(run("--help").status, 0);
+  EXPECT_EQ(run("--version").out.substr(0, 8), "moe-run ");
+  Outcome o = run("@nothing.plan -p a");
+  EXPECT_EQ(o.status, 1);
+  EXPECT_EQ(o.err.substr(0, 16), "moe-run: error: ");
+  EXPECT_NE(error(run("@toy.plan -p a --device gpu")).find("the devices are auto, cpu"),
+            std::string::npos);
+  EXPECT_NE(error(run("@future.plan -p a")).find("this processor lacks avx4096; compile with"),
+            std::string::npos);
+  EXPECT_NE(error(run("@toy.plan -p Hello --context 5"))
+                .find("the prompt has 6 tokens, the context has room for 5; ask for more with "
+                      "--context"),
+            std::string::npos);
+  EXPECT_NE(error(run("@fat.plan -p Hello")).find("the KV cache needs "), std::string::npos);
+}
+
+TEST_F(MoeRun, NoticesThatOutputIsLost) {
+  for (const char *arguments : {"@toy.plan -p Hello", "@toy.plan -p Hello --json"}) {
+    Outcome o = run(std::string(arguments) + " >/dev/full");
+    EXPECT_EQ(o.status, 1);
+    EXPECT_NE(o.err.find("cannot write to standard output: No space left"), std::string::npos)
+        << o.err;
+  }
+}
+
+TEST_F(MoeRun, EndsAtCtrlC) {
+  Outcome o = run("@toy.plan -p Hello --ignore-eos --context 16777216",
+                  "timeout --preserve-status -s INT 0.7");
+  EXPECT_EQ(o.status, 130);
+  EXPECT_TRUE(o.out.ends_with('\n'));
+  EXPECT_NE(o.err.find("cancelled"), std::string::npos) << o.err;
+}
+
+TEST_F(MoeRun, Chats) {
+  // The conversation as one history, with what the toy answers.
+  const int header = 258, headerEnd = 259, eot = 260;
+  std::vector<int32_t> history{256};
+  auto message = [&](const std::string &role, const std::string &text) {
+    history.push_back(header);
+    for (int32_t id : ids(role, false))
+      history.push_back(id);
+    history.insert(history.end(), {headerEnd, '\n'});
+    for (int32_t id : ids(text, false))
+      history.push_back(id);
+    if (role != "assistant")
+      history.push_back(eot);
+  };
+  message("system", "Be brief");
+  std::string expected;
+  for (const char *text : {"Hello", "And more"}) {
+    message("user", text);
+    message("assistant", "");
+    expected += say(history, 6) + "\n";
+    if (history.back() == toy::eos)
+      history.pop_back();
+    history.push_back(eot);
+  }
+  const std::string once = expected;
+  write("talk", "Hello\n\nAnd more\n/reset\nHello\nAnd more\n/exit\nnever read\n");
+  Outcome o = run("chat @toy.plan --system 'Be brief' -n 6 <@talk");
+  EXPECT_EQ(o.status, 0) << o.err;
+  EXPECT_EQ(o.out, once + once);
+  // A turn that does not fit is an error, and the conversation goes on.
+  write("talk", "Hello\n" + std::string(200, 'x') + "\nAnd more\n");
+  o = run("chat @toy.plan --system 'Be brief' -n 6 --context 150 <@talk");
+  EXPECT_EQ(o.status, 1);
+  EXPECT_EQ(o.out, once);
+  EXPECT_NE(o.err.find("--context"), std::string::npos) << o.err;
+}
+
+TEST_F(MoeRun, Scores) {
+  write("ids", "97 98 99 100 101 102 103");
+  Outcome o = run("score @toy.plan --tokens @ids --logits @logits.npy --json");
+  EXPECT_EQ(o.status, 0) << o.err;
+  // No letter follows as the toy expects, so each prediction costs log(e^8 + 260).
+  int hits = 0;
+  for (int32_t sum = 0, id = 97; id < 103; ++id)
+    hits += toy::nextToken(sum += id) == id + 1;
+  char expected[64];
+  const double nll = std::log(std::exp(8.0) + 260) - 8.0 * hits / 6;
+  std::snprintf(expected, sizeof expected, "\"mean_nll\": %.6f", nll);
+  EXPECT_NE(o.out.find(std::string(expected).substr(0, 18)), std::string::npos)
+      << o.out << expected;
+  EXPECT_NE(o.out.find("\"predictions\": 6"), std::string::npos);
+  const std::string logits = read(file("logits.npy"));
+  ASSERT_EQ(logits.size(), 128 + 7 * 4u * toy::vocab);
+  float value;
+  std::memcpy(&value, &logits[128 + 4 * (2 * toy::vocab + toy::nextToken(97 + 98 + 99))], 4);
+  EXPECT_EQ(value, 8);
+  // Windows are sequences of their own: row 4 is the second of the window 100 101 102.
+  o = run("score @toy.plan --tokens @ids --logits @logits.npy --window 3");
+  EXPECT_EQ(o.status, 0) << o.err;
+  EXPECT_NE(o.out.find("over 4 predictions of 7 tokens, windows of 3"), std::string::npos) << o.out;
+  const std::string windows = read(file("logits.npy"));
+  std::memcpy(&value, &windows[128 + 4 * (4 * toy::vocab + toy::nextToken(100 + 101))], 4);
+  EXPECT_EQ(value, 8);
+  EXPECT_EQ(run("score @toy.plan --tokens @ids --window 1").status, 1);
+  EXPECT_EQ(run("score @toy.plan --tokens @ids --logits /dev/full/x.npy").status, 1);
+}
+
+TEST_F(MoeRun, Measures) {
+  Outcome o = run("bench @toy.plan --prompt 40 --generate 8 --repeat 2 --json");
+  EXPECT_EQ(o.status, 0) << o.err;
+  for (const char *member : {"\"prefill_tokens_per_second\": {\"median\": ",
+                             "\"read_bytes_per_second\": {\"median\": ", "\"repeat\": 2"})
+    EXPECT_NE(o.out.find(member), std::string::npos) << member << " in " << o.out;
+  o = run("bench @toy.plan --prompt 40 --generate 8 --repeat 1 --depth 20");
+  EXPECT_NE(o.out.find("decode 8 tokens after 20: "), std::string::npos) << o.out;
+}
+
+} // namespace

@@ -1,0 +1,25 @@
+// The machine code of a toy model, cut out of the test program itself: position-independent,
+// without calls and constants, as kernels in a plan are.
+#ifndef MOE_TEST_RUNTIME_TOYKERNELS_H
+#define MOE_TEST_RUNTIME_TOYKERNELS_H
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace moe::toy {
+
+constexpr int32_t vocab = 261, eos = 257, pageInts = 64;
+
+// The model: the next token is a letter, or sometimes the end, by the sum of all tokens so far.
+constexpr int32_t nextToken(int32_t sum) { return sum % 41 == 0 ? eos : 'a' + sum % 26; }
+
+struct Code {
+  std::span<const std::byte> bytes;
+  uint64_t store, head; // entries
+};
+Code code();
+
+} // namespace moe::toy
+
+#endif

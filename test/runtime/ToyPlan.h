@@ -1,0 +1,147 @@
+// Writes a plan of a toy model: bytes as tokens, a chat format, kernels that run.
+#ifndef MOE_TEST_RUNTIME_TOYPLAN_H
+#define MOE_TEST_RUNTIME_TOYPLAN_H
+
+#include "runtime/plan/Format.h"
+#include "runtime/plan/Plan.h"
+#include "runtime/text/TokenizerTables.h"
+#include "test/runtime/ToyKernels.h"
+
+#include <cstdio>
+
+namespace moe::toy {
+
+struct PlanOptions {
+  bool text = true;          // with tokenizer and chat format
+  std::string feature = {};  // one more that the image needs
+  uint64_t pageBytes = 4096; // of the second pool, which nothing uses
+};
+
+inline std::vector<std::byte> tokenizerTables() {
+  std::vector<std::string> tokens;
+  for (int byte = 0; byte < 256; ++byte)
+    tokens.emplace_back(1, char(byte));
+  return *buildTokenizerTables(tokens, {});
+}
+
+inline fb::PlanT makeIndex(const PlanOptions &options) {
+  fb::PlanT plan;
+  const auto add = [](auto &list) {
+    using Table = typename std::decay_t<decltype(list)>::value_type::element_type;
+    list.push_back(std::make_unique<Table>());
+    return list.back().get();
+  };
+  plan.model = std::make_unique<fb::ModelT>();
+  fb::ModelT &m = *plan.model;
+  m.architecture = "Llama4ForCausalLM";
+  m.vocab_size = vocab;
+  m.hidden_size = m.head_dim = 16;
+  m.layers = 2;
+  m.heads = m.kv_heads = 1;
+  m.max_positions = 1 << 24;
+  m.attention_chunk = 128;
+  m.bos_token = 256;
+  m.eos_tokens = {eos};
+  m.parameters = m.active_parameters = 1;
+  m.weights = "f32";
+  for (const char *name : {"global", "chunked"}) {
+    fb::CachePoolT &pool = *add(plan.caches);
+    pool.name = name;
+    pool.chunk = plan.caches.size() == 1 ? 0 : 128;
+    pool.layers = 1;
+    pool.page_tokens = 64;
+    pool.page_bytes = plan.caches.size() == 1 ? pageInts * sizeof(int32_t) : options.pageBytes;
+  }
+  for (const char *name : {"store", "head"}) {
+    fb::KernelT &kernel = *add(plan.kernels);
+    kernel.name = name;
+    kernel.device = "cpu";
+    kernel.operands = plan.kernels.size() == 1 ? 5 : 6;
+  }
+  fb::ImageT &image = *add(plan.images);
+  image.target = "cpu:toy";
+#if defined(__aarch64__)
+  image.features = {"aarch64"};
+#else
+  image.features = {"x86_64"};
+#endif
+  if (!options.feature.empty())
+    image.features.push_back(options.feature);
+  image.entries = {code().store, code().head};
+  const auto input = [](fb::InputName name) {
+    return fb::Operand(fb::OperandKind::Input, uint32_t(name), 0, 0);
+  };
+  using Name = fb::InputName;
+  const fb::Operand cache(fb::OperandKind::Cache, 0, 0, 0),
+      logits(fb::OperandKind::Logits, 0, 0, 0);
+  for (uint32_t tokens : {1, 4, 32}) {
+    fb::ProgramT &program = *add(plan.programs);
+    program.device = "cpu";
+    program.tokens = program.rows = tokens;
+    fb::CallT &store = *add(program.calls), &head = *add(program.calls);
+    store.kernel = 0;
+    store.operands = {input(Name::Tokens), input(Name::Positions), input(Name::Sequences),
+                      input(Name::GlobalTable), cache};
+    head.kernel = 1;
+    head.operands = {input(Name::Positions),   input(Name::Sequences),
+                     input(Name::GlobalTable), cache,
+                     input(Name::Rows),        logits};
+  }
+  if (options.text) {
+    plan.tokenizer = std::make_unique<fb::TokenizerT>();
+    plan.tokenizer->section = 1;
+    plan.tokenizer->vocab_size = 256;
+    plan.tokenizer->add_bos = true;
+    plan.tokenizer->pattern = "llama4";
+    for (const char *content : {"<|bos|>", "<|eos|>", "<|header|>", "<|/header|>", "<|eot|>"}) {
+      fb::SpecialTokenT &token = *add(plan.tokenizer->special_tokens);
+      token.content = content;
+      token.id = 255 + uint32_t(plan.tokenizer->special_tokens.size());
+    }
+    plan.chat = std::make_unique<fb::ChatFormatT>();
+    plan.chat->bos = "<|bos|>";
+    plan.chat->header_start = "<|header|>";
+    plan.chat->header_end = "<|/header|>\n";
+    plan.chat->turn_end = "<|eot|>";
+    plan.chat->user = "user";
+    plan.chat->assistant = "assistant";
+    plan.chat->system = "system";
+    plan.chat->stop_tokens = {260};
+  }
+  plan.provenance = std::make_unique<fb::ProvenanceT>();
+  plan.provenance->checkpoint = plan.provenance->compiler = "toy";
+  return plan;
+}
+
+inline void writePlan(const std::string &path, const PlanOptions &options = {}) {
+  fb::PlanT plan = makeIndex(options);
+  std::vector<std::byte> file(kSectionAlignment);
+  const auto addSection = [&](fb::SectionKind kind, const char *name,
+                              std::span<const std::byte> bytes) {
+    plan.sections.push_back(std::make_unique<fb::SectionT>());
+    fb::SectionT &section = *plan.sections.back();
+    section.kind = kind;
+    section.name = name;
+    section.offset = file.size();
+    section.length = bytes.size();
+    section.hash = hashBytes(bytes.data(), bytes.size());
+    file.insert(file.end(), bytes.begin(), bytes.end());
+    file.resize((file.size() + kSectionAlignment - 1) / kSectionAlignment * kSectionAlignment);
+  };
+  addSection(fb::SectionKind::Code, "code", code().bytes);
+  if (options.text)
+    addSection(fb::SectionKind::Tokenizer, "tokenizer", tokenizerTables());
+  flatbuffers::FlatBufferBuilder builder;
+  fb::FinishPlanBuffer(builder, fb::Plan::Pack(builder, &plan));
+  const Header header = makeHeader(file.size(), builder.GetSize(),
+                                   hashBytes(builder.GetBufferPointer(), builder.GetSize()), "toy");
+  std::memcpy(file.data(), &header, sizeof header);
+  std::FILE *out = std::fopen(path.c_str(), "wb");
+  std::fwrite(file.data(), 1, file.size(), out);
+  std::fwrite(builder.GetBufferPointer(), 1, builder.GetSize(), out);
+  std::fclose(out);
+}
+
+} // namespace moe::toy
+
+#endif
