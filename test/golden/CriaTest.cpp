@@ -1,0 +1,259 @@
+// models/cria, a trained model: the text and the quality of transformers on held-out text.
+#include "runtime/session/Generate.h"
+#include "test/golden/Golden.h"
+#include "test/golden/Running.h"
+
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/JSON.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/SHA256.h"
+
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <gtest/gtest.h>
+#include <sstream>
+
+using namespace moe;
+using namespace moe::test;
+
+namespace {
+
+constexpr double logitTolerance = 1e-3;
+constexpr double float32Divergence = 1e-6;
+constexpr double bfloat16Divergence = 5e-4;   // and no worse than that of transformers
+constexpr double perplexityTolerance = 0.001; // relative
+
+std::string goldenPath(const char *file) { return caseFolder("cria") + "/" + file; }
+
+std::unique_ptr<llvm::MemoryBuffer> readFile(const std::string &path) {
+  auto file = llvm::MemoryBuffer::getFile(path);
+  if (!file)
+    throw std::runtime_error("cannot read " + path);
+  return std::move(*file);
+}
+
+// What reference.json has of transformers.
+struct Quality {
+  std::string weights;
+  double perplexity; // float32, of the four windows
+  double divergence; // bfloat16, bucketed, mean
+};
+
+Quality readQuality() {
+  auto file = readFile(goldenPath("reference.json"));
+  llvm::json::Value value = valueOf(llvm::json::parse(file->getBuffer()));
+  const llvm::json::Object &object = *value.getAsObject();
+  return {object.getString("weights").value().str(),
+          object.getObject("perplexity")->getNumber("float32").value(),
+          object.getObject("bfloat16_kl")->getNumber("bucketed_mean").value()};
+}
+
+// heldout.txt: a window in each line.
+std::vector<Ids> readWindows() {
+  std::ifstream file(goldenPath("heldout.txt"));
+  std::vector<Ids> windows;
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream ids(line);
+    Ids &window = windows.emplace_back();
+    for (int32_t id; ids >> id;)
+      window.push_back(id);
+  }
+  return windows;
+}
+
+// reference.bin: of the distribution at each position, the most likely ids and the rest.
+struct Reference {
+  uint32_t positions, kept, vocab;
+  std::vector<uint16_t> ids;  // [positions, kept]
+  std::vector<float> logprob; // [positions, kept]
+  std::vector<float> rest;    // [positions]
+
+  static Reference open();
+  double bucketedDivergence(size_t position, std::span<const float> logits) const;
+};
+
+Reference Reference::open() {
+  auto file = readFile(goldenPath("reference.bin"));
+  llvm::StringRef bytes = file->getBuffer();
+  if (!bytes.consume_front("MOEREF01"))
+    throw std::runtime_error("reference.bin starts with other bytes");
+  auto take = [&](void *to, size_t count) {
+    if (bytes.size() < count)
+      throw std::runtime_error("reference.bin is too short");
+    std::memcpy(to, bytes.data(), count);
+    bytes = bytes.drop_front(count);
+  };
+  auto takeAll = [&](auto &values, size_t count) {
+    values.resize(count);
+    take(values.data(), count * sizeof(values[0]));
+  };
+  Reference reference;
+  uint32_t header[4];
+  take(header, sizeof(header));
+  reference.positions = header[0];
+  reference.kept = header[1];
+  reference.vocab = header[2];
+  takeAll(reference.ids, size_t(reference.positions) * reference.kept);
+  takeAll(reference.logprob, size_t(reference.positions) * reference.kept);
+  takeAll(reference.rest, reference.positions);
+  if (!bytes.empty())
+    throw std::runtime_error("reference.bin is too long");
+  return reference;
+}
+
+std::vector<double> logSoftmax(std::span<const float> logits) {
+  double largest = logits[size_t(argmax(logits))], sum = 0;
+  for (float logit : logits)
+    sum += std::exp(logit - largest);
+  std::vector<double> result;
+  for (float logit : logits)
+    result.push_back(logit - largest - std::log(sum));
+  return result;
+}
+
+// The formula of README.md.
+double Reference::bucketedDivergence(size_t position, std::span<const float> logits) const {
+  std::vector<double> q = logSoftmax(logits);
+  double divergence = 0;
+  for (size_t i = position * kept; i < (position + 1) * kept; ++i) {
+    divergence += std::exp(double(logprob[i])) * (logprob[i] - q[ids[i]]);
+    q[ids[i]] = -INFINITY;
+  }
+  double outside = 0;
+  for (double logProbability : q)
+    outside += std::exp(logProbability);
+  return divergence + std::exp(double(rest[position])) * (rest[position] - std::log(outside));
+}
+
+// Each test for each target.
+class CriaTest : public testing::TestWithParam<std::string> {
+protected:
+  // False, and the test is skipped, where the processor cannot run the target.
+  bool open(const char *weights) {
+    plan = &planOf(sourcePath("models/cria"), weights);
+    return canRun(*plan, GetParam());
+  }
+  Session session() {
+    SessionOptions options;
+    options.context = 512;
+    return openSession(*plan, GetParam(), options);
+  }
+
+  struct Measured {
+    double divergence, perplexity;
+  };
+  Measured measure();
+
+  const Plan *plan = nullptr;
+};
+
+// Divergence from the reference, and perplexity, over the held-out windows.
+CriaTest::Measured CriaTest::measure() {
+  Reference reference = Reference::open();
+  Session session = this->session();
+  double divergence = 0, loss = 0;
+  size_t position = 0, predictions = 0;
+  for (const Ids &window : readWindows()) {
+    Logits logits = runTexts(session, {&window, 1}, whole)[0];
+    for (size_t i = 0; i < window.size(); ++i, ++position) {
+      divergence += reference.bucketedDivergence(position, logits[i]);
+      if (i + 1 == window.size())
+        continue;
+      loss -= logSoftmax(logits[i])[size_t(window[i + 1])];
+      ++predictions;
+    }
+  }
+  EXPECT_EQ(position, reference.positions);
+  Measured measured{divergence / double(position), std::exp(loss / double(predictions))};
+  std::ostringstream text;
+  text << measured.divergence;
+  RecordProperty("mean_divergence", text.str());
+  RecordProperty("perplexity", std::to_string(measured.perplexity));
+  return measured;
+}
+
+std::string testName(const testing::TestParamInfo<std::string> &info) {
+  std::string name = info.param.substr(4);
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+} // namespace
+
+TEST(CriaGoldens, BelongToTheWeights) {
+  auto file = readFile(sourcePath("models/cria/model.safetensors"));
+  llvm::SHA256 hash;
+  hash.update(file->getBuffer());
+  std::string found = llvm::toHex(hash.final(), /*LowerCase=*/true);
+  const char *help = "the weights have changed: run test/golden/make-cria-goldens.py";
+  EXPECT_EQ(found, readQuality().weights) << help;
+  EXPECT_EQ(found, Golden::open(goldenPath("golden.json")).weights) << help;
+}
+
+TEST_P(CriaTest, LogitsAreThoseOfTransformers) {
+  if (!open("f32"))
+    GTEST_SKIP();
+  Session session = this->session();
+  double largest = 0;
+  for (const GoldenPrompt &prompt : Golden::open(goldenPath("golden.json")).prompts) {
+    Logits logits = runTexts(session, {&prompt.ids, 1}, whole)[0];
+    for (size_t i = 0; i < prompt.positions.size(); ++i) {
+      std::span<const float> row = logits[size_t(prompt.positions[i])];
+      ASSERT_EQ(row.size(), prompt.logits[i].size());
+      largest = std::max(largest, largestDifference(row, prompt.logits[i]));
+    }
+    EXPECT_LE(largest, logitTolerance);
+    for (size_t i = 0; i < prompt.ids.size(); ++i)
+      EXPECT_EQ(argmax(logits[i]), prompt.argmax[i]) << "position " << i;
+  }
+  RecordProperty("largest_error", std::to_string(largest));
+}
+
+TEST_P(CriaTest, GreedyContinuationIsThatOfTransformers) {
+  if (!open("f32"))
+    GTEST_SKIP();
+  Session session = this->session();
+  for (const GoldenPrompt &prompt : Golden::open(goldenPath("golden.json")).prompts) {
+    int32_t sequence = valueOf(session.addSequence());
+    GenerateOptions generation;
+    generation.maxTokens = int64_t(prompt.greedy.size());
+    auto keepGoing = [](const Piece &) { return ok(); };
+    auto generated = generate(session, sequence, prompt.ids, generation, nullptr, keepGoing);
+    EXPECT_EQ(valueOf(std::move(generated)).tokens, prompt.greedy);
+    session.removeSequence(sequence);
+  }
+}
+
+TEST_P(CriaTest, Float32QualityIsThatOfTransformers) {
+  if (!open("f32"))
+    GTEST_SKIP();
+  Measured measured = measure();
+  Quality quality = readQuality();
+  EXPECT_LT(std::abs(measured.divergence), float32Divergence);
+  EXPECT_NEAR(measured.perplexity / quality.perplexity, 1, perplexityTolerance);
+}
+
+TEST_P(CriaTest, Bfloat16QualityIsNoWorseThanThatOfTransformers) {
+  if (!open("bf16"))
+    GTEST_SKIP();
+  Measured measured = measure();
+  Quality quality = readQuality();
+  EXPECT_LE(measured.divergence, bfloat16Divergence);
+  EXPECT_LE(measured.divergence, quality.divergence);
+  EXPECT_NEAR(measured.perplexity / quality.perplexity, 1, perplexityTolerance);
+}
+
+TEST_P(CriaTest, AllWaysToRunGiveTheSameBits) {
+  std::vector<Ids> texts = readWindows();
+  texts[0].resize(300); // beyond two chunks
+  texts[1].resize(140);
+  for (const char *weights : {"f32", "bf16"}) {
+    SCOPED_TRACE(weights);
+    if (!open(weights))
+      GTEST_SKIP();
+    expectSameBitsInAllWays(*plan, GetParam(), std::span(texts).first(2));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cria, CriaTest, testing::ValuesIn(hostTargets()), testName);

@@ -1,0 +1,117 @@
+// The tiny models, compiled from a checkpoint to float32 and bfloat16 plans and run: the logits of
+// transformers, whatever the steps in which a text is run.
+#include "test/golden/Golden.h"
+#include "runtime/session/Generate.h"
+#include "test/golden/Running.h"
+
+#include <cmath>
+#include <gtest/gtest.h>
+#include <numeric>
+
+using namespace moe;
+using namespace moe::test;
+
+namespace {
+
+constexpr double logitTolerance = 1e-3;
+
+// KL divergence, in nats, of bfloat16 weights, activations and cache from float32 arithmetic on the
+// same weights. The mean is that of the few tokens whose nearly tied experts change places.
+constexpr double bfloat16MeanDivergence = 5e-3;
+constexpr double bfloat16MedianDivergence = 1e-4;
+
+class GoldenTest : public testing::TestWithParam<std::tuple<std::string, std::string>> {
+protected:
+  void SetUp() override {
+    std::tie(name, target) = GetParam();
+    golden = Golden::open(caseFolder(name) + "/golden.json");
+    plan = &planOf(caseCheckpoint(name, "f32"), "f32");
+    if (!canRun(*plan, target))
+      GTEST_SKIP() << "this processor cannot run " << target;
+  }
+
+  std::string name, target;
+  Golden golden;
+  const Plan *plan = nullptr;
+};
+
+std::string testName(const testing::TestParamInfo<GoldenTest::ParamType> &info) {
+  std::string name = std::get<0>(info.param) + "_" + std::get<1>(info.param).substr(4);
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+} // namespace
+
+TEST_P(GoldenTest, LogitsAreThoseOfTransformers) {
+  SessionOptions options;
+  options.context = 128;
+  Session session = openSession(*plan, target, options);
+  double largest = 0;
+  for (const GoldenPrompt &prompt : golden.prompts) {
+    Logits logits = runTexts(session, {&prompt.ids, 1}, whole)[0];
+    for (size_t i = 0; i < prompt.positions.size(); ++i) {
+      std::span<const float> row = logits[size_t(prompt.positions[i])];
+      ASSERT_EQ(row.size(), prompt.logits[i].size());
+      double error = largestDifference(row, prompt.logits[i]);
+      EXPECT_LE(error, logitTolerance)
+          << prompt.ids.size() << " tokens, position " << prompt.positions[i];
+      largest = std::max(largest, error);
+    }
+    for (size_t i = 0; i < prompt.ids.size(); ++i)
+      EXPECT_EQ(argmax(logits[i]), prompt.argmax[i])
+          << prompt.ids.size() << " tokens, position " << i;
+  }
+  RecordProperty("largest_error", std::to_string(largest));
+}
+
+TEST_P(GoldenTest, GreedyContinuationIsThatOfTransformers) {
+  SessionOptions options;
+  options.context = 128;
+  Session session = openSession(*plan, target, options);
+  for (const GoldenPrompt &prompt : golden.prompts) {
+    int32_t sequence = valueOf(session.addSequence());
+    GenerateOptions generation;
+    generation.maxTokens = int64_t(prompt.greedy.size());
+    auto keepGoing = [](const Piece &) { return ok(); };
+    auto generated = generate(session, sequence, prompt.ids, generation, nullptr, keepGoing);
+    EXPECT_EQ(valueOf(std::move(generated)).tokens, prompt.greedy);
+    session.removeSequence(sequence);
+  }
+}
+
+TEST_P(GoldenTest, AllWaysToRunGiveTheSameBits) {
+  expectSameBitsInAllWays(*plan, target, golden.texts());
+}
+
+TEST_P(GoldenTest, Bfloat16StaysClose) {
+  std::string checkpoint = caseCheckpoint(name, "bf16");
+  const Plan &rounded = planOf(checkpoint, "bf16");
+  const Plan &exact = planOf(checkpoint, "f32", {hostTargets().back()});
+  std::vector<Ids> texts = golden.texts();
+  std::vector<Logits> found = expectSameBitsInAllWays(rounded, target, texts);
+
+  SessionOptions options;
+  options.context = 128;
+  Session session = openSession(exact, hostTargets().back(), options);
+  std::vector<double> divergences;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    Logits expected = runTexts(session, {&texts[i], 1}, whole)[0];
+    ASSERT_EQ(found[i].rows(), expected.rows());
+    for (size_t row = 0; row < expected.rows(); ++row)
+      divergences.push_back(divergence(expected[row], found[i][row]));
+  }
+  std::sort(divergences.begin(), divergences.end());
+  double mean = std::accumulate(divergences.begin(), divergences.end(), 0.0);
+  mean /= double(divergences.size());
+  double median = divergences[divergences.size() / 2];
+  RecordProperty("mean_divergence", std::to_string(mean));
+  RecordProperty("median_divergence", std::to_string(median));
+  EXPECT_LE(mean, bfloat16MeanDivergence);
+  EXPECT_LE(median, bfloat16MedianDivergence);
+}
+
+INSTANTIATE_TEST_SUITE_P(Tiny, GoldenTest,
+                         testing::Combine(testing::ValuesIn(caseNames()),
+                                          testing::ValuesIn(hostTargets())),
+                         testName);
