@@ -109,7 +109,7 @@ TEST_F(MoeRun, GivesIdsWithoutATokenizer) {
   EXPECT_EQ(o.out, expected + "\n") << o.err;
   EXPECT_NE(run("@ids.plan -p Hello").err.find("no tokenizer"), std::string::npos);
   EXPECT_NE(run("@ids.plan --tokens @ids --stop x").err.find("no tokenizer"), std::string::npos);
-  EXPECT_NE(run("chat @ids.plan </dev/null").err.find("no chat format"), std::string::npos);
+  EXPECT_NE(run("chat @ids.plan </dev/null").err.find("no tokenizer"), std::string::npos);
   write("bad", "5 6\n7 261");
   o = run("@ids.plan --tokens @bad");
   EXPECT_EQ(o.status, 1);
