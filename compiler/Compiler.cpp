@@ -334,6 +334,9 @@ llvm::Error Compilation::run() {
   if (!f32 && options.weights != "bf16")
     return llvm::createStringError("unknown weight storage '" + options.weights +
                                    "': use f32 or bf16");
+  if (options.cache != "f32" && options.cache != "bf16")
+    return llvm::createStringError("unknown cache storage '" + options.cache +
+                                   "': use f32 or bf16");
   if (options.maxStep < 1 || options.maxStep > 65536)
     return llvm::createStringError("--max-step is " + llvm::Twine(options.maxStep) +
                                    ": use 1 to 65536 tokens");
@@ -356,8 +359,8 @@ llvm::Error Compilation::run() {
   if (options.emit == Emit::File)
     if (auto error = readTokenizer())
       return error;
-  auto imported =
-      importLlama4(context, config, *tensors, {.cache = f32 ? DType::F32 : DType::BF16});
+  auto imported = importLlama4(context, config, *tensors,
+                               {.cache = options.cache == "f32" ? DType::F32 : DType::BF16});
   if (!imported)
     return imported.takeError();
   ignored = imported->ignored;

@@ -17,10 +17,13 @@ namespace moe {
 enum class Emit { Moe, Fused, Plan, Kernels, Llvm, Asm, File };
 
 struct CompileOptions {
-  std::string input;                  // a checkpoint, or with `randomSeed` a config.json
-  std::string output;                 // path of the plan; empty where `emit` prints
-  std::vector<std::string> targets;   // "cpu:x86-64-v4"; empty: all of this version
-  std::string weights = "bf16";       // storage of the linears: "f32" or "bf16"
+  std::string input;                // a checkpoint, or with `randomSeed` a config.json
+  std::string output;               // path of the plan; empty where `emit` prints
+  std::vector<std::string> targets; // "cpu:x86-64-v4"; empty: all of this version
+  std::string weights = "bf16";     // storage of the linears: "f32" or "bf16"
+  // Of keys and values, f32 or bf16. Rounding them makes nearly tied experts change places more
+  // than all other rounding does.
+  std::string cache = "f32";
   std::optional<uint64_t> randomSeed; // synthetic weights
   std::optional<int64_t> layers;      // only the first ones
   bool tokenizer = true;              // false: the plan takes ids only

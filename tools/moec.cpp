@@ -300,6 +300,10 @@ int main(int argc, char **argv) {
                          "(all of these if there is none)");
   compileApp->add_option("--weights", options.weights, "storage of the weights: f32 or bf16")
       ->capture_default_str();
+  compileApp
+      ->add_option("--cache", options.cache,
+                   "storage of keys and values: f32, or bf16 for half the memory")
+      ->capture_default_str();
   uint64_t seed = 0;
   CLI::Option *random = compileApp->add_option(
       "--random-weights", seed, "make up the weights from this seed; no checkpoint is needed");

@@ -102,11 +102,12 @@ struct Attention {
     });
     k.loop(k.i64(0), rows, 1, [&](Val r) {
       Val inverse = k.f32(1) / (totals + r * 4).load(k.f32());
-      Ptr to = out + (first + r / group) * (padded(s.heads * c.headDim) * bytes) +
-               (head * group + r % group) * (c.headDim * bytes);
+      int64_t outBytes = bytesOf(s.output);
+      Ptr to = out + (first + r / group) * (padded(s.heads * c.headDim) * outBytes) +
+               (head * group + r % group) * (c.headDim * outBytes);
       k.channels(c.headDim, [&](Val channel, int64_t n) {
         Val o = (sums + r * (width * 4) + channel * 4).load(k.vec(n, k.f32()));
-        (to + channel * bytes).store(k.toStorage(o * inverse, c.storage));
+        (to + channel * outBytes).store(k.toStorage(o * inverse, s.output));
       });
     });
   }
@@ -144,8 +145,8 @@ void emitAttention(CpuKernel &k, const AttentionSpec &s) {
     k.ifThen(eq(k.worker, 0), [&] {
       k.loop(k.i64(0), k.tokens, 1, [&](Val t) {
         for (int64_t c = channels; c < padded(channels); ++c)
-          (a.out + t * (padded(channels) * a.bytes) + c * a.bytes)
-              .store(k.constant(k.typeOf(s.cache.storage), 0));
+          (a.out + (t * padded(channels) + c) * bytesOf(s.output))
+              .store(k.constant(k.typeOf(s.output), 0));
       });
     });
 }

@@ -50,7 +50,8 @@ std::string nameOf(const KernelSpec &spec) {
                                                s.heads, finish, digest(constants));
                         },
                         [](const AttentionSpec &s) -> std::string {
-                          return llvm::formatv("attention_{0}_h{1}", nameOf(s.cache), s.heads);
+                          return llvm::formatv("attention_{0}_h{1}_{2}", nameOf(s.cache), s.heads,
+                                               nameOf(s.output));
                         },
                         [](const LinearResidualSpec &s) -> std::string {
                           return llvm::formatv("linear_residual_{0}_{1}x{2}", nameOf(s.storage),

@@ -58,6 +58,7 @@ struct RopeTableSpec {
 // QK norm, temperature; q also takes the softmax's 1/sqrt(d), in base 2.
 struct QkvSpec {
   int64_t hidden, heads;
+  Storage storage; // of the weight; q, k and v are stored as the cache is
   CacheSpec cache;
   float eps;
   bool rope;
@@ -68,6 +69,7 @@ struct QkvSpec {
 // operands: positions, sequences, block table, q, cache, out [T, padded(heads * head_dim)]
 struct AttentionSpec {
   int64_t heads;
+  Storage output; // of the rows of `out`
   CacheSpec cache;
 };
 

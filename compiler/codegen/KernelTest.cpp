@@ -16,6 +16,7 @@
 #include <gtest/gtest.h>
 #include <numeric>
 #include <random>
+#include <set>
 #include <sys/mman.h>
 
 using namespace mlir;
@@ -297,134 +298,136 @@ TEST_P(Kernels, Attention) {
     int64_t hidden, heads, kvHeads, headDim, chunk;
     bool rope, norm, temperature;
   };
-  for (auto c :
-       {Case{64, 4, 2, 16, 8, true, true, false}, Case{96, 10, 2, 64, 0, false, false, true},
-        Case{64, 2, 1, 128, 100, true, false, false}, Case{64, 3, 3, 32, 0, true, true, true},
-        Case{64, 30, 1, 20, 64, true, true, false}}) {
-    CacheSpec cache{.heads = c.kvHeads, .headDim = c.headDim, .chunk = c.chunk, .storage = storage};
-    int64_t before = 128; // another layer's part of the page
-    cache.pageBytes = before + cache.layerBytes() + 64;
-    QkvSpec qkvSpec{.hidden = c.hidden,
-                    .heads = c.heads,
-                    .cache = cache,
-                    .eps = kEps,
-                    .rope = c.rope,
-                    .qkNorm = c.norm ? std::optional(kEps) : std::nullopt,
-                    .temperature =
-                        c.temperature ? std::optional(std::pair(0.1f, 16.0f)) : std::nullopt};
-    cpu::Kernel project = compile(qkvSpec);
-    int64_t qFixed = scratchFixed, qPerRow = scratchPerRow;
-    cpu::Kernel attend = compile(AttentionSpec{c.heads, cache});
-    int64_t aFixed = scratchFixed, aPerRow = scratchPerRow;
-    cpu::Kernel rope = nullptr;
-    Floats frequencies = reference::ropeFrequencies(500000, c.headDim);
-    if (c.rope)
-      rope = compile(RopeTableSpec{SmallVector<float>(ArrayRef(frequencies))});
-    int64_t rFixed = scratchFixed, rPerRow = scratchPerRow;
+  for (Storage kept : std::set{storage, Storage::F32}) // of keys and values
+    for (auto c :
+         {Case{64, 4, 2, 16, 8, true, true, false}, Case{96, 10, 2, 64, 0, false, false, true},
+          Case{64, 2, 1, 128, 100, true, false, false}, Case{64, 3, 3, 32, 0, true, true, true},
+          Case{64, 30, 1, 20, 64, true, true, false}}) {
+      CacheSpec cache{.heads = c.kvHeads, .headDim = c.headDim, .chunk = c.chunk, .storage = kept};
+      int64_t before = 128; // another layer's part of the page
+      cache.pageBytes = before + cache.layerBytes() + 64;
+      QkvSpec qkvSpec{.hidden = c.hidden,
+                      .heads = c.heads,
+                      .storage = storage,
+                      .cache = cache,
+                      .eps = kEps,
+                      .rope = c.rope,
+                      .qkNorm = c.norm ? std::optional(kEps) : std::nullopt,
+                      .temperature =
+                          c.temperature ? std::optional(std::pair(0.1f, 16.0f)) : std::nullopt};
+      cpu::Kernel project = compile(qkvSpec);
+      int64_t qFixed = scratchFixed, qPerRow = scratchPerRow;
+      cpu::Kernel attend = compile(AttentionSpec{c.heads, storage, cache});
+      int64_t aFixed = scratchFixed, aPerRow = scratchPerRow;
+      cpu::Kernel rope = nullptr;
+      Floats frequencies = reference::ropeFrequencies(500000, c.headDim);
+      if (c.rope)
+        rope = compile(RopeTableSpec{SmallVector<float>(ArrayRef(frequencies))});
+      int64_t rFixed = scratchFixed, rPerRow = scratchPerRow;
 
-    int64_t n = (c.heads + 2 * c.kvHeads) * c.headDim, out = c.heads * c.headDim;
-    Floats w = weights(n * c.hidden, 1 / std::sqrt(float(c.hidden))), norm = weights(c.hidden, 1);
-    Bytes packed = pack(w, {n, c.hidden}, Layout::PanelHeads, storage, c.headDim);
-    Bytes norms = pack(norm, {c.hidden}, Layout::Rows, Storage::F32);
+      int64_t n = (c.heads + 2 * c.kvHeads) * c.headDim, out = c.heads * c.headDim;
+      Floats w = weights(n * c.hidden, 1 / std::sqrt(float(c.hidden))), norm = weights(c.hidden, 1);
+      Bytes packed = pack(w, {n, c.hidden}, Layout::PanelHeads, storage, c.headDim);
+      Bytes norms = pack(norm, {c.hidden}, Layout::Rows, Storage::F32);
 
-    // Three sequences of 150, 70 and 9 positions; pages in a scrambled order.
-    constexpr int32_t stride = 4;
-    Ints blocks{5, 2, 7, -1, 0, 6, -1, -1, 3, -1, -1, -1};
-    std::vector<int32_t> lengths{150, 70, 9};
-    struct Token {
-      int32_t sequence, position;
-    };
-    std::vector<Token> all;
-    for (int32_t s = 0; s < 3; ++s)
-      for (int32_t p = 0; p < lengths[s]; ++p)
-        all.push_back({s, p});
-    Floats h = random(all.size() * c.hidden);
-    std::map<std::pair<int, int>, int> index;
-    for (size_t i = 0; i < all.size(); ++i)
-      index[{all[i].sequence, all[i].position}] = i;
+      // Three sequences of 150, 70 and 9 positions; pages in a scrambled order.
+      constexpr int32_t stride = 4;
+      Ints blocks{5, 2, 7, -1, 0, 6, -1, -1, 3, -1, -1, -1};
+      std::vector<int32_t> lengths{150, 70, 9};
+      struct Token {
+        int32_t sequence, position;
+      };
+      std::vector<Token> all;
+      for (int32_t s = 0; s < 3; ++s)
+        for (int32_t p = 0; p < lengths[s]; ++p)
+          all.push_back({s, p});
+      Floats h = random(all.size() * c.hidden);
+      std::map<std::pair<int, int>, int> index;
+      for (size_t i = 0; i < all.size(); ++i)
+        index[{all[i].sequence, all[i].position}] = i;
 
-    // Runs the tokens in steps; returns the output of each.
-    auto go = [&](const std::vector<std::vector<Token>> &steps, int workers) {
-      Bytes pages(8 * cache.pageBytes);
-      Floats result(all.size() * out);
-      for (auto &step : steps) {
-        int64_t T = step.size();
-        Ints positions, sequences;
-        Floats x;
-        for (Token t : step) {
-          positions.push_back(t.position);
-          sequences.push_back(t.sequence);
-          auto *row = &h[index[{t.sequence, t.position}] * c.hidden];
-          x.insert(x.end(), row, row + c.hidden);
+      // Runs the tokens in steps; returns the output of each.
+      auto go = [&](const std::vector<std::vector<Token>> &steps, int workers) {
+        Bytes pages(8 * cache.pageBytes);
+        Floats result(all.size() * out);
+        for (auto &step : steps) {
+          int64_t T = step.size();
+          Ints positions, sequences;
+          Floats x;
+          for (Token t : step) {
+            positions.push_back(t.position);
+            sequences.push_back(t.sequence);
+            auto *row = &h[index[{t.sequence, t.position}] * c.hidden];
+            x.insert(x.end(), row, row + c.hidden);
+          }
+          Bytes hs = rowsOf(x, c.hidden, Storage::F32), table(T * padded(c.headDim) * 4 + 256);
+          Bytes q(T * c.heads * padded(c.headDim) * bytesOf(kept), std::byte(0xff));
+          Bytes o(T * padded(out) * bytesOf(storage), std::byte(0xff));
+          std::vector<void *> operands{positions.data(), sequences.data(),     blocks.data(),
+                                       hs.data(),        norms.data(),         packed.data(),
+                                       q.data(),         pages.data() + before};
+          if (c.rope) {
+            std::tie(scratchFixed, scratchPerRow) = std::tie(rFixed, rPerRow);
+            run(rope, {positions.data(), table.data()}, T, 0, stride, workers);
+            operands.push_back(table.data());
+          }
+          std::tie(scratchFixed, scratchPerRow) = std::tie(qFixed, qPerRow);
+          run(project, operands, T, 0, stride, workers);
+          std::tie(scratchFixed, scratchPerRow) = std::tie(aFixed, aPerRow);
+          run(attend,
+              {positions.data(), sequences.data(), blocks.data(), q.data(), pages.data() + before,
+               o.data()},
+              T, 0, stride, workers);
+          Floats got = valuesOf(o, T, out, storage);
+          for (int64_t i = 0; i < T; ++i)
+            std::copy_n(&got[i * out], out,
+                        &result[index[{step[i].sequence, step[i].position}] * out]);
+          // Padding feeds the output projection.
+          for (int64_t i = out; i < padded(out); ++i)
+            EXPECT_EQ(get(o, i, storage), 0);
         }
-        Bytes hs = rowsOf(x, c.hidden, Storage::F32), table(T * padded(c.headDim) * 4 + 256);
-        Bytes q(T * c.heads * padded(c.headDim) * bytesOf(storage), std::byte(0xff));
-        Bytes o(T * padded(out) * bytesOf(storage), std::byte(0xff));
-        std::vector<void *> operands{positions.data(), sequences.data(),     blocks.data(),
-                                     hs.data(),        norms.data(),         packed.data(),
-                                     q.data(),         pages.data() + before};
-        if (c.rope) {
-          std::tie(scratchFixed, scratchPerRow) = std::tie(rFixed, rPerRow);
-          run(rope, {positions.data(), table.data()}, T, 0, stride, workers);
-          operands.push_back(table.data());
-        }
-        std::tie(scratchFixed, scratchPerRow) = std::tie(qFixed, qPerRow);
-        run(project, operands, T, 0, stride, workers);
-        std::tie(scratchFixed, scratchPerRow) = std::tie(aFixed, aPerRow);
-        run(attend,
-            {positions.data(), sequences.data(), blocks.data(), q.data(), pages.data() + before,
-             o.data()},
-            T, 0, stride, workers);
-        Floats got = valuesOf(o, T, out, storage);
-        for (int64_t i = 0; i < T; ++i)
-          std::copy_n(&got[i * out], out,
-                      &result[index[{step[i].sequence, step[i].position}] * out]);
-        // Padding feeds the output projection.
-        for (int64_t i = out; i < padded(out); ++i)
-          EXPECT_EQ(get(o, i, storage), 0);
+        return result;
+      };
+
+      Floats whole = go({all}, 1);
+      reference::KvCache oracle(c.kvHeads, c.headDim, c.chunk);
+      Ints positions, sequences;
+      for (Token t : all) {
+        positions.push_back(t.position);
+        sequences.push_back(t.sequence);
       }
-      return result;
-    };
+      Floats table = reference::ropeTable(positions, frequencies);
+      reference::AttentionOptions options;
+      if (c.rope)
+        options.ropeTable = table;
+      if (c.norm)
+        options.qkNormEps = kEps;
+      if (c.temperature)
+        options.temperature = reference::Temperature{0.1f, 16.0f};
+      expectNear(whole,
+                 reference::attentionBlock(oracle, reference::qkv(h, norm, w, kEps), positions,
+                                           sequences, options),
+                 2);
+      EXPECT_EQ(go({all}, 3), whole);
 
-    Floats whole = go({all}, 1);
-    reference::KvCache oracle(c.kvHeads, c.headDim, c.chunk);
-    Ints positions, sequences;
-    for (Token t : all) {
-      positions.push_back(t.position);
-      sequences.push_back(t.sequence);
+      // Uneven pieces of mixed sequences; then one token at a time.
+      std::vector<std::vector<Token>> uneven, single;
+      std::vector<int32_t> next(3, 0);
+      while (true) {
+        std::vector<Token> step;
+        for (int32_t s : {1, 0, 2})
+          for (int i = generator() % 40; i > 0 && next[s] < lengths[s]; --i)
+            step.push_back({s, next[s]++});
+        if (!step.empty())
+          uneven.push_back(step);
+        if (next == lengths)
+          break;
+      }
+      for (Token t : all)
+        single.push_back({t});
+      EXPECT_EQ(go(uneven, 2), whole);
+      EXPECT_EQ(go(single, 1), whole);
     }
-    Floats table = reference::ropeTable(positions, frequencies);
-    reference::AttentionOptions options;
-    if (c.rope)
-      options.ropeTable = table;
-    if (c.norm)
-      options.qkNormEps = kEps;
-    if (c.temperature)
-      options.temperature = reference::Temperature{0.1f, 16.0f};
-    expectNear(whole,
-               reference::attentionBlock(oracle, reference::qkv(h, norm, w, kEps), positions,
-                                         sequences, options),
-               2);
-    EXPECT_EQ(go({all}, 3), whole);
-
-    // Uneven pieces of mixed sequences; then one token at a time.
-    std::vector<std::vector<Token>> uneven, single;
-    std::vector<int32_t> next(3, 0);
-    while (true) {
-      std::vector<Token> step;
-      for (int32_t s : {1, 0, 2})
-        for (int i = generator() % 40; i > 0 && next[s] < lengths[s]; --i)
-          step.push_back({s, next[s]++});
-      if (!step.empty())
-        uneven.push_back(step);
-      if (next == lengths)
-        break;
-    }
-    for (Token t : all)
-      single.push_back({t});
-    EXPECT_EQ(go(uneven, 2), whole);
-    EXPECT_EQ(go(single, 1), whole);
-  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Targets, Kernels,

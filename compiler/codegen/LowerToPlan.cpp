@@ -193,12 +193,12 @@ LogicalResult Lowering::lower(AttentionBlockOp op) {
     return qkv.emitOpError("reads a value that no kernel wrote");
   const CachePlace &place = caches.find(op.getCache())->second;
   const CacheSpec &cache = place.spec;
-  if (storageOfWeight(model, *w) != cache.storage)
-    return op.emitOpError("needs weights and cache of the same storage");
+  Storage storage = storageOfWeight(model, *w);
   int64_t heads = dim(op.getResult(), 1) / cache.headDim;
 
   QkvSpec spec{.hidden = dim(qkv.getX(), 1),
                .heads = heads,
+               .storage = storage,
                .cache = cache,
                .eps = qkv.getEps().convertToFloat(),
                .rope = bool(op.getTable()),
@@ -220,9 +220,9 @@ LogicalResult Lowering::lower(AttentionBlockOp op) {
   if (op.getTable())
     operands.push_back(known[op.getTable()]);
   call(spec, operands);
-  Operand out = newValue(padded(heads * cache.headDim) * bytes);
+  Operand out = newValue(padded(heads * cache.headDim) * bytesOf(storage));
   known[op.getResult()] = out;
-  call(AttentionSpec{heads, cache}, {positions, sequences, blocks, q, pages, out});
+  call(AttentionSpec{heads, storage, cache}, {positions, sequences, blocks, q, pages, out});
   return success();
 }
 

@@ -109,7 +109,7 @@ struct Qkv {
 
 void emitQkv(CpuKernel &k, const QkvSpec &s) {
   Qkv qkv{k, s};
-  Storage storage = s.cache.storage;
+  Storage storage = s.storage;
   Ptr h = k.operand(3), norm = k.operand(4), weight = k.operand(5);
   int64_t width = padded(s.hidden), headDim = padded(s.cache.headDim);
   int64_t panels = headDim / kPanel, tile = k.target.tileTokens;
