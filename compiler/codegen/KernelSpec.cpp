@@ -25,56 +25,55 @@ static std::string nameOf(const CacheSpec &c) {
 }
 
 std::string nameOf(const KernelSpec &spec) {
-  return std::visit(Overloaded{
-                        [](const EmbedSpec &s) -> std::string {
-                          return llvm::formatv("embed_{0}_{1}", nameOf(s.storage), s.hidden);
-                        },
-                        [](const RopeTableSpec &s) -> std::string {
-                          return llvm::formatv("rope_table_f32_{0}_{1}", 2 * s.frequencies.size(),
-                                               digest(s.frequencies));
-                        },
-                        [](const QkvSpec &s) -> std::string {
-                          llvm::SmallVector<float> constants{s.eps};
-                          std::string finish;
-                          if (s.rope)
-                            finish += "_rope";
-                          if (s.qkNorm) {
-                            finish += "_norm";
-                            constants.push_back(*s.qkNorm);
-                          }
-                          if (s.temperature) {
-                            finish += "_temperature";
-                            constants.append({s.temperature->first, s.temperature->second});
-                          }
-                          return llvm::formatv("qkv_{0}_{1}h{2}{3}_{4}", nameOf(s.cache), s.hidden,
-                                               s.heads, finish, digest(constants));
-                        },
-                        [](const AttentionSpec &s) -> std::string {
-                          return llvm::formatv("attention_{0}_h{1}_{2}", nameOf(s.cache), s.heads,
-                                               nameOf(s.output));
-                        },
-                        [](const LinearResidualSpec &s) -> std::string {
-                          return llvm::formatv("linear_residual_{0}_{1}x{2}", nameOf(s.storage),
-                                               s.outputs, s.inputs);
-                        },
-                        [](const GateUpSpec &s) -> std::string {
-                          std::string experts =
-                              s.experts ? llvm::formatv("_e{0}k{1}", s.experts, s.k).str() : "";
-                          return llvm::formatv("gate_up_{0}_{1}x{2}{3}_{4}", nameOf(s.storage),
-                                               s.width, s.hidden, experts, digest(s.eps));
-                        },
-                        [](const DownSpec &s) -> std::string {
-                          std::string experts =
-                              s.experts ? llvm::formatv("_e{0}k{1}", s.experts, s.k).str() : "";
-                          return llvm::formatv("down_{0}_{1}x{2}{3}", nameOf(s.storage), s.hidden,
-                                               s.width, experts);
-                        },
-                        [](const HeadSpec &s) -> std::string {
-                          return llvm::formatv("head_{0}_{1}x{2}_{3}", nameOf(s.storage),
-                                               s.vocabulary, s.hidden, digest(s.eps));
-                        },
-                    },
-                    spec);
+  return std::visit(
+      Overloaded{
+          [](const EmbedSpec &s) -> std::string {
+            return llvm::formatv("embed_{0}_{1}", nameOf(s.storage), s.hidden);
+          },
+          [](const RopeTableSpec &s) -> std::string {
+            return llvm::formatv("rope_table_f32_{0}_{1}", 2 * s.frequencies.size(),
+                                 digest(s.frequencies));
+          },
+          [](const QkvSpec &s) -> std::string {
+            llvm::SmallVector<float> constants{s.eps};
+            std::string finish;
+            if (s.rope)
+              finish += "_rope";
+            if (s.qkNorm) {
+              finish += "_norm";
+              constants.push_back(*s.qkNorm);
+            }
+            if (s.temperature) {
+              finish += "_temperature";
+              constants.append({s.temperature->first, s.temperature->second});
+            }
+            return llvm::formatv("qkv_{0}_{1}_{2}h{3}{4}_{5}", nameOf(s.storage), nameOf(s.cache),
+                                 s.hidden, s.heads, finish, digest(constants));
+          },
+          [](const AttentionSpec &s) -> std::string {
+            return llvm::formatv("attention_{0}_h{1}_{2}", nameOf(s.cache), s.heads,
+                                 nameOf(s.output));
+          },
+          [](const LinearResidualSpec &s) -> std::string {
+            return llvm::formatv("linear_residual_{0}_{1}x{2}", nameOf(s.storage), s.outputs,
+                                 s.inputs);
+          },
+          [](const GateUpSpec &s) -> std::string {
+            std::string experts = s.experts ? llvm::formatv("_e{0}k{1}", s.experts, s.k).str() : "";
+            return llvm::formatv("gate_up_{0}_{1}x{2}{3}_{4}", nameOf(s.storage), s.width, s.hidden,
+                                 experts, digest(s.eps));
+          },
+          [](const DownSpec &s) -> std::string {
+            std::string experts = s.experts ? llvm::formatv("_e{0}k{1}", s.experts, s.k).str() : "";
+            return llvm::formatv("down_{0}_{1}x{2}{3}", nameOf(s.storage), s.hidden, s.width,
+                                 experts);
+          },
+          [](const HeadSpec &s) -> std::string {
+            return llvm::formatv("head_{0}_{1}x{2}_{3}", nameOf(s.storage), s.vocabulary, s.hidden,
+                                 digest(s.eps));
+          },
+      },
+      spec);
 }
 
 int64_t operandsOf(const KernelSpec &spec) {
