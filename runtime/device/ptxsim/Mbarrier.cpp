@@ -1,0 +1,245 @@
+// mbarriers: phases that end when all arrivals have come and all announced bytes were copied. Their
+// state is kept beside shared memory, where kernels cannot look into it.
+#include "runtime/device/ptxsim/Access.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace moe::ptxsim {
+
+namespace {
+
+void completePhase(Block &block, uint32_t address, Mbarrier &mbarrier) {
+  if (mbarrier.pending != 0 || mbarrier.bytes != 0)
+    return;
+  ++mbarrier.phase;
+  mbarrier.pending = mbarrier.expected;
+  mbarrier.completed = mbarrier.gathered;
+  for (const auto &warp : block.warps)
+    if (warp->state == Warp::AtMbarrier && warp->waitsFor == address)
+      warp->state = Warp::Ready;
+  block.grid->progress();
+}
+
+// Lets one of the copies that complete at ADDRESS take place. False if there is none.
+bool deliver(Block &block, uint32_t address, const Instruction &i) {
+  std::vector<size_t> candidates;
+  for (size_t n = 0; n < block.loads.size(); ++n)
+    if (block.loads[n].mbarrier == address)
+      candidates.push_back(n);
+  if (candidates.empty())
+    return false;
+  size_t which = candidates[block.grid->random() % candidates.size()];
+  BulkLoad load = std::move(block.loads[which]);
+  block.loads.erase(block.loads.begin() + ptrdiff_t(which));
+  if (Allocation *from = block.grid->memory.find(load.from)) {
+    uint64_t offset = load.from - from->base;
+    std::memcpy(block.shared.data() + load.to, from->data.get() + offset, load.bytes);
+    for (uint32_t n = 0; n < load.bytes; ++n)
+      block.shadow[load.to + n] = from->shadow.get()[offset + n] & 1;
+  }
+  Instruction at = i;
+  at.line = load.line;
+  raceShared(*load.warp, at, load.lane, load.to, load.bytes, true, false, load.clocks);
+  for (uint32_t n = load.to / 4; block.grid->options.races && n < (load.to + load.bytes) / 4; ++n)
+    block.races[n].write.async = 1;
+  arriveAt(block, address, 0, load.bytes, &load.clocks);
+  return true;
+}
+
+// The mbarrier that a lane names, or null after a report.
+Mbarrier *find(Warp &warp, const Instruction &i, unsigned lane, const Operand &operand,
+               uint32_t &address, bool initialises) {
+  Block &block = *warp.block;
+  uint64_t full = addressOf(warp, operand, lane);
+  address = uint32_t(full & (kWindowBytes - 1));
+  bool inside = address + uint64_t(8) <= block.shared.size() && address % 8 == 0 &&
+                (full < kWindowBytes || full - kSharedWindow < kWindowBytes) &&
+                block.shadow[address] != uint8_t(Byte::RedZone) &&
+                block.shadow[address + 7] != uint8_t(Byte::RedZone);
+  auto found = block.mbarriers.find(address);
+  if (!inside || (!initialises && found == block.mbarriers.end())) {
+    block.grid->report(warp, i, lane,
+                       inside ? "no mbarrier was initialised at shared " + hexText(address)
+                              : "no room for an mbarrier at " + hexText(full));
+    return nullptr;
+  }
+  // Its initialisation must be ordered before its use; uses are atomic.
+  if (!raceShared(warp, i, lane, address, 8, true, !initialises, warp.clocks))
+    return nullptr;
+  return found == block.mbarriers.end() ? &block.mbarriers[address] : &found->second;
+}
+
+void initialise(Warp &warp, const Instruction &i) {
+  if (!warp.requireDefined(i, warp.operand(i, 1), "the count"))
+    return;
+  for (unsigned lane = 0; lane < kLanes; ++lane) {
+    if (!(warp.active >> lane & 1))
+      continue;
+    uint32_t address;
+    Mbarrier *mbarrier = find(warp, i, lane, warp.operand(i, 0), address, true);
+    if (!mbarrier)
+      return;
+    uint64_t count = warp.read(warp.operand(i, 1), lane);
+    if (count == 0 || count >= 1u << 20)
+      return warp.block->grid->report(warp, i, lane,
+                                      std::to_string(count) + " arrivals, expected 1 to 2^20 - 1");
+    *mbarrier = Mbarrier();
+    mbarrier->expected = uint32_t(count);
+    mbarrier->pending = int64_t(count);
+    markBytes(warp.block->shadow.data() + address, 8, Byte::Written);
+  }
+}
+
+void invalidate(Warp &warp, const Instruction &i) {
+  for (unsigned lane = 0; lane < kLanes; ++lane) {
+    uint32_t address;
+    if (!(warp.active >> lane & 1))
+      continue;
+    if (!find(warp, i, lane, warp.operand(i, 0), address, false))
+      return;
+    warp.block->mbarriers.erase(address);
+    markBytes(warp.block->shadow.data() + address, 8, Byte::Unwritten);
+  }
+}
+
+// mbarrier.arrive{.expect_tx} state, [mbarrier]{, count}; mbarrier.expect_tx [mbarrier], bytes;
+void arrive(Warp &warp, const Instruction &i) {
+  const Opcode &code = i.opcode;
+  bool arrives = code.hasAny({Mod::Arrive, Mod::ArriveDrop});
+  unsigned at = arrives ? 1 : 0;
+  bool counted = i.groups > at + 1;
+  if (counted && !warp.requireDefined(i, warp.operand(i, at + 1), "the count"))
+    return;
+  for (unsigned lane = 0; lane < kLanes; ++lane) {
+    if (!(warp.active >> lane & 1))
+      continue;
+    uint32_t address;
+    Mbarrier *mbarrier = find(warp, i, lane, warp.operand(i, at), address, false);
+    if (!mbarrier)
+      return;
+    int64_t count = counted ? int64_t(warp.read(warp.operand(i, at + 1), lane)) : 1;
+    uint64_t phase = mbarrier->phase;
+    int64_t arrivals = arrives ? count : 0;
+    if (code.has(Mod::ExpectTx)) {
+      mbarrier->bytes += count;
+      arrivals = arrives ? 1 : 0;
+    } else if (code.has(Mod::CompleteTx)) {
+      arriveAt(*warp.block, address, 0, count, &warp.clocks);
+    }
+    if (arrivals > mbarrier->pending)
+      return warp.block->grid->report(warp, i, lane,
+                                      "more arrivals than the mbarrier expects (" +
+                                          std::to_string(mbarrier->expected) + ")");
+    if (code.has(Mod::ArriveDrop))
+      --mbarrier->expected;
+    if (arrivals)
+      arriveAt(*warp.block, address, arrivals, 0, &warp.clocks);
+    if (arrives)
+      warp.write(warp.operand(i, 0), lane, phase);
+  }
+  if (arrives)
+    warp.define(warp.operand(i, 0), 0, i.line);
+  ++warp.clocks.own[warp.index];
+}
+
+// cp.async.mbarrier.arrive{.noinc} [mbarrier]: when the lane's copies so far are done.
+void arriveAfterCopies(Warp &warp, const Instruction &i) {
+  finishCopies(warp, i, 0, true);
+  for (unsigned lane = 0; lane < kLanes; ++lane) {
+    uint32_t address;
+    if (!(warp.active >> lane & 1))
+      continue;
+    Mbarrier *mbarrier = find(warp, i, lane, warp.operand(i, 0), address, false);
+    if (!mbarrier)
+      return;
+    if (!i.opcode.has(Mod::Noinc))
+      ++mbarrier->pending;
+    arriveAt(*warp.block, address, 1, 0, &warp.clocks);
+  }
+  ++warp.clocks.own[warp.index];
+}
+
+// mbarrier.try_wait{.parity} p, [mbarrier], state or parity{, time};
+void wait(Warp &warp, const Instruction &i) {
+  Block &block = *warp.block;
+  if (!warp.requireDefined(i, warp.operand(i, 2), "the phase"))
+    return;
+  uint32_t results = 0;
+  for (unsigned lane = 0; lane < kLanes; ++lane) {
+    if (!(warp.active >> lane & 1))
+      continue;
+    uint32_t address;
+    Mbarrier *mbarrier = find(warp, i, lane, warp.operand(i, 1), address, false);
+    if (!mbarrier)
+      return;
+    uint64_t phase = warp.read(warp.operand(i, 2), lane);
+    auto complete = [&] {
+      return i.opcode.has(Mod::Parity) ? (mbarrier->phase & 1) != (phase & 1)
+                                       : mbarrier->phase > phase;
+    };
+    // Now is the last moment for the copies that this warp waits for.
+    while (!complete() && deliver(block, address, i))
+      ;
+    if (complete()) {
+      results |= 1u << lane;
+      if (mbarrier->completed)
+        warp.clocks.join(*mbarrier->completed);
+      continue;
+    }
+    // try_wait may block, and it may give up: nearly always it does the former, which shows
+    // deadlocks for what they are.
+    if (i.opcode.has(Mod::TryWait) && !results && block.grid->random() % 8) {
+      warp.state = Warp::AtMbarrier;
+      warp.waitsFor = address;
+      warp.waitLine = i.line;
+      --warp.pc;
+      return;
+    }
+  }
+  warp.writePredicate(warp.operand(i, 0), results);
+  warp.yields = true;
+}
+
+void pendingCount(Warp &warp, const Instruction &i) { // of an opaque state, which has none here
+  for (unsigned lane = 0; lane < kLanes; ++lane)
+    if (warp.active >> lane & 1)
+      warp.write(warp.operand(i, 0), lane, 0);
+  warp.define(warp.operand(i, 0), ~0u, i.line);
+}
+
+} // namespace
+
+void arriveAt(Block &block, uint32_t address, int64_t count, int64_t bytes, const Clocks *clocks) {
+  Mbarrier &mbarrier = block.mbarriers[address];
+  if (clocks) {
+    if (mbarrier.gathered)
+      mbarrier.gathered->join(*clocks);
+    else
+      mbarrier.gathered = *clocks;
+  }
+  mbarrier.pending -= count;
+  mbarrier.bytes -= bytes;
+  completePhase(block, address, mbarrier);
+}
+
+Handler selectMbarrier(const Entry &, const Instruction &i) {
+  const Opcode &code = i.opcode;
+  if (code.op == Op::Cp)
+    return code.has(Mod::Mbarrier) && i.groups == 1 ? arriveAfterCopies : nullptr;
+  if (code.op != Op::Mbarrier)
+    return nullptr;
+  if (code.has(Mod::Init))
+    return i.groups == 2 ? initialise : nullptr;
+  if (code.has(Mod::Inval))
+    return i.groups == 1 ? invalidate : nullptr;
+  if (code.hasAny({Mod::TestWait, Mod::TryWait}))
+    return i.groups >= 3 ? wait : nullptr;
+  if (code.has(Mod::PendingCount))
+    return i.groups == 2 ? pendingCount : nullptr;
+  if (code.hasAny({Mod::Arrive, Mod::ArriveDrop, Mod::ExpectTx, Mod::CompleteTx}))
+    return i.groups >= 2 ? arrive : nullptr;
+  return nullptr;
+}
+
+} // namespace moe::ptxsim

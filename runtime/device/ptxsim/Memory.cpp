@@ -1,0 +1,126 @@
+// Addresses are never reused, so that a pointer that was freed stays invalid.
+#include "runtime/device/ptxsim/Memory.h"
+
+#include <cstdio>
+#include <cstring>
+
+namespace moe::ptxsim {
+
+namespace {
+
+constexpr uint64_t kAlign = 256;
+constexpr uint64_t kRedZone = 4096;
+
+std::string hex(uint64_t value) {
+  char text[24];
+  std::snprintf(text, sizeof text, "0x%llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+} // namespace
+
+Result<uint64_t> Memory::allocate(uint64_t bytes, std::string name) {
+  if (bytes == 0 || bytes > uint64_t(1) << 44)
+    return Error{Code::InvalidArgument, "cannot allocate " + std::to_string(bytes) + " bytes"};
+  auto fresh = std::make_unique<Allocation>();
+  fresh->base = next;
+  fresh->bytes = bytes;
+  fresh->data.reset(static_cast<uint8_t *>(std::calloc(bytes, 1)));
+  fresh->shadow.reset(static_cast<uint8_t *>(std::calloc(bytes, 1)));
+  fresh->name = std::move(name);
+  if (!fresh->data || !fresh->shadow)
+    return Error{Code::ResourceExhausted, "no memory for " + std::to_string(bytes) + " bytes"};
+  next += (bytes + kAlign - 1) / kAlign * kAlign + kRedZone;
+  inUse += bytes;
+  uint64_t base = fresh->base;
+  allocations.emplace(base, std::move(fresh));
+  return base;
+}
+
+Status Memory::free(uint64_t address) {
+  auto found = allocations.find(address);
+  if (found == allocations.end())
+    return Error{Code::InvalidArgument, hex(address) + " was not allocated"};
+  inUse -= found->second->bytes;
+  allocations.erase(found);
+  return ok();
+}
+
+Allocation *Memory::find(uint64_t address) {
+  auto after = allocations.upper_bound(address);
+  if (after == allocations.begin())
+    return nullptr;
+  Allocation *before = std::prev(after)->second.get();
+  return before->holds(address, 1) ? before : nullptr;
+}
+
+std::string Memory::describe(uint64_t address) const {
+  auto after = allocations.upper_bound(address);
+  std::string text = hex(address);
+  if (after != allocations.begin()) {
+    const Allocation &before = *std::prev(after)->second;
+    std::string of = " of the " + std::to_string(before.bytes) + " bytes at " + hex(before.base) +
+                     (before.name.empty() ? "" : " ('" + before.name + "')");
+    if (address - before.base < before.bytes)
+      return text + ", byte " + std::to_string(address - before.base) + of;
+    if (address - before.base < before.bytes + kRedZone)
+      return text + ", " + std::to_string(address - before.base - before.bytes) +
+             " bytes past the end" + of;
+  }
+  return text + ", which belongs to no allocation";
+}
+
+Result<Allocation *> Memory::range(uint64_t address, uint64_t bytes, const char *what) const {
+  auto after = allocations.upper_bound(address);
+  if (after != allocations.begin()) {
+    Allocation *before = std::prev(after)->second.get();
+    if (before->holds(address, bytes))
+      return before;
+  }
+  return Error{Code::InvalidArgument, std::string(what) + " of " + std::to_string(bytes) +
+                                          " bytes at " + describe(address)};
+}
+
+Status Memory::copyIn(uint64_t to, std::span<const std::byte> from) {
+  if (from.empty())
+    return ok();
+  MOE_ASSIGN(target, range(to, from.size(), "copy to the device"));
+  std::memcpy(target->data.get() + (to - target->base), from.data(), from.size());
+  std::memset(target->shadow.get() + (to - target->base), int(Byte::Written), from.size());
+  return ok();
+}
+
+Status Memory::copyOut(std::span<std::byte> to, uint64_t from, bool written) const {
+  if (to.empty())
+    return ok();
+  MOE_ASSIGN(source, range(from, to.size(), "copy from the device"));
+  uint64_t offset = from - source->base;
+  for (size_t i = 0; written && i < to.size(); ++i)
+    if (source->shadow.get()[offset + i] == uint8_t(Byte::Unwritten))
+      return Error{Code::InvalidArgument,
+                   "copy from the device of bytes that nothing wrote: " + describe(from + i)};
+  std::memcpy(to.data(), source->data.get() + offset, to.size());
+  return ok();
+}
+
+Status Memory::copy(uint64_t to, uint64_t from, uint64_t bytes) {
+  if (bytes == 0)
+    return ok();
+  MOE_ASSIGN(source, range(from, bytes, "copy from"));
+  MOE_ASSIGN(target, range(to, bytes, "copy to"));
+  uint64_t at = to - target->base, origin = from - source->base;
+  std::memmove(target->data.get() + at, source->data.get() + origin, bytes);
+  std::memmove(target->shadow.get() + at, source->shadow.get() + origin, bytes);
+  return ok();
+}
+
+Status Memory::fill(uint64_t to, uint64_t bytes, std::byte value) {
+  if (bytes == 0)
+    return ok();
+  MOE_ASSIGN(target, range(to, bytes, "fill"));
+  std::memset(target->data.get() + (to - target->base), int(value), bytes);
+  std::memset(target->shadow.get() + (to - target->base), int(Byte::Written), bytes);
+  return ok();
+}
+
+} // namespace moe::ptxsim

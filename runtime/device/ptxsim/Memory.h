@@ -1,0 +1,73 @@
+// Device memory of the simulator: allocations at made-up addresses with room between them, and for
+// each byte whether it was ever written.
+#ifndef MOE_RUNTIME_DEVICE_PTXSIM_MEMORY_H
+#define MOE_RUNTIME_DEVICE_PTXSIM_MEMORY_H
+
+#include "runtime/Status.h"
+#include "runtime/device/ptxsim/Races.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace moe::ptxsim {
+
+// What is known of a byte of global or shared memory.
+enum class Byte : uint8_t {
+  Unwritten = 0, // so that fresh pages need no initialisation
+  Written = 1,
+  InFlight = 2, // an asynchronous copy may write it at any time
+  Lent = 3,     // an asynchronous copy may read it at any time
+  RedZone = 4,  // belongs to nothing
+};
+
+struct Allocation {
+  struct Free {
+    void operator()(uint8_t *bytes) const { std::free(bytes); }
+  };
+  using Bytes = std::unique_ptr<uint8_t, Free>;
+
+  uint64_t base = 0;
+  uint64_t bytes = 0;
+  Bytes data, shadow; // of `bytes` bytes each
+  RacePages races;
+  std::string name; // of a module's variable
+
+  bool holds(uint64_t address, uint64_t count) const {
+    return address >= base && address - base <= bytes && count <= bytes - (address - base);
+  }
+};
+
+class Memory {
+public:
+  // A device pointer, aligned to 256 bytes. The bytes are unwritten.
+  Result<uint64_t> allocate(uint64_t bytes, std::string name = "");
+  Status free(uint64_t address);
+
+  Status copyIn(uint64_t to, std::span<const std::byte> from);
+  // WRITTEN: reject bytes that nothing has written.
+  Status copyOut(std::span<std::byte> to, uint64_t from, bool written = false) const;
+  Status copy(uint64_t to, uint64_t from, uint64_t bytes);
+  Status fill(uint64_t to, uint64_t bytes, std::byte value);
+
+  // The allocation of ADDRESS, or null.
+  Allocation *find(uint64_t address);
+  // "12 bytes past the end of 256 bytes at 0x..": where ADDRESS lies.
+  std::string describe(uint64_t address) const;
+  uint64_t bytesInUse() const { return inUse; }
+
+private:
+  Result<Allocation *> range(uint64_t address, uint64_t bytes, const char *what) const;
+
+  std::map<uint64_t, std::unique_ptr<Allocation>> allocations;
+  uint64_t next = uint64_t(1) << 36;
+  uint64_t inUse = 0;
+};
+
+} // namespace moe::ptxsim
+
+#endif

@@ -1,0 +1,274 @@
+// ldmatrix, stmatrix and mma.sync. With g = lane / 4, t = lane % 4 and e elements in a register:
+//   A register r: row g + 8 (r & 1), columns e t + 4 e (r >> 1) ...
+//   B register r: column g, rows e t + 4 e r ...
+//   C, D register r: row g + 8 (r >> 1), column 2 t + (r & 1)
+// Products are exact and summed in float, in order: hardware sums in an order that it does not say.
+#include "runtime/device/ptxsim/Access.h"
+#include "runtime/device/ptxsim/Numbers.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace moe::ptxsim {
+
+namespace {
+
+constexpr unsigned kRows = 16, kColumns = 8, kMostK = 32;
+
+template <class T> struct Tile {
+  alignas(64) T a[kRows][kMostK], b[kMostK][kColumns], c[kRows][kColumns];
+  uint32_t badRows = 0, badColumns = 0; // hold undefined elements
+  bool bad[kRows][kColumns] = {};       // of C
+};
+
+// All values of an 8 bit float.
+template <Type type> const std::array<float, 256> &tableOf() {
+  static const std::array<float, 256> table = [] {
+    std::array<float, 256> values;
+    for (unsigned bits = 0; bits < 256; ++bits)
+      values[bits] = decode(type == Type::E4M3 ? kE4M3 : kE5M2, bits);
+    return values;
+  }();
+  return table;
+}
+
+template <class T, Type type> T elementOf(uint32_t bits) {
+  switch (type) {
+  case Type::F16:
+    return T(Half{uint16_t(bits)}.value());
+  case Type::BF16:
+    return T(Brain{uint16_t(bits)}.value());
+  case Type::TF32: // the low mantissa bits are ignored
+    return T(std::bit_cast<float>(bits & ~0x1fffu));
+  case Type::E4M3:
+    return T(tableOf<Type::E4M3>()[bits & 255]);
+  case Type::E5M2:
+    return T(tableOf<Type::E5M2>()[bits & 255]);
+  case Type::S8:
+    return T(int8_t(bits));
+  default:
+    return T(bits & 255);
+  }
+}
+
+template <class T, Type typeA, Type typeB>
+void gather(Warp &warp, const Instruction &i, Tile<T> &tile) {
+  constexpr unsigned bits = bitsOf(typeA), e = 32 / bits;
+  for (unsigned r = 0; r < i.groupSize(1); ++r) {
+    const Operand &o = warp.operand(i, 1, r);
+    const Word *words = warp.words(o.slot);
+    uint32_t bad = warp.undefinedLanes(o);
+    for (unsigned lane = 0; lane < kLanes; ++lane) {
+      unsigned row = lane / 4 + 8 * (r & 1), k = e * (lane % 4) + 4 * e * (r >> 1);
+      for (unsigned j = 0; j < e; ++j)
+        tile.a[row][k + j] = elementOf<T, typeA>(words[lane] >> j * bits % 32);
+      tile.badRows |= (bad >> lane & 1) << row;
+    }
+  }
+  for (unsigned r = 0; r < i.groupSize(2); ++r) {
+    const Operand &o = warp.operand(i, 2, r);
+    const Word *words = warp.words(o.slot);
+    uint32_t bad = warp.undefinedLanes(o);
+    for (unsigned lane = 0; lane < kLanes; ++lane) {
+      unsigned column = lane / 4, k = e * (lane % 4) + 4 * e * r;
+      for (unsigned j = 0; j < e; ++j)
+        tile.b[k + j][column] = elementOf<T, typeB>(words[lane] >> j * bits % 32);
+      tile.badColumns |= (bad >> lane & 1) << column;
+    }
+  }
+}
+
+// Visits the elements of C or D that register R of a lane holds; f16 come in pairs.
+template <class F> void eachOfC(unsigned registers, unsigned r, unsigned lane, F each) {
+  unsigned g = lane / 4, t = lane % 4;
+  if (registers == 4)
+    return each(g + 8 * (r >> 1), 2 * t + (r & 1), 0);
+  each(g + 8 * r, 2 * t, 0);
+  each(g + 8 * r, 2 * t + 1, 16);
+}
+
+template <class T, Type typeA, Type typeB> void multiply(Warp &warp, const Instruction &i) {
+  if (!warp.requireConverged(i))
+    return;
+  Tile<T> tile;
+  gather<T, typeA, typeB>(warp, i, tile);
+  unsigned registers = i.groupSize(0);
+  for (unsigned r = 0; r < registers; ++r) {
+    const Operand &o = warp.operand(i, 3, r);
+    for (unsigned lane = 0; lane < kLanes; ++lane)
+      eachOfC(registers, r, lane, [&](unsigned row, unsigned column, unsigned shift) {
+        uint32_t bits = warp.words(o.slot)[lane] >> shift;
+        if constexpr (std::is_same_v<T, float>)
+          tile.c[row][column] =
+              registers == 4 ? std::bit_cast<float>(bits) : Half{uint16_t(bits)}.value();
+        else
+          tile.c[row][column] = T(bits);
+        tile.bad[row][column] = warp.undefinedLanes(o) >> lane & 1;
+      });
+  }
+  bool saturates = i.opcode.has(Mod::Satfinite);
+  for (unsigned row = 0; row < kRows; ++row) {
+    if constexpr (std::is_same_v<T, float>) {
+      std::array<float, kColumns> sums;
+      std::copy_n(tile.c[row], kColumns, sums.begin());
+      for (unsigned k = 0, end = i.opcode.k; k < end; ++k)
+        for (unsigned column = 0; column < kColumns; ++column)
+          sums[column] += tile.a[row][k] * tile.b[k][column];
+      std::copy_n(sums.begin(), kColumns, tile.c[row]);
+    } else {
+      for (unsigned column = 0; column < kColumns; ++column) {
+        int64_t sum = tile.c[row][column];
+        for (unsigned k = 0; k < i.opcode.k; ++k)
+          sum += int64_t(tile.a[row][k]) * tile.b[k][column];
+        if (saturates)
+          sum = std::clamp<int64_t>(sum, INT32_MIN, INT32_MAX);
+        tile.c[row][column] = T(sum);
+      }
+    }
+  }
+  for (unsigned r = 0; r < registers; ++r) {
+    const Operand &o = warp.operand(i, 0, r);
+    uint32_t bad = 0;
+    for (unsigned lane = 0; lane < kLanes; ++lane) {
+      uint32_t bits = 0;
+      eachOfC(registers, r, lane, [&](unsigned row, unsigned column, unsigned shift) {
+        T value = tile.c[row][column];
+        bits |= (registers == 2 ? Half::from(float(value)).bits : std::bit_cast<uint32_t>(value))
+                << shift;
+        bool undefined =
+            tile.bad[row][column] || tile.badRows >> row & 1 || tile.badColumns >> column & 1;
+        bad |= uint32_t(undefined) << lane;
+      });
+      if (warp.active >> lane & 1)
+        warp.write(o, lane, bits);
+    }
+    warp.define(o, bad, i.line);
+  }
+}
+
+// The types of A and B are each X or Y.
+template <class T, Type X, Type Y> Handler selectPair(Type a, Type b) {
+  if ((a != X && a != Y) || (b != X && b != Y))
+    return nullptr;
+  if (a == X)
+    return b == X ? multiply<T, X, X> : multiply<T, X, Y>;
+  return b == X ? multiply<T, Y, X> : multiply<T, Y, Y>;
+}
+
+Handler selectMma(const Entry &entry, const Instruction &i) {
+  const Opcode &code = i.opcode;
+  if (i.groups != 4 || code.typeCount != 4 || code.m != kRows || code.n != kColumns)
+    return nullptr;
+  unsigned bits = bitsOf(code.types[1]);
+  bool small = bits == 8 || bits == 16 || code.types[1] == Type::TF32;
+  if (!small || bitsOf(code.types[2]) != bits || !code.has(Mod::Row) || !code.has(Mod::Col))
+    return nullptr;
+  if (bits == 16 && code.types[1] != Type::F16 && code.types[1] != Type::BF16)
+    return nullptr;
+  unsigned elements = 32 / bits, b = i.groupSize(2);
+  bool half = code.types[0] == Type::F16;
+  if (b == 0 || 4 * elements * b != code.k || code.k > kMostK || i.groupSize(1) != 2 * b ||
+      i.groupSize(0) != (half ? 2 : 4) || i.groupSize(3) != i.groupSize(0) ||
+      code.types[0] != code.types[3])
+    return nullptr;
+  for (unsigned n = 0; n < i.operands; ++n)
+    if (entry.operands[i.first + n].kind == Operand::Address)
+      return nullptr;
+  Type a = code.types[1], typeOfB = code.types[2];
+  if (code.types[0] == Type::S32)
+    return selectPair<int32_t, Type::S8, Type::U8>(a, typeOfB);
+  if (!half && code.types[0] != Type::F32)
+    return nullptr;
+  if (bits == 8)
+    return selectPair<float, Type::E4M3, Type::E5M2>(a, typeOfB);
+  if (a != typeOfB)
+    return nullptr;
+  return a == Type::F16    ? multiply<float, Type::F16, Type::F16>
+         : a == Type::BF16 ? multiply<float, Type::BF16, Type::BF16>
+                           : multiply<float, Type::TF32, Type::TF32>;
+}
+
+// ldmatrix.sync.aligned.m8n8.x4{.trans}.shared.b16 {..}, [row]; and stmatrix. Lane 8 m + r names
+// row r of matrix m; lane l holds elements 2 (l % 4) and the next of row l / 4.
+void moveMatrices(Warp &warp, const Instruction &i) {
+  const Opcode &code = i.opcode;
+  bool stores = code.op == Op::Stmatrix, transposed = code.has(Mod::Trans);
+  const Operand &address = warp.operand(i, stores ? 0 : 1);
+  if (!warp.requireConverged(i))
+    return;
+  if (warp.active != ~0u)
+    return warp.block->grid->report(warp, i, firstLane(warp.active), "the warp is not full");
+  uint32_t lanes = code.count == 4 ? ~0u : (1u << 8 * code.count) - 1;
+  std::array<uint64_t, kLanes> offsets;
+  warp.active = lanes; // the other addresses are not used
+  bool defined = warp.requireDefined(i, address, "the address");
+  warp.active = ~0u;
+  if (!defined)
+    return;
+  std::array<uint64_t, kLanes> addresses; // read first: results may take their registers
+  for (unsigned lane = 0; lane < kLanes; ++lane)
+    addresses[lane] = addressOf(warp, address, lane);
+  for (unsigned m = 0; m < code.count; ++m) {
+    const Operand &values = warp.operand(i, stores ? 1 : 0, m);
+    if (stores && !warp.requireDefined(i, values, "the value"))
+      return;
+    uint32_t bad = 0;
+    std::array<uint32_t, kLanes> fresh{};
+    for (unsigned row = 0; row < 8; ++row) {
+      unsigned lane = 8 * m + row;
+      Place place = reach(warp, i, lane, code.space(), addresses[lane], 16,
+                          stores ? Touch::Write : Touch::Read, false);
+      if (!place.data)
+        return;
+      offsets[lane] = place.offset;
+      for (unsigned column = 0; column < 8; ++column) {
+        unsigned holder = transposed ? column * 4 + row / 2 : row * 4 + column / 2;
+        unsigned shift = 16 * (transposed ? row & 1 : column & 1);
+        if (stores) {
+          uint16_t value = uint16_t(warp.read(values, holder) >> shift);
+          std::memcpy(place.data + 2 * column, &value, 2);
+          continue;
+        }
+        uint16_t value;
+        std::memcpy(&value, place.data + 2 * column, 2);
+        fresh[holder] |= uint32_t(value) << shift;
+        if (place.shadow && !allWritten(place.shadow + 2 * column, 2))
+          bad |= 1u << holder;
+      }
+      if (stores && place.shadow)
+        markBytes(place.shadow, 16, Byte::Written);
+    }
+    if (stores)
+      continue;
+    for (unsigned lane = 0; lane < kLanes; ++lane)
+      warp.write(values, lane, fresh[lane]);
+    warp.define(values, bad, i.line);
+  }
+  countAccess(warp, Space::Shared, offsets.data(), lanes, 16, stores);
+}
+
+Handler selectMatrix(const Entry &entry, const Instruction &i) {
+  const Opcode &code = i.opcode;
+  unsigned address = code.op == Op::Stmatrix ? 0 : 1;
+  if (i.groups != 2 || code.type() != Type::B16 || i.groupSize(1 - address) != code.count ||
+      code.count > 4 || code.m != 8 || code.n != 8 ||
+      entry.operands[i.first + i.starts[address]].kind != Operand::Address)
+    return nullptr;
+  return moveMatrices;
+}
+
+} // namespace
+
+Handler selectTensor(const Entry &entry, const Instruction &i) {
+  switch (i.opcode.op) {
+  case Op::Mma:
+    return selectMma(entry, i);
+  case Op::Ldmatrix:
+  case Op::Stmatrix:
+    return selectMatrix(entry, i);
+  default:
+    return nullptr;
+  }
+}
+
+} // namespace moe::ptxsim

@@ -1,0 +1,226 @@
+// The state of a running grid: warps whose registers are arrays of 32 lanes, the blocks they belong
+// to, and the handlers that execute one instruction for one warp.
+#ifndef MOE_RUNTIME_DEVICE_PTXSIM_WARP_H
+#define MOE_RUNTIME_DEVICE_PTXSIM_WARP_H
+
+#include "runtime/device/ptxsim/Machine.h"
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+
+namespace moe::ptxsim {
+
+inline constexpr unsigned kLanes = 32;
+// Registers hold bits; these may be read as either width.
+using Word [[gnu::may_alias]] = uint32_t;
+using Long [[gnu::may_alias]] = uint64_t;
+
+struct Warp;
+struct Block;
+struct Grid;
+using Handler = void (*)(Warp &, const Instruction &);
+
+// A value of 32 bits in each lane. A 64 bit register is two, seen as 32 Longs.
+struct alignas(64) Slot {
+  uint32_t lanes[kLanes];
+};
+
+struct Warp {
+  Block *block = nullptr;
+  uint16_t index = 0; // in the block
+  uint32_t pc = 0;
+  uint32_t lanes = 0;  // those of the current path
+  uint32_t alive = 0;  // those that have not exited
+  uint32_t active = 0; // those of this instruction: the path's whose guard holds
+
+  // Paths that wait: when the pc reaches `join`, the next one continues.
+  struct Path {
+    uint32_t pc, lanes, join;
+  };
+  std::vector<Path> paths;
+  uint32_t join = 0; // of the current path
+
+  std::vector<Slot> slots;
+  std::vector<uint32_t> predicates;
+  const Operand *operands = nullptr; // of the entry
+
+  // Lanes whose value depends on something never written, and the line where that began.
+  std::vector<uint32_t> undefined, undefinedPredicate;
+  std::vector<uint32_t> origin, originPredicate;
+
+  enum State : uint8_t { Ready, AtBarrier, AtMbarrier, Done };
+  State state = Ready;
+  bool yields = false; // ends its turn: it polls
+  uint32_t waitLine = 0;
+  uint32_t waitsFor = 0; // the barrier's number, or the mbarrier's address
+  uint32_t stamp = 0;    // instructions executed
+
+  // cp.async: copies not yet waited for, and how many groups each lane has committed.
+  struct AsyncCopy {
+    uint32_t to, bytes, read, line;
+    uint8_t lane;
+    uint32_t group;
+    uint64_t from;
+    bool captured; // the source was read at issue
+    std::array<uint8_t, 16> data;
+    std::array<uint8_t, 16> written; // shadow of `data`
+  };
+  std::vector<AsyncCopy> copies;
+  std::array<uint32_t, kLanes> committed{};
+  // cp.async.bulk from shared to global memory.
+  struct BulkStore {
+    uint32_t from, bytes, line;
+    uint8_t lane;
+    uint32_t group;
+    uint64_t to;
+  };
+  std::vector<BulkStore> stores;
+  std::array<uint32_t, kLanes> committedBulk{};
+
+  Clocks clocks;
+  std::unique_ptr<Clocks> released; // what it knew at its last fence
+  std::unique_ptr<Clocks> acquired; // what relaxed reads showed, until a fence
+  std::unique_ptr<Clocks> proxied;  // what it knew at its last fence.proxy.async
+  Allocation *recent = nullptr;     // of its last global access
+  std::vector<uint8_t> local;       // 32 times Entry::localBytes
+
+  Word *words(uint16_t slot) { return slots[slot].lanes; }
+  Long *longs(uint16_t slot) { return reinterpret_cast<Long *>(slots[slot].lanes); }
+  const Operand &operand(const Instruction &i, unsigned group, unsigned element = 0) const {
+    return operands[i.first + i.starts[group] + element];
+  }
+  // Of a register or an immediate, zero-extended.
+  uint64_t read(const Operand &o, unsigned lane) {
+    return o.bits == 64 ? longs(o.slot)[lane] : words(o.slot)[lane];
+  }
+  void write(const Operand &o, unsigned lane, uint64_t value) {
+    if (o.kind == Operand::Sink)
+      return;
+    if (o.bits == 64)
+      longs(o.slot)[lane] = value;
+    else
+      words(o.slot)[lane] = uint32_t(o.bits == 16 ? value & 0xffff : value);
+  }
+  bool readPredicate(const Operand &o, unsigned lane) const {
+    return ((predicates[o.slot] >> lane & 1) != 0) != o.negated;
+  }
+  void writePredicate(const Operand &o, uint32_t values) {
+    if (o.kind != Operand::Predicate)
+      return;
+    predicates[o.slot] = (predicates[o.slot] & ~active) | (values & active);
+    undefinedPredicate[o.slot] &= ~active;
+  }
+  // Marks the active lanes of a register as defined, but for those of BAD.
+  void define(const Operand &o, uint32_t bad, uint32_t line);
+  uint32_t undefinedLanes(const Operand &o) const {
+    return o.kind == Operand::Predicate ? undefinedPredicate[o.slot]
+           : o.kind == Operand::Sink    ? 0
+                                        : undefined[o.slot];
+  }
+  uint32_t originOf(const Operand &o) const {
+    return o.kind == Operand::Predicate ? originPredicate[o.slot] : origin[o.slot];
+  }
+  // Reports that WHAT depends on a value nobody wrote, if it does.
+  bool requireDefined(const Instruction &, const Operand &, const char *what);
+  // Reports unless all lanes that are alive execute this instruction.
+  bool requireConverged(const Instruction &);
+};
+
+struct Barrier {
+  unsigned arrived = 0;  // threads
+  unsigned expected = 0; // threads; 0: all of the block
+  std::vector<Warp *> waiting;
+  std::optional<Clocks> clocks;
+  uint32_t votes = 0; // bar.red: count of threads, and whether any and all hold
+  bool any = false, all = true;
+};
+
+struct Mbarrier {
+  uint32_t expected = 0; // arrivals per phase
+  int64_t pending = 0;   // arrivals to come
+  int64_t bytes = 0;     // of asynchronous copies to come
+  uint64_t phase = 0;    // completed phases
+  std::optional<Clocks> gathered, completed;
+};
+
+// cp.async.bulk into shared memory, which ends by completing bytes of an mbarrier.
+struct BulkLoad {
+  uint32_t to, bytes, mbarrier, line;
+  uint64_t from;
+  Warp *warp;
+  uint8_t lane;
+  Clocks clocks;
+};
+
+struct Block {
+  Grid *grid = nullptr;
+  uint32_t index = 0;
+  std::array<uint32_t, 3> id{};
+  std::vector<std::unique_ptr<Warp>> warps;
+  std::vector<uint8_t> shared, shadow; // from address 0
+  std::vector<RaceWord> races;
+  std::array<Barrier, 16> barriers;
+  std::map<uint32_t, Mbarrier> mbarriers;
+  std::vector<BulkLoad> loads;
+  // What releases at a shared address made known.
+  std::map<uint32_t, Clocks> published;
+  unsigned aliveThreads() const;
+  bool done() const;
+};
+
+struct Grid {
+  const Module &module;
+  const Entry &entry;
+  const Launch &launch;
+  Memory &memory;
+  const Options &options;
+  std::vector<Handler> handlers; // of each instruction
+  std::vector<std::unique_ptr<Block>> blocks;
+  std::map<uint64_t, Clocks> published; // by global address
+  std::mt19937_64 random;
+  Stats stats;
+  uint32_t launchNumber = 0;
+  uint64_t lastProgress = 0; // in instructions
+  std::optional<Error> violation;
+
+  bool coin() { return random() & 1; }
+  void progress() { lastProgress = stats.instructions; }
+  void report(const Warp &, const Instruction &, unsigned lane, const std::string &what);
+};
+
+inline unsigned firstLane(uint32_t lanes) { return unsigned(__builtin_ctz(lanes)); }
+std::string hexText(uint64_t value);
+
+// Removes the active lanes from the warp, and goes on with a path that waits.
+void exitLanes(Warp &);
+// Takes up the path that waits once the pc is where its lanes join.
+void joinPaths(Warp &);
+// Ends the copies of the active lanes but for the newest KEEP groups.
+void finishCopies(Warp &, const Instruction &, uint32_t keep, bool all);
+// Reports copies that read the shared memory of a warp that is done.
+void requireStoresDone(Warp &, const Instruction &);
+// COUNT arrivals, or bytes of a copy, at an mbarrier, which may complete its phase.
+void arriveAt(Block &, uint32_t address, int64_t count, int64_t bytes, const Clocks *);
+// Releases a barrier all of whose threads have come.
+void completeBarrier(Block &, unsigned number);
+
+// What executes an instruction of that kind, or null when there is none.
+Handler selectInteger(const Entry &, const Instruction &);
+Handler selectFloat(const Entry &, const Instruction &);
+Handler selectPacked(const Entry &, const Instruction &);
+Handler selectMove(const Entry &, const Instruction &);
+Handler selectConvert(const Entry &, const Instruction &);
+Handler selectLoadStore(const Entry &, const Instruction &);
+Handler selectAtomic(const Entry &, const Instruction &);
+Handler selectAsync(const Entry &, const Instruction &);
+Handler selectMbarrier(const Entry &, const Instruction &);
+Handler selectControl(const Entry &, const Instruction &);
+Handler selectCollective(const Entry &, const Instruction &);
+Handler selectTensor(const Entry &, const Instruction &);
+
+} // namespace moe::ptxsim
+
+#endif
