@@ -21,18 +21,65 @@ struct Place {
 Place reach(Warp &, const Instruction &, unsigned lane, Space, uint64_t address, unsigned count,
             Touch, bool strong);
 
+// The same for a range of any size, aligned to 16 bytes, that LANE has copied.
+Place reachRange(Warp &, const Instruction &, unsigned lane, Space, uint64_t address,
+                 uint32_t bytes, Touch);
+
+// The same for all active lanes at once.
+struct Places {
+  std::array<uint64_t, kLanes> address; // in: as the operand names it; out: in its space
+  std::array<uint8_t *, kLanes> data;
+  std::array<uint8_t *, kLanes> shadow;
+  Space space = Space::Generic; // of the last lane
+  bool contiguous = false;      // the warp is full and its bytes follow each other
+  bool written = true;          // all bytes of all lanes are
+};
+// False after a report.
+bool reachAll(Warp &, const Instruction &, Space, Places &, unsigned count, Touch, bool strong);
+
 // The address that an operand names in a lane.
 inline uint64_t addressOf(Warp &warp, const Operand &o, unsigned lane) {
   uint64_t base = o.bits == 64 ? warp.longs(o.slot)[lane] : warp.words(o.slot)[lane];
   return base + uint64_t(o.value);
 }
+inline void addressesOf(Warp &warp, const Operand &o, std::array<uint64_t, kLanes> &addresses) {
+  if (o.bits == 64) {
+    const Long *base = warp.longs(o.slot);
+    for (unsigned lane = 0; lane < kLanes; ++lane)
+      addresses[lane] = base[lane] + uint64_t(o.value);
+  } else {
+    const Word *base = warp.words(o.slot);
+    for (unsigned lane = 0; lane < kLanes; ++lane)
+      addresses[lane] = base[lane] + uint64_t(o.value);
+  }
+}
 
-// Checks and records an access to shared words by a warp, now or on its behalf.
-bool raceShared(Warp &, const Instruction &, unsigned lane, uint32_t offset, unsigned count,
-                bool writes, bool strong, const Clocks &);
+// Who a warp is to the memory that it accesses.
+uint32_t segmentOf(Warp &);
+// Checks and records an access to shared bytes by a warp, now or on behalf of an earlier SEGMENT of
+// it when it knew CLOCKS.
+bool raceShared(Warp &, const Instruction &, unsigned lane, uint32_t offset, uint32_t count,
+                bool writes, bool strong, bool async, uint32_t segment, const Clocks &);
+inline bool raceShared(Warp &warp, const Instruction &i, unsigned lane, uint32_t offset,
+                       uint32_t count, bool writes, bool strong) {
+  return !warp.block->grid->options.races ||
+         raceShared(warp, i, lane, offset, count, writes, strong, false, segmentOf(warp),
+                    warp.clocks);
+}
 
-bool allWritten(const uint8_t *shadow, unsigned count);
-void markBytes(uint8_t *shadow, unsigned count, Byte);
+// Whether a fence.proxy.async came between what warp WRITER wrote when its clock stood at CLOCK,
+// and what this warp does now.
+bool fencedForProxy(const Warp &, uint32_t writer, uint32_t clock);
+// Reports unless that is so for all that was written to shared bytes.
+bool checkProxy(Warp &, const Instruction &, unsigned lane, uint32_t offset, uint32_t bytes,
+                bool reads);
+// The allocation that holds COUNT bytes, or null.
+Allocation *findAllocation(Warp &, uint64_t address, uint64_t count);
+
+bool allWritten(const uint8_t *shadow, size_t count);
+void markBytes(uint8_t *shadow, size_t count, Byte);
+// What a finished copy leaves: written where the source was, in whatever state that is.
+void copyWritten(uint8_t *to, const uint8_t *from, size_t count);
 
 // The shared offset of a shared or generic address, or nothing.
 std::optional<uint32_t> sharedOffset(Space, uint64_t address);

@@ -226,8 +226,9 @@ TEST(Numbers, RoundTrip) {
     ASSERT_EQ(Half::from(value).bits, bits);
     ASSERT_EQ(encode(kHalf, value), bits);
     float brain = Brain{uint16_t(bits)}.value();
-    if (brain == brain)
+    if (brain == brain) {
       ASSERT_EQ(encode(kBrain, brain), bits);
+    }
     float next = std::nextafter(value, 1e9f);
     ASSERT_EQ(Half::from(next).bits, encode(kHalf, next));
   }

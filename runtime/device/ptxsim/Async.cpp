@@ -10,8 +10,6 @@ namespace moe::ptxsim {
 
 namespace {
 
-constexpr unsigned kChunk = 16; // bulk copies come in these
-
 // cp.async.ca.shared.global [to], [from], bytes{, read};
 void copyAsync(Warp &warp, const Instruction &i) {
   const Operand &to = warp.operand(i, 0), &from = warp.operand(i, 1);
@@ -22,56 +20,90 @@ void copyAsync(Warp &warp, const Instruction &i) {
   if (!warp.requireDefined(i, to, "the address") || !warp.requireDefined(i, from, "the address") ||
       (partial && !warp.requireDefined(i, warp.operand(i, 3), "the size")))
     return;
-  std::array<uint64_t, kLanes> sources;
+  std::unique_ptr<Warp::AsyncCopy> copy;
+  if (warp.spareCopies.empty()) {
+    copy = std::make_unique<Warp::AsyncCopy>();
+  } else {
+    copy = std::move(warp.spareCopies.back());
+    warp.spareCopies.pop_back();
+  }
+  copy->lanes = warp.active;
+  copy->bytes = bytes;
+  copy->instruction = &i;
+  copy->captured = grid.coin();
+  copy->group = warp.committed;
+  Places targets, sources;
+  addressesOf(warp, to, targets.address);
+  addressesOf(warp, from, sources.address);
+  copy->from = sources.address;
+  countAccess(warp, Space::Global, sources.address.data(), warp.active, bytes, false);
+  if (!reachAll(warp, i, Space::Shared, targets, bytes, Touch::Write, false))
+    return;
+  copy->read.fill(uint8_t(bytes));
+  if (!partial) {
+    if (!reachAll(warp, i, Space::Global, sources, bytes, Touch::Read, false))
+      return;
+  } else {
+    for (unsigned lane = 0; lane < kLanes; ++lane) {
+      if (!(warp.active >> lane & 1))
+        continue;
+      uint64_t read = warp.read(warp.operand(i, 3), lane) & 0xffffffff;
+      if (read > bytes)
+        return grid.report(warp, i, lane, "copies more than " + std::to_string(bytes) + " bytes");
+      copy->read[lane] = uint8_t(read);
+      for (unsigned n = 0; n < read;) {
+        unsigned piece = read == bytes ? bytes : 1; // whole, or what zfill leaves byte by byte
+        Place source =
+            reach(warp, i, lane, Space::Global, copy->from[lane] + n, piece, Touch::Read, false);
+        if (!source.data)
+          return;
+        if (n == 0) {
+          sources.data[lane] = source.data;
+          sources.shadow[lane] = source.shadow;
+        }
+        n += piece;
+      }
+    }
+  }
   for (unsigned lane = 0; lane < kLanes; ++lane) {
     if (!(warp.active >> lane & 1))
       continue;
-    uint64_t read = partial ? warp.read(warp.operand(i, 3), lane) & 0xffffffff : bytes;
-    if (read > bytes)
-      return grid.report(warp, i, lane, "copies more than " + std::to_string(bytes) + " bytes");
-    Place target =
-        reach(warp, i, lane, Space::Shared, addressOf(warp, to, lane), bytes, Touch::Write, false);
-    if (!target.data)
-      return;
-    Warp::AsyncCopy copy{};
-    copy.to = uint32_t(target.offset);
-    copy.bytes = bytes;
-    copy.read = uint32_t(read);
-    copy.line = i.line;
-    copy.lane = uint8_t(lane);
-    copy.group = warp.committed[lane];
-    copy.from = sources[lane] = addressOf(warp, from, lane);
-    copy.captured = grid.coin();
-    for (unsigned n = 0; n < read;) {
-      unsigned piece = read - n >= bytes ? bytes : 1; // whole, or what zfill leaves byte by byte
-      Place source = reach(warp, i, lane, Space::Global, copy.from + n, piece, Touch::Read, false);
-      if (!source.data)
-        return;
-      std::memcpy(copy.data.data() + n, source.data, piece);
-      std::memcpy(copy.written.data() + n, source.shadow, piece);
-      n += piece;
+    copy->to[lane] = uint32_t(targets.address[lane]);
+    if (unsigned read = copy->read[lane]) {
+      std::memcpy(&copy->data[lane * 16], sources.data[lane], read);
+      std::memcpy(&copy->written[lane * 16], sources.shadow[lane], read);
     }
-    markBytes(target.shadow, bytes, Byte::InFlight);
-    warp.copies.push_back(copy);
+    markBytes(targets.shadow[lane], bytes, Byte::InFlight);
   }
-  countAccess(warp, Space::Global, sources.data(), warp.active, bytes, false);
+  warp.copies.push_back(std::move(copy));
 }
 
-void finish(Warp &warp, const Instruction &i, Warp::AsyncCopy &copy) {
+void finish(Warp &warp, Warp::AsyncCopy &copy, uint32_t lanes) {
   Block &block = *warp.block;
-  if (!copy.captured && copy.read)
-    if (Allocation *from = block.grid->memory.find(copy.from)) {
-      std::memcpy(copy.data.data(), from->data.get() + (copy.from - from->base), copy.read);
-      std::memcpy(copy.written.data(), from->shadow.get() + (copy.from - from->base), copy.read);
-    }
-  for (unsigned n = copy.read; n < copy.bytes; ++n) {
-    copy.data[n] = 0;
-    copy.written[n] = uint8_t(Byte::Written);
+  const Instruction &i = *copy.instruction;
+  uint32_t bytes = copy.bytes;
+  auto &data = copy.data;
+  auto &written = copy.written;
+  bool contiguous = lanes == ~0u;
+  for (unsigned lane = 0; lane < kLanes; ++lane) {
+    if (!(lanes >> lane & 1))
+      continue;
+    contiguous &= copy.to[lane] == copy.to[0] + lane * bytes;
+    unsigned read = copy.read[lane];
+    if (!copy.captured && read)
+      if (Allocation *from = findAllocation(warp, copy.from[lane], read)) {
+        std::memcpy(&data[lane * 16], from->data.get() + (copy.from[lane] - from->base), read);
+        std::memcpy(&written[lane * 16], from->shadow.get() + (copy.from[lane] - from->base), read);
+      }
+    std::memset(&data[lane * 16 + read], 0, bytes - read);
+    markBytes(&written[lane * 16 + read], bytes - read, Byte::Written);
+    std::memcpy(block.shared.data() + copy.to[lane], &data[lane * 16], bytes);
+    copyWritten(block.shadow.data() + copy.to[lane], &written[lane * 16], bytes);
+    if (!contiguous)
+      raceShared(warp, i, lane, copy.to[lane], bytes, true, false);
   }
-  std::memcpy(block.shared.data() + copy.to, copy.data.data(), copy.bytes);
-  for (unsigned n = 0; n < copy.bytes; ++n)
-    block.shadow[copy.to + n] = uint8_t(copy.written[n] & 1 ? Byte::Written : Byte::Unwritten);
-  raceShared(warp, i, copy.lane, copy.to, copy.bytes, true, false, warp.clocks);
+  if (contiguous)
+    raceShared(warp, i, 0, copy.to[0], bytes * kLanes, true, false);
 }
 
 void commit(Warp &warp, const Instruction &i) {
@@ -85,16 +117,8 @@ void wait(Warp &warp, const Instruction &i) {
   finishCopies(warp, i, all ? 0 : uint32_t(warp.operand(i, 0).value), all);
 }
 
-// Calls EACH with the address of every chunk.
-template <class F> bool eachChunk(uint64_t address, uint32_t bytes, F each) {
-  for (uint32_t at = 0; at < bytes; at += kChunk)
-    if (!each(address + at, at))
-      return false;
-  return true;
-}
-
 bool checkBulk(Warp &warp, const Instruction &i, unsigned lane, uint64_t bytes) {
-  if (bytes % kChunk == 0 && bytes < kWindowBytes)
+  if (bytes && bytes % 16 == 0 && bytes < kWindowBytes)
     return true;
   warp.block->grid->report(warp, i, lane,
                            "a bulk copy of " + std::to_string(bytes) +
@@ -119,48 +143,34 @@ void bulkLoad(Warp &warp, const Instruction &i) {
     uint32_t mbarrier = uint32_t(addressOf(warp, warp.operand(i, 3), lane) & (kWindowBytes - 1));
     if (!checkBulk(warp, i, lane, bytes))
       return;
-    if (!block.mbarriers.count(mbarrier))
+    auto signals = block.mbarriers.find(mbarrier);
+    if (signals == block.mbarriers.end())
       return block.grid->report(warp, i, lane,
                                 "no mbarrier was initialised at shared " + hexText(mbarrier));
-    bool fits = eachChunk(*to, uint32_t(bytes), [&](uint64_t at, uint32_t offset) {
-      Place target = reach(warp, i, lane, Space::Shared, at, kChunk, Touch::Write, false);
-      if (target.data)
-        markBytes(target.shadow, kChunk, Byte::InFlight);
-      return target.data &&
-             reach(warp, i, lane, Space::Global, from + offset, kChunk, Touch::Read, false).data;
-    });
-    if (!fits)
+    if (block.grid->options.races &&
+        !fencedForProxy(warp, signals->second.initialiser, signals->second.initialised))
+      return block.grid->report(warp, i, lane,
+                                "the mbarrier at shared " + hexText(mbarrier) +
+                                    " was initialised without a fence.mbarrier_init or "
+                                    "fence.proxy.async in between");
+    if (*to + bytes <= block.shared.size() &&
+        !checkProxy(warp, i, lane, *to, uint32_t(bytes), false))
       return;
-    block.loads.push_back(
-        {*to, uint32_t(bytes), mbarrier, i.line, from, &warp, uint8_t(lane), warp.clocks});
+    Place target = reachRange(warp, i, lane, Space::Shared, *to, uint32_t(bytes), Touch::Write);
+    if (!target.data ||
+        !reachRange(warp, i, lane, Space::Global, from, uint32_t(bytes), Touch::Read).data)
+      return;
+    markBytes(target.shadow, bytes, Byte::InFlight);
+    block.loads.push_back({*to, uint32_t(bytes), mbarrier, from, &warp, &i, uint8_t(lane),
+                           segmentOf(warp), warp.clocks});
+    // Who waits already must look again: the copy takes place when somebody does.
+    for (const auto &other : block.warps)
+      if (other->state == Warp::AtMbarrier && other->waitsFor == mbarrier)
+        other->state = Warp::Ready;
     block.grid->stats.globalSectors += bytes / 32;
     block.grid->stats.globalBytes += bytes;
   }
-  ++warp.clocks.own[warp.index];
-}
-
-// What the asynchronous proxy reads must have been made visible to it.
-bool checkProxy(Warp &warp, const Instruction &i, unsigned lane, uint32_t offset) {
-  Block &block = *warp.block;
-  if (!block.grid->options.races)
-    return true;
-  for (uint32_t at = offset; at < offset + kChunk; at += 4) {
-    const RaceWord &word = block.races[at / 4];
-    const Epoch &write = word.write;
-    if (word.launch != block.grid->launchNumber || !write.clock || write.async)
-      continue;
-    auto covers = [&](const std::unique_ptr<Clocks> &fence) {
-      return fence && fence->of(block.index, write.warp) >= write.clock;
-    };
-    if (covers(block.warps[write.warp]->proxied) || covers(warp.proxied))
-      continue;
-    block.grid->report(warp, i, lane,
-                       "a bulk copy reads shared " + hexText(at) + ", which line " +
-                           std::to_string(write.line) +
-                           " wrote, without a fence.proxy.async in between");
-    return false;
-  }
-  return true;
+  advance(warp);
 }
 
 // cp.async.bulk.global.shared::cta.bulk_group [to], [from], bytes;
@@ -177,26 +187,17 @@ void bulkStore(Warp &warp, const Instruction &i) {
     uint32_t from = uint32_t(addressOf(warp, warp.operand(i, 1), lane));
     if (!checkBulk(warp, i, lane, bytes))
       return;
-    bool fits = eachChunk(from, uint32_t(bytes), [&](uint64_t at, uint32_t offset) {
-      Place source = reach(warp, i, lane, Space::Shared, at, kChunk, Touch::Read, false);
-      if (!source.data || !checkProxy(warp, i, lane, uint32_t(at)))
-        return false;
-      if (!allWritten(source.shadow, kChunk)) {
-        if (std::count(source.shadow, source.shadow + kChunk, uint8_t(Byte::Unwritten)) &&
-            block.grid->options.uninitialised) {
-          block.grid->report(warp, i, lane,
-                             "a bulk copy reads shared " + hexText(at) + ", which nothing wrote");
-          return false;
-        }
-      }
-      Place target = reach(warp, i, lane, Space::Global, to + offset, kChunk, Touch::Write, false);
-      if (!target.data)
-        return false;
-      markBytes(target.shadow, kChunk, Byte::InFlight);
-      return true;
-    });
-    if (!fits)
+    Place source = reachRange(warp, i, lane, Space::Shared, from, uint32_t(bytes), Touch::Read);
+    if (!source.data || !checkProxy(warp, i, lane, from, uint32_t(bytes), true))
       return;
+    if (block.grid->options.uninitialised && !allWritten(source.shadow, bytes))
+      return block.grid->report(warp, i, lane,
+                                "a bulk copy reads shared memory from " + hexText(from) +
+                                    " on, not all of which was written");
+    Place target = reachRange(warp, i, lane, Space::Global, to, uint32_t(bytes), Touch::Write);
+    if (!target.data)
+      return;
+    markBytes(target.shadow, bytes, Byte::InFlight);
     markBytes(block.shadow.data() + from, unsigned(bytes), Byte::Lent);
     warp.stores.push_back(
         {from, uint32_t(bytes), i.line, uint8_t(lane), warp.committedBulk[lane], to});
@@ -252,18 +253,64 @@ Handler selectBulk(const Entry &entry, const Instruction &i) {
 
 } // namespace
 
+bool fencedForProxy(const Warp &warp, uint32_t writer, uint32_t clock) {
+  const Block &block = *warp.block;
+  auto covers = [&](const std::unique_ptr<Clocks> &fence) {
+    return fence && fence->of(block.index, writer) >= clock;
+  };
+  return covers(block.warps[writer]->proxied) || covers(warp.proxied);
+}
+
+// What the asynchronous proxy touches must have been made visible to it.
+bool checkProxy(Warp &warp, const Instruction &i, unsigned lane, uint32_t offset, uint32_t bytes,
+                bool reads) {
+  Block &block = *warp.block;
+  if (!block.grid->options.races)
+    return true;
+  Access last{};
+  for (uint32_t at = offset; at < offset + bytes; at += 4) {
+    Access write = block.writers[at / 4];
+    if (write.bits == last.bits)
+      continue;
+    last = write;
+    if (write.segment() < block.firstSegment || write.async())
+      continue;
+    const Segments::Segment &segment = block.grid->segments.at(write.segment());
+    if (fencedForProxy(warp, segment.warp, segment.clock))
+      continue;
+    block.grid->report(warp, i, lane,
+                       std::string("an asynchronous ") + (reads ? "read" : "write") +
+                           " of shared " + hexText(at) + ", which line " +
+                           std::to_string(block.grid->entry.code[write.instruction()].line) +
+                           " wrote, without a fence.proxy.async in between");
+    return false;
+  }
+  return true;
+}
+
 void finishCopies(Warp &warp, const Instruction &i, uint32_t keep, bool all) {
-  std::erase_if(warp.copies, [&](Warp::AsyncCopy &copy) {
-    if (!(warp.active >> copy.lane & 1) ||
-        (!all && copy.group + uint64_t(keep) >= warp.committed[copy.lane]))
+  std::erase_if(warp.copies, [&](std::unique_ptr<Warp::AsyncCopy> &copy) {
+    uint32_t lanes = 0;
+    for (unsigned lane = 0; lane < kLanes; ++lane)
+      lanes |= uint32_t(all || copy->group[lane] + uint64_t(keep) < warp.committed[lane]) << lane;
+    lanes &= copy->lanes & warp.active;
+    if (lanes)
+      finish(warp, *copy, lanes);
+    copy->lanes &= ~lanes;
+    if (copy->lanes)
       return false;
-    finish(warp, i, copy);
+    warp.spareCopies.push_back(std::move(copy));
     return true;
   });
   warp.block->grid->progress();
 }
 
 void requireStoresDone(Warp &warp, const Instruction &i) {
+  if (!warp.products.empty() && warp.active == warp.alive)
+    return warp.block->grid->report(warp, i, firstLane(warp.active),
+                                    "exits while the product of line " +
+                                        std::to_string(warp.products[0].instruction->line) +
+                                        " is in flight: a wait is missing");
   for (const Warp::BulkStore &store : warp.stores)
     if (warp.active >> store.lane & 1)
       return warp.block->grid->report(warp, i, store.lane,

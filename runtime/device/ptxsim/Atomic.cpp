@@ -109,15 +109,22 @@ void atomic(Warp &warp, const Instruction &i) {
 void fence(Warp &warp, const Instruction &i) {
   if (!warp.block->grid->options.races)
     return;
-  if (i.opcode.has(Mod::Proxy)) {
+  if (i.opcode.hasAny({Mod::Proxy, Mod::MbarrierInit})) {
     warp.proxied = std::make_unique<Clocks>(warp.clocks);
   } else {
+    bool wide = !i.opcode.has(Mod::Cta);
     if (warp.acquired)
       warp.clocks.join(*warp.acquired);
     warp.acquired.reset();
+    if (wide && warp.acquiredWide) {
+      warp.clocks.join(*warp.acquiredWide);
+      warp.acquiredWide.reset();
+    }
     warp.released = std::make_unique<Clocks>(warp.clocks);
+    if (wide)
+      warp.releasedWide = std::make_unique<Clocks>(warp.clocks);
   }
-  ++warp.clocks.own[warp.index];
+  advance(warp);
 }
 
 } // namespace

@@ -31,7 +31,8 @@ TEST_F(Checks, BoundsOfSharedMemory) {
                     "which belongs to no variable");
   bench.expectError("mov.u32 %r1, 0; ld.shared.u32 %r2, [%r1];", {},
                     "which belongs to no variable");
-  bench.expectError("ld.shared.u32 %r2, [65536];", {}, "past the end of shared");
+  bench.expectError("mov.u32 %r1, 65536; ld.shared.u32 %r2, [%r1];", {}, "past the end of shared");
+  bench.expectError("ld.shared.u32 %r2, [1024];", {}, "immediate addresses are allowed only");
 }
 
 TEST_F(Checks, Alignment) {

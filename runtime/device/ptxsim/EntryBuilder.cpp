@@ -181,12 +181,14 @@ void EntryBuilder::address(const Token &base, int64_t offset) {
   pending.back().push_back({base, true, false, offset});
 }
 
-Result<Operand> EntryBuilder::resolveAddress(const Pending &from) {
+Result<Operand> EntryBuilder::resolveAddress(const Pending &from, const Opcode &opcode) {
   Operand operand;
   operand.kind = Operand::Address;
   operand.bits = 64;
   operand.value = from.offset;
   if (from.token.kind == Token::Integer) {
+    if (opcode.space() != Space::Local)
+      return invalid("immediate addresses are allowed only in local memory");
     operand.value += int64_t(from.token.value);
     operand.slot = constant(Constant::Literal, 64, 0);
   } else if (const Reg *reg = find(from.token.text)) {
@@ -262,7 +264,7 @@ Result<Operand> EntryBuilder::resolveName(const Pending &from, const Opcode &opc
 Result<Operand> EntryBuilder::resolve(const Pending &from, const Opcode &opcode, unsigned bits,
                                       bool exact) {
   if (from.isAddress)
-    return resolveAddress(from);
+    return resolveAddress(from, opcode);
   if (from.token.kind == Token::Word)
     return resolveName(from, opcode, bits, exact);
   Operand operand;

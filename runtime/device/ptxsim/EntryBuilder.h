@@ -75,7 +75,7 @@ private:
   const Variable *variable(std::string_view name);
   Status layOut(Variable &);
   Result<Operand> resolve(const Pending &, const Opcode &, unsigned bits, bool exact);
-  Result<Operand> resolveAddress(const Pending &);
+  Result<Operand> resolveAddress(const Pending &, const Opcode &);
   Result<Operand> resolveName(const Pending &, const Opcode &, unsigned bits, bool exact);
 
   Entry &entry;

@@ -2,6 +2,7 @@
 #ifndef MOE_RUNTIME_DEVICE_PTXSIM_LANES_H
 #define MOE_RUNTIME_DEVICE_PTXSIM_LANES_H
 
+#include "runtime/device/ptxsim/Isa.h"
 #include "runtime/device/ptxsim/Warp.h"
 
 #include <bit>
@@ -35,13 +36,18 @@ template <class T> struct HeldAs<T, true> {
 };
 template <class T> using Held = typename HeldAs<T>::type;
 
-template <class T> T valueOf(Held<T> held) { return std::bit_cast<T>(Bits<T>(held)); }
-template <class T> Held<T> heldOf(T value) { return Held<T>(std::bit_cast<Bits<T>>(value)); }
+template <class T> MOE_PTXSIM_INLINE T valueOf(Held<T> held) {
+  return std::bit_cast<T>(Bits<T>(held));
+}
+template <class T> MOE_PTXSIM_INLINE Held<T> heldOf(T value) {
+  return Held<T>(std::bit_cast<Bits<T>>(value));
+}
 template <class T> const Held<T> *lanesOf(Warp &warp, const Operand &operand) {
   return reinterpret_cast<const Held<T> *>(warp.slots[operand.slot].lanes);
 }
 
-template <class D> void store(Warp &warp, const Operand &operand, const Held<D> *values) {
+template <class D>
+MOE_PTXSIM_INLINE void store(Warp &warp, const Operand &operand, const Held<D> *values) {
   auto *to = reinterpret_cast<Held<D> *>(warp.slots[operand.slot].lanes);
   if (warp.active == ~0u) {
     std::memcpy(to, values, sizeof(Held<D>) * kLanes);
@@ -52,17 +58,19 @@ template <class D> void store(Warp &warp, const Operand &operand, const Held<D> 
 }
 
 template <class... S, size_t... I>
-uint32_t undefinedInputs(const Warp &warp, const Operand *sources, std::index_sequence<I...>) {
+MOE_PTXSIM_INLINE uint32_t undefinedInputs(const Warp &warp, const Operand *sources,
+                                           std::index_sequence<I...>) {
   return (0u | ... | warp.undefined[sources[I].slot]);
 }
 
 template <class D, class... S, class F, size_t... I>
-void mapLanes(Warp &warp, const Instruction &i, F function, std::index_sequence<I...> sequence) {
+MOE_PTXSIM_INLINE void mapLanes(Warp &warp, const Instruction &i, F function,
+                                std::index_sequence<I...> sequence) {
   const Operand *operand = warp.operands + i.first;
   if (operand->kind != Operand::Register)
     return;
   alignas(64) Held<D> results[kLanes];
-  auto compute = [&](const Held<S> *...sources) {
+  auto compute = [&](const Held<S> *...sources) __attribute__((always_inline)) {
     for (unsigned lane = 0; lane < kLanes; ++lane)
       results[lane] = heldOf<D>(function(valueOf<S>(sources[lane])...));
   };
@@ -80,11 +88,10 @@ void mapLanes(Warp &warp, const Instruction &i, F function, std::index_sequence<
 
 template <class Signature> struct Lanewise;
 template <class D, class... S> struct Lanewise<D(S...)> {
-  template <class F> static Handler handler(F) {
-    return [](Warp &warp, const Instruction &i) {
-      mapLanes<D, S...>(warp, i, F{}, std::index_sequence_for<S...>{});
-    };
+  template <class F> MOE_PTXSIM_INLINE static void run(Warp &warp, const Instruction &i) {
+    mapLanes<D, S...>(warp, i, F{}, std::index_sequence_for<S...>{});
   }
+  template <class F> static Handler handler(F) { return versions<&run<F>>(); }
 };
 
 // lanewise<uint32_t(uint32_t, uint32_t)>([](auto a, auto b) { return a + b; }): a handler whose

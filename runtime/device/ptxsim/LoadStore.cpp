@@ -1,6 +1,7 @@
 // ld and st in all state spaces and vector widths.
 #include "runtime/device/ptxsim/Access.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace moe::ptxsim {
@@ -15,10 +16,16 @@ uint64_t extend(Type type, uint64_t value, unsigned registerBits) {
   return uint64_t(int64_t(value << (64 - bits)) >> (64 - bits));
 }
 
-void countLanes(Warp &warp, Space space, uint32_t lanes, const uint64_t *addresses, unsigned bytes,
-                bool writes) {
-  if (lanes && (space == Space::Global || space == Space::Shared))
-    countAccess(warp, space, addresses, lanes, bytes, writes);
+// Element N of each lane into a register as wide as it is.
+template <class T> void loadElements(T *to, const Places &places, unsigned n, uint32_t active) {
+  if (places.contiguous || active == ~0u) {
+    for (unsigned lane = 0; lane < kLanes; ++lane)
+      std::memcpy(&to[lane], places.data[lane] + n * sizeof(T), sizeof(T));
+    return;
+  }
+  for (unsigned lane = 0; lane < kLanes; ++lane)
+    if (active >> lane & 1)
+      std::memcpy(&to[lane], places.data[lane] + n * sizeof(T), sizeof(T));
 }
 
 void load(Warp &warp, const Instruction &i) {
@@ -29,87 +36,149 @@ void load(Warp &warp, const Instruction &i) {
   bool strong = isStrong(code);
   if (!warp.requireDefined(i, address, "the address"))
     return;
-  std::array<uint32_t, 8> unwritten{};
-  std::array<uint64_t, kLanes> offsets;
-  Space space = code.space();
-  for (unsigned lane = 0; lane < kLanes; ++lane) {
-    if (!(warp.active >> lane & 1))
+  Places places;
+  addressesOf(warp, address, places.address);
+  if (!reachAll(warp, i, code.space(), places, each * count, Touch::Read, strong))
+    return;
+  for (unsigned n = 0; n < count; ++n) {
+    if (to[n].kind == Operand::Sink)
       continue;
-    Place place = reach(warp, i, lane, code.space(), addressOf(warp, address, lane), each * count,
-                        Touch::Read, strong);
-    if (!place.data)
-      return;
-    space = place.space;
-    offsets[lane] = place.offset;
-    for (unsigned n = 0; n < count; ++n) {
-      uint64_t value = 0;
-      std::memcpy(&value, place.data + n * each, each);
-      if (to[n].kind != Operand::Sink)
+    uint32_t unwritten = 0;
+    for (unsigned lane = 0; lane < kLanes && !places.written; ++lane)
+      if (warp.active >> lane & 1 && places.shadow[lane] &&
+          !allWritten(places.shadow[lane] + n * each, each))
+        unwritten |= 1u << lane;
+    if (each == 4 && to[n].bits == 32) {
+      loadElements(warp.words(to[n].slot), places, n, warp.active);
+    } else if (each == 8 && to[n].bits == 64) {
+      loadElements(warp.longs(to[n].slot), places, n, warp.active);
+    } else {
+      for (unsigned lane = 0; lane < kLanes; ++lane) {
+        if (!(warp.active >> lane & 1))
+          continue;
+        uint64_t value = 0;
+        std::memcpy(&value, places.data[lane] + n * each, each);
         warp.write(to[n], lane, extend(code.type(), value, to[n].bits));
-      if (place.shadow && !allWritten(place.shadow + n * each, each))
-        unwritten[n] |= 1u << lane;
+      }
     }
-    if (strong)
-      synchronise(warp, code, place, true, false);
+    warp.define(to[n], unwritten, i.line);
   }
-  for (unsigned n = 0; n < count; ++n)
-    warp.define(to[n], unwritten[n], i.line);
-  countLanes(warp, space, warp.active, offsets.data(), each * count, false);
+  if (strong)
+    for (unsigned lane = 0; lane < kLanes; ++lane)
+      if (warp.active >> lane & 1)
+        synchronise(warp, code,
+                    {places.data[lane], places.shadow[lane], places.space, places.address[lane]},
+                    true, false);
+  countAccess(warp, places.space, places.address.data(), warp.active, each * count, false);
   warp.yields |= strong; // perhaps it polls
+}
+
+// Lanes of one instruction that write different values to the same bytes.
+[[gnu::noinline]] bool requireDistinct(Warp &warp, const Instruction &i, const Places &places,
+                                       const uint8_t *values, unsigned bytes) {
+  if (!warp.block->grid->options.races || places.space == Space::Local)
+    return true;
+  std::array<std::pair<uint64_t, unsigned>, kLanes> order;
+  unsigned count = 0;
+  for (unsigned lane = 0; lane < kLanes; ++lane)
+    if (warp.active >> lane & 1)
+      order[count++] = {places.address[lane], lane};
+  std::sort(order.begin(), order.begin() + count);
+  for (unsigned n = 1; n < count; ++n) {
+    auto [first, a] = order[n - 1];
+    auto [second, b] = order[n];
+    if (first == second && std::memcmp(values + a * bytes, values + b * bytes, bytes)) {
+      warp.block->grid->report(warp, i, b,
+                               "race: lanes " + std::to_string(a) + " and " + std::to_string(b) +
+                                   " write different values to " + hexText(first));
+      return false;
+    }
+  }
+  return true;
 }
 
 void store(Warp &warp, const Instruction &i) {
   const Opcode &code = i.opcode;
   const Operand &address = warp.operand(i, 0);
   const Operand *from = &warp.operand(i, 1);
-  unsigned count = i.groupSize(1), each = bitsOf(code.type()) / 8;
+  unsigned count = i.groupSize(1), each = bitsOf(code.type()) / 8, bytes = each * count;
   bool strong = isStrong(code);
   if (!warp.requireDefined(i, address, "the address"))
     return;
   for (unsigned n = 0; n < count; ++n)
     if (!warp.requireDefined(i, from[n], "the value"))
       return;
-  std::array<uint64_t, kLanes> offsets;
-  Space space = code.space();
-  Grid &grid = *warp.block->grid;
+  Places places;
+  addressesOf(warp, address, places.address);
+  if (!reachAll(warp, i, code.space(), places, bytes, Touch::Write, strong))
+    return;
+  alignas(64) std::array<uint8_t, kLanes * 32> values;
+  for (unsigned n = 0; n < count; ++n) {
+    uint8_t *at = values.data() + n * each;
+    if (each == 4 && from[n].bits == 32) {
+      const Word *words = warp.words(from[n].slot);
+      for (unsigned lane = 0; lane < kLanes; ++lane)
+        std::memcpy(at + lane * bytes, &words[lane], 4);
+    } else {
+      for (unsigned lane = 0; lane < kLanes; ++lane) {
+        uint64_t value = warp.read(from[n], lane);
+        std::memcpy(at + lane * bytes, &value, each);
+      }
+    }
+  }
+  bool changed = false;
+  if (places.contiguous) {
+    changed = std::memcmp(places.data[0], values.data(), bytes * kLanes) != 0;
+    std::memcpy(places.data[0], values.data(), bytes * kLanes);
+    if (places.shadow[0])
+      markBytes(places.shadow[0], bytes * kLanes, Byte::Written);
+  } else {
+    if (!requireDistinct(warp, i, places, values.data(), bytes))
+      return;
+    for (unsigned lane = 0; lane < kLanes; ++lane) {
+      if (!(warp.active >> lane & 1))
+        continue;
+      const uint8_t *value = values.data() + lane * bytes;
+      changed |= std::memcmp(places.data[lane], value, bytes) != 0;
+      std::memcpy(places.data[lane], value, bytes);
+      if (places.shadow[lane])
+        markBytes(places.shadow[lane], bytes, Byte::Written);
+    }
+  }
+  if (changed)
+    warp.block->grid->progress();
+  if (strong)
+    for (unsigned lane = 0; lane < kLanes; ++lane)
+      if (warp.active >> lane & 1)
+        synchronise(warp, code,
+                    {places.data[lane], places.shadow[lane], places.space, places.address[lane]},
+                    false, true);
+  countAccess(warp, places.space, places.address.data(), warp.active, bytes, true);
+}
+
+// discard.global.L2 [a], 128: what is there need not be kept.
+void discard(Warp &warp, const Instruction &i) {
+  const Operand &address = warp.operand(i, 0);
+  if (!warp.requireDefined(i, address, "the address"))
+    return;
   for (unsigned lane = 0; lane < kLanes; ++lane) {
     if (!(warp.active >> lane & 1))
       continue;
-    Place place = reach(warp, i, lane, code.space(), addressOf(warp, address, lane), each * count,
-                        Touch::Write, strong);
+    Place place = reach(warp, i, lane, i.opcode.space(), addressOf(warp, address, lane), 128,
+                        Touch::Write, false);
     if (!place.data)
       return;
-    space = place.space;
-    offsets[lane] = place.offset;
-    std::array<uint8_t, 64> bytes;
-    for (unsigned n = 0; n < count; ++n) {
-      uint64_t value = warp.read(from[n], lane);
-      std::memcpy(bytes.data() + n * each, &value, each);
-    }
-    if (std::memcmp(place.data, bytes.data(), each * count)) {
-      // Another lane of this very instruction may have been here first.
-      if (space != Space::Local)
-        for (unsigned other = 0; grid.options.races && other < lane; ++other)
-          if (warp.active >> other & 1 && offsets[other] == place.offset)
-            return grid.report(warp, i, lane,
-                               "race: lanes " + std::to_string(other) + " and " +
-                                   std::to_string(lane) + " write different values to " +
-                                   hexText(place.offset));
-      std::memcpy(place.data, bytes.data(), each * count);
-      grid.progress();
-    }
     if (place.shadow)
-      markBytes(place.shadow, each * count, Byte::Written);
-    if (strong)
-      synchronise(warp, code, place, false, true);
+      markBytes(place.shadow, 128, Byte::Unwritten);
   }
-  countLanes(warp, space, warp.active, offsets.data(), each * count, true);
 }
 
 } // namespace
 
 Handler selectLoadStore(const Entry &entry, const Instruction &i) {
   const Opcode &code = i.opcode;
+  if (code.op == Op::Discard)
+    return i.groups == 2 && entry.operands[i.first].kind == Operand::Address ? discard : nullptr;
   bool isLoad = code.op == Op::Ld;
   if ((!isLoad && code.op != Op::St) || i.groups < 2 || code.typeCount != 1)
     return nullptr;

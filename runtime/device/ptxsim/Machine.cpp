@@ -5,7 +5,6 @@
 #include "runtime/device/ptxsim/Warp.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstdio>
 
 namespace moe::ptxsim {
@@ -50,6 +49,13 @@ bool Warp::requireDefined(const Instruction &i, const Operand &o, const char *wh
   if (!bad || !block->grid->options.uninitialised)
     return true;
   uint32_t line = originOf(o);
+  for (const Product &product : products)
+    if (product.instruction->line == line) {
+      block->grid->report(*this, i, firstLane(bad),
+                          std::string(what) + " depends on the product of line " +
+                              std::to_string(line) + ", which is in flight: a wait is missing");
+      return false;
+    }
   block->grid->report(*this, i, firstLane(bad),
                       std::string(what) + " depends on a value that nothing wrote" +
                           (line && line != i.line ? ", since line " + std::to_string(line) : ""));
@@ -80,9 +86,9 @@ bool Block::done() const {
 namespace {
 
 Handler select(const Entry &entry, const Instruction &i) {
-  for (auto select :
-       {selectControl, selectLoadStore, selectAtomic, selectAsync, selectMbarrier, selectCollective,
-        selectTensor, selectMove, selectConvert, selectInteger, selectFloat, selectPacked})
+  for (auto select : {selectControl, selectLoadStore, selectAtomic, selectAsync, selectMbarrier,
+                      selectCollective, selectTensor, selectWgmma, selectMove, selectConvert,
+                      selectInteger, selectFloat, selectPacked})
     if (Handler handler = select(entry, i))
       return handler;
   return nullptr;
@@ -174,10 +180,51 @@ void setConstants(Warp &warp) {
   }
 }
 
+// As a new warp, but with the memory that it has.
+void resetWarp(Warp &warp, Block &block, uint32_t index, uint32_t warps, uint32_t threads) {
+  const Entry &entry = block.grid->entry;
+  Warp fresh;
+  fresh.slots = std::move(warp.slots);
+  fresh.predicates = std::move(warp.predicates);
+  fresh.undefined = std::move(warp.undefined);
+  fresh.undefinedPredicate = std::move(warp.undefinedPredicate);
+  fresh.origin = std::move(warp.origin);
+  fresh.originPredicate = std::move(warp.originPredicate);
+  fresh.local = std::move(warp.local);
+  fresh.spareCopies = std::move(warp.spareCopies);
+  fresh.clocks.own = std::move(warp.clocks.own);
+  warp = std::move(fresh);
+  warp.block = &block;
+  warp.index = uint16_t(index);
+  warp.alive = warp.lanes = threads == kLanes ? ~0u : (1u << threads) - 1;
+  warp.join = uint32_t(entry.code.size()); // never reached
+  warp.slots.assign(entry.slots + 1, Slot{});
+  warp.undefined.assign(entry.slots + 1, ~0u);
+  warp.origin.assign(entry.slots + 1, 0);
+  warp.predicates.assign(entry.predicates + 1, 0); // one for a sink
+  warp.undefinedPredicate.assign(entry.predicates + 1, ~0u);
+  warp.originPredicate.assign(entry.predicates + 1, 0);
+  warp.operands = entry.operands.data();
+  warp.local.assign(size_t(entry.localBytes) * kLanes, 0);
+  warp.clocks.block = block.index;
+  warp.clocks.own.assign(warps, 0);
+  warp.clocks.own[index] = 1;
+  setConstants(warp);
+}
+
 std::unique_ptr<Block> startBlock(Grid &grid, uint32_t index) {
-  auto block = std::make_unique<Block>();
   const Entry &entry = grid.entry;
   const Launch &launch = grid.launch;
+  auto block = std::make_unique<Block>();
+  if (!grid.pool.blocks.empty()) {
+    std::unique_ptr<Block> old = std::move(grid.pool.blocks.back());
+    grid.pool.blocks.pop_back();
+    block->warps = std::move(old->warps);
+    block->shared = std::move(old->shared);
+    block->shadow = std::move(old->shadow);
+    block->writers = std::move(old->writers);
+    block->readers = std::move(old->readers);
+  }
   block->grid = &grid;
   block->index = index;
   block->id = {index % launch.grid[0], index / launch.grid[0] % launch.grid[1],
@@ -186,7 +233,7 @@ std::unique_ptr<Block> startBlock(Grid &grid, uint32_t index) {
   for (const Variable &variable : entry.shared)
     sharedEnd = std::max(sharedEnd, variable.offset + variable.bytes);
   sharedEnd = (sharedEnd + 64) & ~uint64_t(15);
-  block->shared.resize(sharedEnd);
+  block->shared.assign(sharedEnd, 0);
   block->shadow.assign(sharedEnd, uint8_t(Byte::RedZone));
   auto open = [&](uint64_t offset, uint64_t bytes) {
     std::fill_n(block->shadow.begin() + ptrdiff_t(offset), bytes, uint8_t(Byte::Unwritten));
@@ -195,58 +242,54 @@ std::unique_ptr<Block> startBlock(Grid &grid, uint32_t index) {
     open(variable.offset, variable.bytes);
   if (launch.sharedBytes)
     open(kSharedDynamic, launch.sharedBytes);
-  if (grid.options.races)
-    block->races.resize(sharedEnd / 4);
+  block->firstSegment = grid.segments.next();
+  if (grid.options.races && block->writers.size() < sharedEnd / 4) {
+    block->writers.resize(sharedEnd / 4);
+    block->readers.resize(sharedEnd / 4);
+  }
   uint32_t threads = launch.block[0] * launch.block[1] * launch.block[2];
   uint32_t warps = (threads + kLanes - 1) / kLanes;
-  for (uint32_t w = 0; w < warps; ++w)
-    block->warps.push_back(std::make_unique<Warp>());
+  block->warps.resize(warps);
   for (uint32_t w = 0; w < warps; ++w) {
-    Warp &warp = *block->warps[w];
-    warp.block = block.get();
-    warp.index = uint16_t(w);
-    uint32_t count = std::min(kLanes, threads - w * kLanes);
-    warp.alive = warp.lanes = count == kLanes ? ~0u : (1u << count) - 1;
-    warp.join = uint32_t(entry.code.size()); // never reached
-    warp.slots.resize(entry.slots + 1);
-    warp.undefined.assign(entry.slots + 1, ~0u);
-    warp.origin.assign(entry.slots + 1, 0);
-    warp.predicates.assign(entry.predicates + 1, 0); // one for a sink
-    warp.undefinedPredicate.assign(entry.predicates + 1, ~0u);
-    warp.originPredicate.assign(entry.predicates + 1, 0);
-    warp.operands = entry.operands.data();
-    warp.local.resize(size_t(entry.localBytes) * kLanes);
-    warp.clocks.block = index;
-    warp.clocks.own.assign(warps, 0);
-    warp.clocks.own[w] = 1;
-    setConstants(warp);
+    if (!block->warps[w])
+      block->warps[w] = std::make_unique<Warp>();
+    resetWarp(*block->warps[w], *block, w, warps, std::min(kLanes, threads - w * kLanes));
   }
   return block;
 }
 
-void step(Grid &grid, Warp &warp) {
-  const Instruction &i = grid.entry.code[warp.pc];
-  Handler handler = grid.handlers[warp.pc];
-  warp.active = warp.lanes;
-  ++warp.pc;
-  ++warp.stamp;
-  ++grid.stats.instructions;
-  if (i.guard != Instruction::always) {
-    uint32_t bad = warp.undefinedPredicate[i.guard] & warp.lanes;
-    if (bad && grid.options.uninitialised) {
-      Operand guard;
-      guard.kind = Operand::Predicate;
-      guard.slot = i.guard;
-      warp.requireDefined(i, guard, "the guard");
-      return;
+[[gnu::noinline]] void reportGuard(Warp &warp, const Instruction &i) {
+  Operand guard;
+  guard.kind = Operand::Predicate;
+  guard.slot = i.guard;
+  warp.requireDefined(i, guard, "the guard");
+}
+
+// Executes up to COUNT instructions of a warp that is ready.
+void takeTurn(Grid &grid, Warp &warp, uint32_t count) {
+  const Instruction *code = grid.entry.code.data();
+  warp.yields = false;
+  uint32_t done = 0;
+  while (done < count) {
+    ++done;
+    const Instruction &i = code[warp.pc++];
+    warp.active = warp.lanes;
+    if (i.guard != Instruction::always) {
+      if (warp.undefinedPredicate[i.guard] & warp.lanes && grid.options.uninitialised)
+        return reportGuard(warp, i);
+      uint32_t holds = warp.predicates[i.guard];
+      warp.active &= i.guardNegated ? ~holds : holds;
     }
-    uint32_t holds = warp.predicates[i.guard];
-    warp.active &= i.guardNegated ? ~holds : holds;
+    if (warp.active)
+      i.handler(warp, i);
+    if (warp.state != Warp::Ready)
+      break;
+    if (warp.pc == warp.join)
+      joinPaths(warp);
+    if (warp.yields || grid.violation)
+      break;
   }
-  if (warp.active)
-    handler(warp, i);
-  if (warp.pc == warp.join && warp.state == Warp::Ready)
-    joinPaths(warp);
+  grid.stats.instructions += done;
 }
 
 std::string deadlockReport(const Grid &grid, size_t started, size_t blocks) {
@@ -314,34 +357,68 @@ Status checkLaunch(const Entry &entry, const Launch &launch) {
 Status schedule(Grid &grid) {
   const auto &size = grid.launch.grid;
   size_t blocks = size_t(size[0]) * size[1] * size[2], started = 0;
+  std::vector<Block *> order;
   std::vector<Warp *> ready;
   for (;;) {
-    std::erase_if(grid.blocks, [](const auto &block) { return block->done(); });
+    std::erase_if(grid.blocks, [&](auto &block) {
+      if (!block->done())
+        return false;
+      grid.pool.blocks.push_back(std::move(block));
+      return true;
+    });
     while (started < blocks && grid.blocks.size() < std::max(1u, grid.options.residentBlocks))
       grid.blocks.push_back(startBlock(grid, uint32_t(started++)));
     if (grid.blocks.empty())
       return ok();
-    ready.clear();
+    // Blocks take turns in random order, each with several rounds of its warps: what a block
+    // touches stays in the host's cache for a while.
+    order.clear();
     for (const auto &block : grid.blocks)
-      for (const auto &warp : block->warps)
-        if (warp->state == Warp::Ready)
-          ready.push_back(warp.get());
-    if (ready.empty() || grid.stats.instructions - grid.lastProgress > grid.options.spinLimit)
+      order.push_back(block.get());
+    std::shuffle(order.begin(), order.end(), grid.random);
+    bool any = false;
+    for (Block *block : order)
+      for (uint64_t rounds = 1 + grid.random() % 16; rounds--;) {
+        ready.clear();
+        for (const auto &warp : block->warps)
+          if (warp->state == Warp::Ready)
+            ready.push_back(warp.get());
+        if (ready.empty())
+          break;
+        any = true;
+        std::shuffle(ready.begin(), ready.end(), grid.random);
+        for (Warp *warp : ready) {
+          if (warp->state != Warp::Ready)
+            continue;
+          takeTurn(grid, *warp, 1 + uint32_t(grid.random() % 128));
+          if (grid.violation)
+            return *grid.violation;
+        }
+      }
+    if (!any || grid.stats.instructions - grid.lastProgress > grid.options.spinLimit)
       return Error{Code::InvalidArgument, deadlockReport(grid, started, blocks)};
-    // A round: every warp that is ready takes a turn, in random order.
-    std::shuffle(ready.begin(), ready.end(), grid.random);
-    for (Warp *warp : ready) {
-      uint32_t turn = 1 + uint32_t(grid.random() % 128);
-      warp->yields = false;
-      while (turn-- && warp->state == Warp::Ready && !warp->yields && !grid.violation)
-        step(grid, *warp);
-      if (grid.violation)
-        return *grid.violation;
-    }
   }
 }
 
 } // namespace
+
+void selectHandlers(Entry &entry) {
+  entry.productIndex.assign(entry.slots + 1, 0);
+  std::vector<bool> seen(entry.slots + 1, false);
+  for (Instruction &i : entry.code) {
+    i.handler = select(entry, i);
+    if (!i.handler || i.opcode.op != Op::Wgmma || !i.opcode.has(Mod::MmaAsync))
+      continue;
+    for (unsigned n = 0; n < i.operands; ++n) {
+      const Operand &o = entry.operands[i.first + n];
+      if (o.kind != Operand::Register || o.bits != 32 || seen[o.slot])
+        continue;
+      seen[o.slot] = true;
+      entry.productIndex[o.slot] = uint16_t(entry.productSlots.size());
+      entry.productSlots.push_back(o.slot);
+    }
+  }
+}
 
 Result<std::vector<uint64_t>> allocateGlobals(const Module &module, Memory &memory) {
   std::vector<uint64_t> addresses;
@@ -363,19 +440,37 @@ Result<Stats> run(const Module &module, std::string_view name, const Launch &lau
   MOE_TRY(checkLaunch(*entry, launch));
   if (launch.globals.size() != module.globals.size())
     return Error{Code::InvalidArgument, "the variables of the module have no addresses"};
-  static std::atomic<uint32_t> launches{0};
-  Grid grid{module, *entry, launch, memory, options, {}, {}, {}, std::mt19937_64(options.seed),
-            {},     0,      0,      {}};
-  grid.launchNumber = ++launches;
-  for (const Instruction &i : entry->code) {
-    Handler handler = select(*entry, i);
-    if (!handler)
+  if (memory.nextSegment > 3'000'000'000)
+    memory.forgetAccesses();
+  Grid grid{module,
+            *entry,
+            launch,
+            memory,
+            options,
+            *memory.pool,
+            {},
+            {},
+            std::mt19937_64(options.seed),
+            {},
+            Segments(memory.nextSegment),
+            false,
+            0,
+            {}};
+  for (const Instruction &i : entry->code)
+    if (!i.handler)
       return Error{Code::Unimplemented, "line " + std::to_string(i.line) + " of '" + entry->name +
                                             "': this form of '" + std::string(nameOf(i.opcode.op)) +
                                             "' is not simulated"};
-    grid.handlers.push_back(handler);
-  }
-  MOE_TRY(schedule(grid));
+  Status status = schedule(grid);
+  memory.nextSegment = grid.segments.next();
+  for (auto &block : grid.blocks) // after an error
+    memory.pool->blocks.push_back(std::move(block));
+  MOE_TRY(status);
+  if (launch.chain && !grid.waited)
+    return Error{Code::InvalidArgument,
+                 "kernel '" + entry->name +
+                     "' was launched as a dependent and ended without griddepcontrol.wait, so a "
+                     "later one that waits for it does not wait for those before"};
   return grid.stats;
 }
 

@@ -6,6 +6,7 @@
 #include "runtime/Status.h"
 #include "runtime/device/ptxsim/Memory.h"
 #include "runtime/device/ptxsim/Module.h"
+#include "runtime/device/ptxsim/Stats.h"
 
 #include <array>
 #include <cstdint>
@@ -20,6 +21,9 @@ struct Launch {
   uint32_t sharedBytes = 0;          // dynamic
   std::span<const std::byte> params; // as Entry::params lays them out
   std::span<const uint64_t> globals; // of allocateGlobals
+  // A programmatic launch: what kernels have written since this segment (Memory::nextSegment when
+  // the first of the chain was launched) may be touched only after griddepcontrol.wait. 0: all may.
+  uint32_t chain = 0;
 };
 
 struct Options {
@@ -28,19 +32,10 @@ struct Options {
   uint64_t seed = 0;
   bool races = true;
   bool uninitialised = true;
+  bool counters = true;         // of Stats, but for `instructions`
   uint32_t residentBlocks = 16; // run interleaved; more start as these end
   // Instructions of all warps without a visible change, after which a spin counts as a deadlock.
   uint64_t spinLimit = 20'000'000;
-};
-
-// Counted per warp instruction.
-struct Stats {
-  uint64_t instructions = 0;
-  uint64_t globalLoads = 0, globalStores = 0; // warp instructions
-  uint64_t globalSectors = 0;                 // of 32 bytes, loads and stores
-  uint64_t globalBytes = 0;                   // asked for by lanes
-  uint64_t sharedAccesses = 0;                // warp instructions
-  uint64_t sharedConflicts = 0;               // passes beyond those that the bytes need
 };
 
 // Allocates and initialises the .global and .const variables of a module, once per loaded module.

@@ -364,8 +364,9 @@ TEST(Machine, RunsWhatLlvmWrites) {
     auto values = bench.get<float>(out, 1000);
     for (size_t i = 0; i < a.size(); ++i)
       EXPECT_NEAR(values[i] / std::exp(a[i] + b[i]), 1, 1e-6);
-    if (seed)
+    if (seed) {
       EXPECT_EQ(values, first);
+    }
     first = values;
   }
 }

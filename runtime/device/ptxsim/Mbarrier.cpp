@@ -22,7 +22,7 @@ void completePhase(Block &block, uint32_t address, Mbarrier &mbarrier) {
 }
 
 // Lets one of the copies that complete at ADDRESS take place. False if there is none.
-bool deliver(Block &block, uint32_t address, const Instruction &i) {
+bool deliver(Block &block, uint32_t address) {
   std::vector<size_t> candidates;
   for (size_t n = 0; n < block.loads.size(); ++n)
     if (block.loads[n].mbarrier == address)
@@ -35,14 +35,10 @@ bool deliver(Block &block, uint32_t address, const Instruction &i) {
   if (Allocation *from = block.grid->memory.find(load.from)) {
     uint64_t offset = load.from - from->base;
     std::memcpy(block.shared.data() + load.to, from->data.get() + offset, load.bytes);
-    for (uint32_t n = 0; n < load.bytes; ++n)
-      block.shadow[load.to + n] = from->shadow.get()[offset + n] & 1;
+    copyWritten(block.shadow.data() + load.to, from->shadow.get() + offset, load.bytes);
   }
-  Instruction at = i;
-  at.line = load.line;
-  raceShared(*load.warp, at, load.lane, load.to, load.bytes, true, false, load.clocks);
-  for (uint32_t n = load.to / 4; block.grid->options.races && n < (load.to + load.bytes) / 4; ++n)
-    block.races[n].write.async = 1;
+  raceShared(*load.warp, *load.instruction, load.lane, load.to, load.bytes, true, false, true,
+             load.segment, load.clocks);
   arriveAt(block, address, 0, load.bytes, &load.clocks);
   return true;
 }
@@ -65,7 +61,7 @@ Mbarrier *find(Warp &warp, const Instruction &i, unsigned lane, const Operand &o
     return nullptr;
   }
   // Its initialisation must be ordered before its use; uses are atomic.
-  if (!raceShared(warp, i, lane, address, 8, true, !initialises, warp.clocks))
+  if (!raceShared(warp, i, lane, address, 8, true, !initialises))
     return nullptr;
   return found == block.mbarriers.end() ? &block.mbarriers[address] : &found->second;
 }
@@ -87,6 +83,8 @@ void initialise(Warp &warp, const Instruction &i) {
     *mbarrier = Mbarrier();
     mbarrier->expected = uint32_t(count);
     mbarrier->pending = int64_t(count);
+    mbarrier->initialiser = warp.index;
+    mbarrier->initialised = warp.clocks.own[warp.index];
     markBytes(warp.block->shadow.data() + address, 8, Byte::Written);
   }
 }
@@ -140,7 +138,7 @@ void arrive(Warp &warp, const Instruction &i) {
   }
   if (arrives)
     warp.define(warp.operand(i, 0), 0, i.line);
-  ++warp.clocks.own[warp.index];
+  advance(warp);
 }
 
 // cp.async.mbarrier.arrive{.noinc} [mbarrier]: when the lane's copies so far are done.
@@ -157,7 +155,18 @@ void arriveAfterCopies(Warp &warp, const Instruction &i) {
       ++mbarrier->pending;
     arriveAt(*warp.block, address, 1, 0, &warp.clocks);
   }
-  ++warp.clocks.own[warp.index];
+  advance(warp);
+}
+
+// Whether the active lanes agree on an operand: then one of them can act for all.
+bool agree(Warp &warp, const Operand &operand) {
+  // The lower half of each value.
+  const Word *words = warp.words(operand.slot);
+  unsigned step = operand.bits == 64 ? 2 : 1;
+  uint32_t first = words[step * firstLane(warp.active)], different = 0;
+  for (unsigned lane = 0; lane < kLanes; ++lane)
+    different |= uint32_t(words[step * lane] != first) << lane;
+  return !(different & warp.active);
 }
 
 // mbarrier.try_wait{.parity} p, [mbarrier], state or parity{, time};
@@ -166,7 +175,8 @@ void wait(Warp &warp, const Instruction &i) {
   if (!warp.requireDefined(i, warp.operand(i, 2), "the phase"))
     return;
   uint32_t results = 0;
-  for (unsigned lane = 0; lane < kLanes; ++lane) {
+  bool together = agree(warp, warp.operand(i, 1)) && agree(warp, warp.operand(i, 2));
+  for (unsigned lane = firstLane(warp.active); lane < kLanes; ++lane) {
     if (!(warp.active >> lane & 1))
       continue;
     uint32_t address;
@@ -179,12 +189,14 @@ void wait(Warp &warp, const Instruction &i) {
                                        : mbarrier->phase > phase;
     };
     // Now is the last moment for the copies that this warp waits for.
-    while (!complete() && deliver(block, address, i))
+    while (!complete() && deliver(block, address))
       ;
     if (complete()) {
-      results |= 1u << lane;
+      results |= together ? warp.active : 1u << lane;
       if (mbarrier->completed)
         warp.clocks.join(*mbarrier->completed);
+      if (together)
+        break;
       continue;
     }
     // try_wait may block, and it may give up: nearly always it does the former, which shows
@@ -196,6 +208,8 @@ void wait(Warp &warp, const Instruction &i) {
       --warp.pc;
       return;
     }
+    if (together)
+      break;
   }
   warp.writePredicate(warp.operand(i, 0), results);
   warp.yields = true;

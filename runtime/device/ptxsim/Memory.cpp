@@ -1,6 +1,8 @@
 // Addresses are never reused, so that a pointer that was freed stays invalid.
 #include "runtime/device/ptxsim/Memory.h"
 
+#include "runtime/device/ptxsim/Warp.h"
+
 #include <cstdio>
 #include <cstring>
 
@@ -18,6 +20,9 @@ std::string hex(uint64_t value) {
 }
 
 } // namespace
+
+Memory::Memory() : pool(std::make_unique<BlockPool>()) {}
+Memory::~Memory() = default;
 
 Result<uint64_t> Memory::allocate(uint64_t bytes, std::string name) {
   if (bytes == 0 || bytes > uint64_t(1) << 44)
@@ -79,6 +84,13 @@ Result<Allocation *> Memory::range(uint64_t address, uint64_t bytes, const char 
   }
   return Error{Code::InvalidArgument, std::string(what) + " of " + std::to_string(bytes) +
                                           " bytes at " + describe(address)};
+}
+
+void Memory::forgetAccesses() {
+  for (auto &[base, allocation] : allocations)
+    allocation->accesses = {};
+  pool->blocks.clear();
+  nextSegment = 1;
 }
 
 Status Memory::copyIn(uint64_t to, std::span<const std::byte> from) {

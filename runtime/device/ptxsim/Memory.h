@@ -34,7 +34,10 @@ struct Allocation {
   uint64_t base = 0;
   uint64_t bytes = 0;
   Bytes data, shadow; // of `bytes` bytes each
-  RacePages races;
+  // Some kernel has written to it. Until then reads need no record, which makes weights cheap; the
+  // price is that the very first write is not compared with reads before it.
+  bool written = false;
+  AccessPages accesses;
   std::string name; // of a module's variable
 
   bool holds(uint64_t address, uint64_t count) const {
@@ -42,8 +45,12 @@ struct Allocation {
   }
 };
 
+struct BlockPool;
+
 class Memory {
 public:
+  Memory();
+  ~Memory();
   // A device pointer, aligned to 256 bytes. The bytes are unwritten.
   Result<uint64_t> allocate(uint64_t bytes, std::string name = "");
   Status free(uint64_t address);
@@ -59,6 +66,13 @@ public:
   // "12 bytes past the end of 256 bytes at 0x..": where ADDRESS lies.
   std::string describe(uint64_t address) const;
   uint64_t bytesInUse() const { return inUse; }
+
+  // Numbers the segments of all launches, see Races.h.
+  uint32_t nextSegment = 1;
+  // Forgets who accessed what, when the numbers run out.
+  void forgetAccesses();
+  // What `run` keeps from launch to launch.
+  std::unique_ptr<BlockPool> pool;
 
 private:
   Result<Allocation *> range(uint64_t address, uint64_t bytes, const char *what) const;

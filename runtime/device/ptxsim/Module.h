@@ -45,8 +45,14 @@ struct Operand {
   int64_t value = 0;
 };
 
+struct Warp;
+struct Instruction;
+// Executes an instruction for a warp.
+using Handler = void (*)(Warp &, const Instruction &);
+
 struct Instruction {
   static constexpr uint16_t always = 0xffff;
+  Handler handler = nullptr; // null: nothing here executes it
   Opcode opcode;
   uint32_t first = 0;              // in Entry::operands
   uint32_t line = 0;               // of the PTX text
@@ -119,6 +125,8 @@ struct Entry {
   std::vector<Operand> operands;
   std::vector<Constant> constants;
   uint32_t slots = 0; // 32 lanes of 32 bits each
+  // Slots that wgmma uses, and the place of each slot among them.
+  std::vector<uint16_t> productSlots, productIndex;
   uint32_t predicates = 0;
   uint32_t paramBytes = 0;
   uint32_t localBytes = 0;                                           // per lane
@@ -138,6 +146,9 @@ struct Module {
     return nullptr;
   }
 };
+
+// Sets Instruction::handler.
+void selectHandlers(Entry &);
 
 } // namespace moe::ptxsim
 

@@ -133,13 +133,7 @@ inline double fusedOdd(double a, double b, double c) {
   return std::bit_cast<double>(inexact ? odd : bits);
 }
 
-inline float fused(float a, float b, float c) {
-#ifdef __FMA__
-  return std::fma(a, b, c);
-#else
-  return float(fusedOdd(a, b, c));
-#endif
-}
+inline float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
 // VALUE, wherever it was rounded to odd, as a float rounded that way.
 inline float roundFloat(double value, Round round) {

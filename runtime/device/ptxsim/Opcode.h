@@ -91,19 +91,19 @@ enum class Mod : uint8_t {
   X(Min, "min") X(MmaAsync, "mma_async") X(NaN, "NaN") X(Nan, "nan") X(Nc, "nc") X(Ne, "ne")       \
   X(Neu, "neu") X(NoComplete, "noComplete") X(Noftz, "noftz") X(Noinc, "noinc")                    \
   X(Normal, "normal") X(Notanumber, "notanumber") X(Num, "num") X(Number, "number") X(Or, "or")    \
-  X(Param, "param") X(Parity, "parity") X(PendingCount, "pendi" "ng_" "coun" "t") X(Pop, "popc")   \
+  X(Param, "param") X(Parity, "parity") X(PendingCount, "pending_count") X(Pop, "popc")   \
   X(Prefetch, "prefetch") X(Proxy, "proxy") X(R, "r") X(Range, "range") X(Rc16, "rc16")            \
-  X(Rc8, "rc8") X(Read, "read") X(Red, "r" "e" "d") X(Relaxed, "relaxed") X(Release, "release")    \
-  X(Relu, "rel" "u") X(Rm, "rm") X(Rmi, "rmi") X(Rn, "rn") X(Rna, "r" "n" "a") X(Rni, "rni")       \
+  X(Rc8, "rc8") X(Read, "read") X(Red, "red") X(Relaxed, "relaxed") X(Release, "release")    \
+  X(Relu, "relu") X(Rm, "rm") X(Rmi, "rmi") X(Rn, "rn") X(Rna, "rna") X(Rni, "rni")       \
   X(Row, "row") X(Rp, "rp") X(Rpi, "rpi") X(Rz, "rz") X(Rzi, "rzi") X(Sat, "sat")                  \
   X(Satfinite, "satfinite") X(Sc, "sc") X(Shared, "shared") X(Shiftamt, "shiftamt")                \
-  X(Subnormal, "subnorma" "l") X(Sync, "sync") X(Sys, "sys") X(Tensor, "tensor")                   \
-  X(Tensormap, "tenso" "rmap") X(TestWait, "te" "st" "_w" "ai" "t") X(Tile, "tile") X(To, "to")    \
-  X(Trans, "tran" "s") X(TryWait, "try_wait") X(Uni, "uni") X(Up, "u" "p")                         \
-  X(Volatile, "v" "o" "l" "a" "t" "i" "l" "e") X(W, "w" "a" "i" "t") X(WaitAll, "wait_all")        \
-  X(WaitGroup, "wa" "it" "_g" "ro" "u" "p") X(Warp, "warp") X(Weak, "we" "a" "k")                  \
-  X(Wide, "wid" "e") X(Wb, "wb") X(Wrap, "wrap") X(Wt, "wt") X(Xor, "xor")                         \
-  X(Xorsign, "xo" "rs" "ig" "n") X(Const, "const") X(Fence, "fence") X(Gl, "gl") X(L1, "L1")       \
+  X(Subnormal, "subnormal") X(Sync, "sync") X(Sys, "sys") X(Tensor, "tensor")                   \
+  X(Tensormap, "tensormap") X(TestWait, "test_wait") X(Tile, "tile") X(To, "to")    \
+  X(Trans, "trans") X(TryWait, "try_wait") X(Uni, "uni") X(Up, "up")                         \
+  X(Volatile, "volatile") X(W, "wait") X(WaitAll, "wait_all")        \
+  X(WaitGroup, "wait_group") X(Warp, "warp") X(Weak, "weak")                  \
+  X(Wide, "wide") X(Wb, "wb") X(Wrap, "wrap") X(Wt, "wt") X(Xor, "xor")                         \
+  X(Xorsign, "xorsign") X(Const, "const") X(Fence, "fence") X(Gl, "gl") X(L1, "L1")       \
   X(L2, "L2") X(SharedCta, "shared::cta") X(SharedCluster, "shared::cluster")                      \
   X(CacheHint, "L2::cache_hint") X(CompleteBytes, "mbarrier::complete_tx::bytes")                  \
   X(Multicast, "multicast::cluster") X(Hint, "::")

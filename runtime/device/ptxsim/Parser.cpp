@@ -287,6 +287,7 @@ Status Parser::entry() {
   MOE_TRY(body(builder));
   MOE_TRY(builder.finish(peek().line));
   findReconvergence(entry);
+  selectHandlers(entry);
   module.entries.push_back(std::move(entry));
   return ok();
 }

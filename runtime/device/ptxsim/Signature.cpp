@@ -8,10 +8,10 @@ static unsigned registerBits(Type type) {
   return bits > 1 && bits < 16 ? 16 : bits;
 }
 
-static Width widthOfBarrier(const Opcode &code, unsigned group) {
+static Width widthOfBarrier(const Opcode &code, unsigned group, unsigned groups) {
   bool reduces = code.has(Mod::Red);
   bool counts = reduces && code.has(Mod::Pop);
-  if (reduces && !counts && group == 0)
+  if (reduces && (group + 1 == groups || (!counts && group == 0)))
     return {1};
   return {32};
 }
@@ -72,7 +72,7 @@ Width widthOf(const Opcode &code, unsigned group, unsigned groups, unsigned size
   case Op::Cp:
   case Op::Bar:
   case Op::Barrier:
-    return code.op == Op::Cp ? Width{32, false} : widthOfBarrier(code, group);
+    return code.op == Op::Cp ? Width{32, false} : widthOfBarrier(code, group, groups);
   case Op::Mbarrier:
     return widthOfMbarrier(code, group);
   case Op::Shfl:

@@ -4,6 +4,7 @@
 //   C, D register r: row g + 8 (r >> 1), column 2 t + (r & 1)
 // Products are exact and summed in float, in order: hardware sums in an order that it does not say.
 #include "runtime/device/ptxsim/Access.h"
+#include "runtime/device/ptxsim/Isa.h"
 #include "runtime/device/ptxsim/Numbers.h"
 
 #include <algorithm>
@@ -87,7 +88,8 @@ template <class F> void eachOfC(unsigned registers, unsigned r, unsigned lane, F
   each(g + 8 * r, 2 * t + 1, 16);
 }
 
-template <class T, Type typeA, Type typeB> void multiply(Warp &warp, const Instruction &i) {
+template <class T, Type typeA, Type typeB>
+[[gnu::noinline]] void multiply(Warp &warp, const Instruction &i) {
   if (!warp.requireConverged(i))
     return;
   Tile<T> tile;
@@ -146,6 +148,71 @@ template <class T, Type typeA, Type typeB> void multiply(Warp &warp, const Instr
   }
 }
 
+// m16n8k8 and m16n8k16 of 16 bit floats, the ones that kernels are made of. A register of A holds a
+// block of 8 by 8 in the order of its lanes, one of B such a block of the transpose.
+template <class N, unsigned k>
+MOE_PTXSIM_INLINE void multiplyHalves(Warp &warp, const Instruction &i) {
+  uint32_t bad = 0;
+  for (unsigned n = i.starts[1]; n < i.operands; ++n)
+    bad |= warp.undefined[warp.operands[i.first + n].slot];
+  if (bad || warp.active != ~0u || warp.alive != ~0u)
+    return multiply<float, N::type, N::type>(warp, i);
+  alignas(64) float a[kRows][k], b[k][kColumns], c[kRows][kColumns];
+  for (unsigned r = 0; r < k / 4; ++r) {
+    const Word *words = warp.words(warp.operand(i, 1, r).slot);
+    float *to = &a[8 * (r & 1)][8 * (r >> 1)];
+    for (unsigned g = 0; g < 8; ++g)
+      for (unsigned q = 0; q < 4; ++q) {
+        to[g * k + 2 * q] = N::low(words[4 * g + q]);
+        to[g * k + 2 * q + 1] = N::high(words[4 * g + q]);
+      }
+  }
+  for (unsigned r = 0; r < k / 8; ++r) {
+    const Word *words = warp.words(warp.operand(i, 2, r).slot);
+    for (unsigned q = 0; q < 4; ++q)
+      for (unsigned g = 0; g < 8; ++g) {
+        b[8 * r + 2 * q][g] = N::low(words[4 * g + q]);
+        b[8 * r + 2 * q + 1][g] = N::high(words[4 * g + q]);
+      }
+  }
+  for (unsigned r = 0; r < 4; ++r) {
+    const Word *words = warp.words(warp.operand(i, 3, r).slot);
+    for (unsigned lane = 0; lane < kLanes; ++lane)
+      c[lane / 4 + 8 * (r >> 1)][2 * (lane % 4) + (r & 1)] =
+          std::bit_cast<float>(uint32_t(words[lane]));
+  }
+  for (unsigned row = 0; row < kRows; ++row) {
+    float sums[kColumns];
+    for (unsigned column = 0; column < kColumns; ++column)
+      sums[column] = c[row][column];
+    for (unsigned j = 0; j < k; ++j)
+      for (unsigned column = 0; column < kColumns; ++column)
+        sums[column] += a[row][j] * b[j][column];
+    for (unsigned column = 0; column < kColumns; ++column)
+      c[row][column] = sums[column];
+  }
+  for (unsigned r = 0; r < 4; ++r) {
+    const Operand &o = warp.operand(i, 0, r);
+    if (o.kind != Operand::Register)
+      continue;
+    Word *words = warp.words(o.slot);
+    for (unsigned lane = 0; lane < kLanes; ++lane)
+      words[lane] = std::bit_cast<uint32_t>(c[lane / 4 + 8 * (r >> 1)][2 * (lane % 4) + (r & 1)]);
+    warp.undefined[o.slot] = 0;
+  }
+}
+
+struct Halves {
+  static constexpr Type type = Type::F16;
+  static float low(uint32_t word) { return Half{uint16_t(word)}.value(); }
+  static float high(uint32_t word) { return Half{uint16_t(word >> 16)}.value(); }
+};
+struct Brains {
+  static constexpr Type type = Type::BF16;
+  static float low(uint32_t word) { return std::bit_cast<float>(word << 16); }
+  static float high(uint32_t word) { return std::bit_cast<float>(word & 0xffff0000); }
+};
+
 // The types of A and B are each X or Y.
 template <class T, Type X, Type Y> Handler selectPair(Type a, Type b) {
   if ((a != X && a != Y) || (b != X && b != Y))
@@ -183,6 +250,12 @@ Handler selectMma(const Entry &entry, const Instruction &i) {
     return selectPair<float, Type::E4M3, Type::E5M2>(a, typeOfB);
   if (a != typeOfB)
     return nullptr;
+  if (!half && bits == 16 && code.k == 16)
+    return a == Type::F16 ? versions<&multiplyHalves<Halves, 16>>()
+                          : versions<&multiplyHalves<Brains, 16>>();
+  if (!half && bits == 16 && code.k == 8)
+    return a == Type::F16 ? versions<&multiplyHalves<Halves, 8>>()
+                          : versions<&multiplyHalves<Brains, 8>>();
   return a == Type::F16    ? multiply<float, Type::F16, Type::F16>
          : a == Type::BF16 ? multiply<float, Type::BF16, Type::BF16>
                            : multiply<float, Type::TF32, Type::TF32>;

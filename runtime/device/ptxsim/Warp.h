@@ -21,8 +21,6 @@ using Long [[gnu::may_alias]] = uint64_t;
 struct Warp;
 struct Block;
 struct Grid;
-using Handler = void (*)(Warp &, const Instruction &);
-
 // A value of 32 bits in each lane. A 64 bit register is two, seen as 32 Longs.
 struct alignas(64) Slot {
   uint32_t lanes[kLanes];
@@ -56,19 +54,19 @@ struct Warp {
   bool yields = false; // ends its turn: it polls
   uint32_t waitLine = 0;
   uint32_t waitsFor = 0; // the barrier's number, or the mbarrier's address
-  uint32_t stamp = 0;    // instructions executed
 
-  // cp.async: copies not yet waited for, and how many groups each lane has committed.
+  // cp.async: copies not yet waited for, one record per instruction, and how many groups each lane
+  // has committed.
   struct AsyncCopy {
-    uint32_t to, bytes, read, line;
-    uint8_t lane;
-    uint32_t group;
-    uint64_t from;
-    bool captured; // the source was read at issue
-    std::array<uint8_t, 16> data;
-    std::array<uint8_t, 16> written; // shadow of `data`
+    uint32_t lanes, bytes; // bytes: of each lane
+    const Instruction *instruction;
+    bool captured; // the sources were read at issue
+    std::array<uint32_t, kLanes> to, group;
+    std::array<uint8_t, kLanes> read; // the rest is zero
+    std::array<uint64_t, kLanes> from;
+    std::array<uint8_t, kLanes * 16> data, written; // shadow of `data`
   };
-  std::vector<AsyncCopy> copies;
+  std::vector<std::unique_ptr<AsyncCopy>> copies, spareCopies;
   std::array<uint32_t, kLanes> committed{};
   // cp.async.bulk from shared to global memory.
   struct BulkStore {
@@ -79,13 +77,29 @@ struct Warp {
   };
   std::vector<BulkStore> stores;
   std::array<uint32_t, kLanes> committedBulk{};
+  uint32_t clusterPhase = 0; // of barrier.cluster, where it arrived last
+
+  // wgmma: products not yet waited for.
+  struct Product {
+    uint32_t group;
+    const Instruction *instruction;
+    std::vector<uint32_t> shared;                       // addresses of 16 bytes that it reads
+    std::vector<std::pair<uint16_t, uint32_t>> results; // slots, and lanes that are undefined
+  };
+  std::vector<Product> products;
+  uint32_t committedProducts = 0;
+  std::vector<Slot> fencedRegisters; // as the last wgmma.fence saw them
 
   Clocks clocks;
-  std::unique_ptr<Clocks> released; // what it knew at its last fence
-  std::unique_ptr<Clocks> acquired; // what relaxed reads showed, until a fence
-  std::unique_ptr<Clocks> proxied;  // what it knew at its last fence.proxy.async
-  Allocation *recent = nullptr;     // of its last global access
-  std::vector<uint8_t> local;       // 32 times Entry::localBytes
+  uint32_t segment = 0;         // the current one, once it has accessed anything
+  bool dependenciesMet = false; // it has seen griddepcontrol.wait
+  // What it knew at its last fence, and at the last one of a scope beyond the block; what relaxed
+  // reads showed until a fence, from its own block and from others.
+  std::unique_ptr<Clocks> released, releasedWide;
+  std::unique_ptr<Clocks> acquired, acquiredWide;
+  std::unique_ptr<Clocks> proxied; // what it knew at its last fence.proxy.async
+  Allocation *recent = nullptr;    // of its last global access
+  std::vector<uint8_t> local;      // 32 times Entry::localBytes
 
   Word *words(uint16_t slot) { return slots[slot].lanes; }
   Long *longs(uint16_t slot) { return reinterpret_cast<Long *>(slots[slot].lanes); }
@@ -139,19 +153,22 @@ struct Barrier {
 };
 
 struct Mbarrier {
-  uint32_t expected = 0; // arrivals per phase
-  int64_t pending = 0;   // arrivals to come
-  int64_t bytes = 0;     // of asynchronous copies to come
-  uint64_t phase = 0;    // completed phases
+  uint32_t expected = 0;                     // arrivals per phase
+  int64_t pending = 0;                       // arrivals to come
+  int64_t bytes = 0;                         // of asynchronous copies to come
+  uint64_t phase = 0;                        // completed phases
+  uint32_t initialiser = 0, initialised = 0; // a warp, and its clock then
   std::optional<Clocks> gathered, completed;
 };
 
 // cp.async.bulk into shared memory, which ends by completing bytes of an mbarrier.
 struct BulkLoad {
-  uint32_t to, bytes, mbarrier, line;
+  uint32_t to, bytes, mbarrier;
   uint64_t from;
   Warp *warp;
+  const Instruction *instruction;
   uint8_t lane;
+  uint32_t segment;
   Clocks clocks;
 };
 
@@ -160,15 +177,26 @@ struct Block {
   uint32_t index = 0;
   std::array<uint32_t, 3> id{};
   std::vector<std::unique_ptr<Warp>> warps;
-  std::vector<uint8_t> shared, shadow; // from address 0
-  std::vector<RaceWord> races;
+  std::vector<uint8_t> shared, shadow;  // from address 0
+  std::vector<Access> writers, readers; // of each word of `shared`
+  uint32_t firstSegment = 0;            // what is older is not of this block
+  // Warps that executed griddepcontrol.wait, and when.
+  std::vector<std::pair<uint32_t, uint32_t>> waited;
   std::array<Barrier, 16> barriers;
+  // barrier.cluster, of a cluster that is this block.
+  uint32_t clusterArrived = 0, clusterPhase = 1; // threads
+  std::optional<Clocks> clusterGathered, clusterKnown;
   std::map<uint32_t, Mbarrier> mbarriers;
   std::vector<BulkLoad> loads;
-  // What releases at a shared address made known.
-  std::map<uint32_t, Clocks> published;
+  // What releases at a shared or global address made known to this block.
+  std::map<uint64_t, Clocks> published;
   unsigned aliveThreads() const;
   bool done() const;
+};
+
+// Blocks that have ended, whose memory the next ones take over.
+struct BlockPool {
+  std::vector<std::unique_ptr<Block>> blocks;
 };
 
 struct Grid {
@@ -177,12 +205,13 @@ struct Grid {
   const Launch &launch;
   Memory &memory;
   const Options &options;
-  std::vector<Handler> handlers; // of each instruction
+  BlockPool &pool;
   std::vector<std::unique_ptr<Block>> blocks;
-  std::map<uint64_t, Clocks> published; // by global address
+  std::map<uint64_t, Clocks> published; // to other blocks, by global address
   std::mt19937_64 random;
   Stats stats;
-  uint32_t launchNumber = 0;
+  Segments segments;
+  bool waited = false;       // griddepcontrol.wait was executed
   uint64_t lastProgress = 0; // in instructions
   std::optional<Error> violation;
 
@@ -191,6 +220,11 @@ struct Grid {
   void report(const Warp &, const Instruction &, unsigned lane, const std::string &what);
 };
 
+// Begins a new segment of a warp, after it made known what it did.
+inline void advance(Warp &warp) {
+  ++warp.clocks.own[warp.index];
+  warp.segment = 0;
+}
 inline unsigned firstLane(uint32_t lanes) { return unsigned(__builtin_ctz(lanes)); }
 std::string hexText(uint64_t value);
 
@@ -220,6 +254,7 @@ Handler selectMbarrier(const Entry &, const Instruction &);
 Handler selectControl(const Entry &, const Instruction &);
 Handler selectCollective(const Entry &, const Instruction &);
 Handler selectTensor(const Entry &, const Instruction &);
+Handler selectWgmma(const Entry &, const Instruction &);
 
 } // namespace moe::ptxsim
 
