@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,8 +21,7 @@ struct Step {
   std::span<const int32_t> positions; // [T] absolute positions
   std::span<const int32_t> sequences; // [T] slots
   std::span<const int32_t> rows;      // [R] indices into the step's tokens whose logits are wanted
-  // [maxSequences, tableStride] page of each 64 positions, per cache pool of the plan, in its
-  // order.
+  // [maxSequences, tableStride] page of each 64 positions, per DevicePlan::pools.
   std::vector<std::span<const int32_t>> tables;
 };
 
@@ -29,8 +29,11 @@ struct Step {
 struct ExecutorOptions {
   int32_t maxSequences = 1;
   int32_t tableStride = 1;        // pages a sequence may have
-  std::vector<int64_t> poolPages; // pages of each cache pool of the plan, in its order
+  std::vector<int64_t> poolPages; // per DevicePlan::pools
 };
+
+// What would make a kernel read or write outside of its memory. Error: InvalidArgument.
+Status checkStep(const Step &step, const ExecutorOptions &options, size_t pools, int64_t vocab);
 
 // The memory and programs of one session on one device. Not for use from two threads at once.
 class Executor {
@@ -45,11 +48,28 @@ public:
   virtual std::string description() const { return {}; }
 };
 
+// The memory of a device that has its own, and what a plan takes of it beside the KV cache.
+struct DeviceMemory {
+  std::string device; // for people: "cuda:0 (NVIDIA H100)"
+  uint64_t total = 0;
+  uint64_t free = 0; // now, less what the driver itself will want
+  uint64_t weights = 0;
+  uint64_t activations = 0; // arena, counters, inputs, logits
+};
+
 // A machine's processor that can run the programs of a plan.
 class Device {
 public:
   virtual ~Device() = default;
-  virtual std::string name() const = 0; // Program.device in a plan: "cpu"
+  virtual std::string name() const = 0;                     // as in deviceNames(): "cpu"
+  virtual std::string planDevice() const { return name(); } // Program.device in a plan
+  // Whether an image of the plan runs here. Error: Unavailable, with what there is and what is
+  // needed.
+  virtual Status supports(const DevicePlan &plan) const { return ok(); }
+  // Nothing if the device works in the system's memory.
+  virtual Result<std::optional<DeviceMemory>> memory(const DevicePlan &plan) const {
+    return std::optional<DeviceMemory>();
+  }
   // Allocates all that the session needs. The sections of `plan` must outlive the executor; the
   // rest of it is copied. Errors: Unavailable if no image runs here, ResourceExhausted with the
   // bytes that were asked for.

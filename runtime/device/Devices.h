@@ -4,22 +4,27 @@
 
 #include "runtime/device/Device.h"
 
+#include <functional>
 #include <string_view>
 
 namespace moe {
 
 struct DeviceOptions {
   int threads = 0; // of a CPU; 0: one for each processor this process may use
+  // Told how many bytes of the weights are in the device's own memory.
+  std::function<void(uint64_t done, uint64_t total)> progress{};
 };
 
-// Best first.
+// Best first; then what "auto" never takes, simulators.
 std::vector<std::string> deviceNames();
 
-// Opens `name`, or for "auto" the first of deviceNames() that opens and that `planDevices` (the
-// devices a plan has programs for) has.
-Result<std::unique_ptr<Device>> openDevice(std::string_view name,
-                                           std::span<const std::string> planDevices,
-                                           const DeviceOptions &options);
+// Opens `name`, which may say which one of several: "cuda:1". For "auto" it opens the first that
+// `planDevices` (the devices a plan has programs for) has, that opens, and that `fits`, where
+// given.
+Result<std::unique_ptr<Device>>
+openDevice(std::string_view name, std::span<const std::string> planDevices,
+           const DeviceOptions &options,
+           const std::function<Status(const Device &)> &fits = nullptr);
 
 } // namespace moe
 

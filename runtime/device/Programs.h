@@ -12,18 +12,20 @@
 namespace moe {
 
 // As OperandKind and InputName of Plan.fbs, with the same values.
-enum class OperandKind : uint8_t { Input, Arena, Weight, Cache, Logits };
+enum class OperandKind : uint8_t { Input, Arena, Weight, Cache, Logits, Counters };
 enum class InputName : uint8_t { Tokens, Positions, Sequences, Rows, GlobalTable, ChunkedTable };
 
 struct Operand {
   OperandKind kind;
   uint32_t index = 0;  // Input: an InputName. Weight: into sections. Cache: into pools
   uint64_t offset = 0; // bytes from the start of the buffer, for Cache of each page
+  uint64_t bytes = 0;  // Arena, Weight, Counters: how many the kernel may touch; 0: all from there
 };
 
 struct Call {
-  uint32_t kernel; // into Image::entries
+  uint32_t kernel; // into Image::entries and DevicePlan::kernels
   std::vector<Operand> operands;
+  uint32_t blocks = 0; // GPU: the most blocks that are of use
 };
 
 struct Program {
@@ -32,6 +34,7 @@ struct Program {
   uint64_t arenaBytes = 0;
   uint64_t scratchBytes = 0; // per worker
   std::vector<Call> calls;
+  uint64_t counterBytes = 0; // one per session, zero at its start
 };
 
 struct CachePool {
@@ -41,15 +44,31 @@ struct CachePool {
   uint64_t pageBytes = 0;
 };
 
-// Machine code of one target.
+struct KernelSignature {
+  std::string name;
+  uint32_t operands = 0; // how many a call passes
+};
+
+// How a GPU's kernel is launched.
+struct KernelLaunch {
+  uint32_t threads = 0;     // of a block
+  uint32_t sharedBytes = 0; // dynamic shared memory of a block
+  uint32_t blocksPerSm = 0; // resident together on a multiprocessor
+  bool dependent = false;   // may start before the kernel before it has ended
+};
+
+// The kernels of one target.
 struct Image {
   static constexpr uint64_t absent = ~uint64_t(0);
-  std::string target;                // "cpu:x86-64-v4"
-  std::vector<std::string> features; // the architecture first: "x86_64", "avx512f", ...
-  std::span<const std::byte> code;
-  int file = -1;                 // descriptor of the file that holds the code, or -1
-  uint64_t fileOffset = 0;       // of the code, a multiple of 4096
-  std::vector<uint64_t> entries; // per kernel: offset of its entry, or `absent`
+  std::string target;                 // "cpu:x86-64-v4", "cuda:sm_90a"
+  std::vector<std::string> features;  // the architecture first: "x86_64", "avx512f", ...; for CUDA
+                                      // "cuda", "sm_90a"
+  std::span<const std::byte> code;    // machine code, or PTX with a NUL at its end
+  int file = -1;                      // descriptor of the file that holds the code, or -1
+  uint64_t fileOffset = 0;            // of the code, a multiple of 4096
+  std::vector<uint64_t> entries;      // per kernel: offset of its entry, or `absent`
+  std::span<const std::byte> cubin{}; // GPU: the code, assembled; may be empty
+  std::vector<KernelLaunch> launches{}; // GPU: per kernel
 };
 
 // The programs of one device. Sections are used in place and must outlive the executor.
@@ -58,7 +77,8 @@ struct DevicePlan {
   std::vector<CachePool> pools;
   std::vector<Image> images; // best first
   std::vector<Program> programs;
-  int64_t vocab = 0; // columns of the logits
+  int64_t vocab = 0;                    // columns of the logits
+  std::vector<KernelSignature> kernels; // as the plan's, other devices' too
 };
 
 } // namespace moe

@@ -24,6 +24,9 @@ constexpr uint64_t kMaxCount =
 constexpr uint64_t kMaxKernels = 1 << 16;
 constexpr uint64_t kMaxImages = 256;
 constexpr uint64_t kMaxBytes = uint64_t(1) << 48; // of one buffer
+constexpr uint64_t kMaxDevices = 64;
+// Of any GPU so far: shared memory of a block, threads of a multiprocessor, registers of a thread.
+constexpr uint64_t kMaxShared = 232448, kMaxThreads = 2048, kMaxRegisters = 255;
 
 using Name = flatbuffers::String;
 
@@ -73,6 +76,14 @@ std::string_view deviceOf(const fb::Image &image) {
   return target.substr(0, target.find(':'));
 }
 
+// A pool written before there were GPUs has no device.
+std::string_view deviceOf(const fb::CachePool &pool) {
+  return pool.device() ? pool.device()->string_view() : std::string_view("cpu");
+}
+
+// Whose kernels are PTX, with launches.
+bool isGpu(std::string_view device) { return device == "cuda"; }
+
 // No two names are equal. Sorts, so that many names cost little.
 Status checkUnique(std::vector<std::string> &names, const char *what) {
   std::sort(names.begin(), names.end());
@@ -108,6 +119,7 @@ private:
   Status checkCaches();
   Status checkKernels();
   Status checkImages();
+  Status checkLaunches(const fb::Image &image, const std::string &what);
   Status checkPrograms();
   Status checkOperand(const fb::Operand &operand, const fb::Program &program,
                       const std::string &user);
@@ -231,18 +243,28 @@ Status Checker::checkTensors() {
 }
 
 Status Checker::checkCaches() {
-  MOE_TRY(checkRange(plan.caches()->size(), 0, 2, "the number of cache pools"));
-  uint64_t layers = 0;
-  bool seen[2] = {};
+  MOE_TRY(checkRange(plan.caches()->size(), 0, 2 * kMaxDevices, "the number of cache pools"));
+  struct Seen {
+    std::string_view device;
+    bool pools[2] = {}; // global, chunked
+    uint64_t layers = 0;
+  };
+  std::vector<Seen> devices;
   for (const fb::CachePool *pool : *plan.caches()) {
     MOE_TRY(checkName(pool->name(), "a cache pool"));
     const std::string what = "cache pool " + quote(pool->name());
+    if (pool->device())
+      MOE_TRY(checkName(pool->device(), "the device of " + what));
     const bool chunked = pool->chunk() != 0;
     if (pool->name()->string_view() != (chunked ? "chunked" : "global"))
       return invalid(what + " has chunk " + number(pool->chunk()) +
                      ", expected 'global' without a chunk or 'chunked' with one");
-    if (std::exchange(seen[chunked], true))
-      return invalid("two cache pools are called " + quote(pool->name()));
+    auto seen = std::find_if(devices.begin(), devices.end(),
+                             [&](const Seen &s) { return s.device == deviceOf(*pool); });
+    if (seen == devices.end())
+      seen = devices.insert(seen, Seen{deviceOf(*pool)});
+    if (std::exchange(seen->pools[chunked], true))
+      return invalid("two cache pools of a device are called " + quote(pool->name()));
     if (chunked && pool->chunk() != plan.model()->attention_chunk())
       return invalid(what + " has chunk " + number(pool->chunk()) +
                      ", expected the model's attention_chunk, " +
@@ -253,11 +275,12 @@ Status Checker::checkCaches() {
     if (pool->page_bytes() % kTensorAlignment)
       return invalid("page_bytes of " + what + " is " + number(pool->page_bytes()) +
                      ", expected a multiple of " + number(kTensorAlignment));
-    layers += pool->layers();
+    seen->layers += pool->layers();
   }
-  if (plan.caches()->size() && layers != plan.model()->layers())
-    return invalid("the cache pools have " + number(layers) + " layers together, and the model " +
-                   number(plan.model()->layers()));
+  for (const Seen &seen : devices)
+    if (seen.layers != plan.model()->layers())
+      return invalid("the cache pools of a device have " + number(seen.layers) +
+                     " layers together, and the model " + number(plan.model()->layers()));
   return ok();
 }
 
@@ -280,26 +303,59 @@ Status Checker::checkImages() {
     MOE_TRY(checkName(image->target(), "the target of an image"));
     names.push_back(image->target()->str());
     const std::string what = "image " + quote(image->target());
-    MOE_ASSIGN(section, sectionOf(image->section(), fb::SectionKind::Code, what));
+    const std::string_view device = deviceOf(*image);
+    const bool gpu = isGpu(device);
+    MOE_ASSIGN(section, sectionOf(image->section(),
+                                  gpu ? fb::SectionKind::Ptx : fb::SectionKind::Code, what));
     for (const Name *feature : *image->features())
       MOE_TRY(checkName(feature, "a feature of " + what));
     if (image->entries()->size() != plan.kernels()->size())
       return invalid(what + " has " + number(image->entries()->size()) + " entries, expected " +
                      number(plan.kernels()->size()) + ", one per kernel");
     MOE_TRY(checkAligned(*image->entries(), "the entries of " + what));
-    const std::string_view device = deviceOf(*image);
     for (uint32_t i = 0; i < image->entries()->size(); ++i) {
       const fb::Kernel *kernel = plan.kernels()->Get(i);
       const uint64_t entry = image->entries()->Get(i);
       const bool mine = kernel->device()->string_view() == device;
-      if (mine ? entry >= section->length() : entry != kNoEntry)
-        return invalid(
-            what + " has the entry of kernel " + quote(kernel->name()) + " of device " +
-            quote(kernel->device()) + " at " + number(entry) +
-            (mine ? " of " + number(section->length()) + " bytes of code" : ", expected none"));
+      // A GPU finds its entries by name.
+      const uint64_t end = gpu ? 1 : section->length();
+      if (mine ? entry >= end : entry != kNoEntry)
+        return invalid(what + " has the entry of kernel " + quote(kernel->name()) + " of device " +
+                       quote(kernel->device()) + " at " + number(entry) +
+                       (mine ? " of " + number(end) + " bytes of code" : ", expected none"));
     }
+    if (gpu)
+      MOE_TRY(checkLaunches(*image, what));
   }
   return checkUnique(names, "images");
+}
+
+Status Checker::checkLaunches(const fb::Image &image, const std::string &what) {
+  if (image.cubin() != -1) {
+    if (image.cubin() < 0)
+      return invalid("the cubin of " + what + " is in section " + std::to_string(image.cubin()));
+    MOE_TRY(sectionOf(uint32_t(image.cubin()), fb::SectionKind::Cubin, "the cubin of " + what));
+  }
+  const uint32_t count = image.launches() ? image.launches()->size() : 0;
+  if (count != plan.kernels()->size())
+    return invalid(what + " has " + number(count) + " launches, expected " +
+                   number(plan.kernels()->size()) + ", one per kernel");
+  for (uint32_t i = 0; i < count; ++i) {
+    if (image.entries()->Get(i) == kNoEntry)
+      continue; // of another device
+    const fb::Launch &launch = *image.launches()->Get(i);
+    const std::string of = " of kernel " + quote(plan.kernels()->Get(i)->name()) + " of " + what;
+    MOE_TRY(checkRange(launch.threads(), 1, 1024, "threads" + of));
+    if (launch.threads() % 32)
+      return invalid("threads" + of + " is " + number(launch.threads()) +
+                     ", expected a multiple of 32");
+    MOE_TRY(checkRange(launch.shared_bytes(), 0, kMaxShared, "shared_bytes" + of));
+    MOE_TRY(checkRange(launch.blocks_per_sm(), 1,
+                       std::min<uint64_t>(32, kMaxThreads / launch.threads()),
+                       "blocks_per_sm" + of));
+    MOE_TRY(checkRange(launch.registers(), 0, kMaxRegisters, "registers" + of));
+  }
+  return ok();
 }
 
 Status Checker::checkPrograms() {
@@ -315,12 +371,13 @@ Status Checker::checkPrograms() {
     MOE_TRY(checkRange(program->rows(), 1, kMaxCount, "rows of " + what));
     MOE_TRY(checkRange(program->arena_bytes(), 0, kMaxBytes, "arena_bytes of " + what));
     MOE_TRY(checkRange(program->scratch_bytes(), 0, kMaxBytes, "scratch_bytes of " + what));
+    MOE_TRY(checkRange(program->counter_bytes(), 0, kMaxBytes, "counter_bytes of " + what));
 
     auto before = std::find_if(last.begin(), last.end(), [&](const fb::Program *other) {
       return other->device()->string_view() == device;
     });
     if (before == last.end()) {
-      MOE_TRY(checkRange(last.size() + 1, 1, 64, "the number of devices"));
+      MOE_TRY(checkRange(last.size() + 1, 1, kMaxDevices, "the number of devices"));
       last.push_back(program);
     } else if ((*before)->tokens() >= program->tokens()) {
       return invalid(what + " follows one of " + number((*before)->tokens()) +
@@ -343,6 +400,8 @@ Status Checker::checkPrograms() {
         return invalid(user + " passes " + number(call->operands()->size()) +
                        " operands to kernel " + quote(kernel.name()) + ", which takes " +
                        number(kernel.operands()));
+      if (isGpu(device)) // a grid has at most 2^31 - 1 blocks
+        MOE_TRY(checkRange(call->blocks(), 1, (uint64_t(1) << 31) - 1, "blocks of " + user));
       MOE_TRY(checkAligned(*call->operands(), "the operands of " + user));
       for (const fb::Operand *operand : *call->operands())
         MOE_TRY(checkOperand(*operand, *program, user));
@@ -381,7 +440,8 @@ Status Checker::checkOperand(const fb::Operand &operand, const fb::Program &prog
     // A table exists for a pool that the plan has.
     const bool table = name == fb::InputName::GlobalTable || name == fb::InputName::ChunkedTable;
     if (table && std::none_of(plan.caches()->begin(), plan.caches()->end(), [&](auto *pool) {
-          return (pool->chunk() != 0) == (name == fb::InputName::ChunkedTable);
+          return deviceOf(*pool) == program.device()->string_view() &&
+                 (pool->chunk() != 0) == (name == fb::InputName::ChunkedTable);
         }))
       return invalid(user + " reads " + fb::EnumNameInputName(name) +
                      " of a pool that is not there");
@@ -399,6 +459,9 @@ Status Checker::checkOperand(const fb::Operand &operand, const fb::Program &prog
       return invalid(user + " uses cache pool " + number(operand.index()) + " of " +
                      number(plan.caches()->size()));
     const fb::CachePool &pool = *plan.caches()->Get(operand.index());
+    if (deviceOf(pool) != program.device()->string_view())
+      return invalid(user + " uses cache pool " + number(operand.index()) +
+                     ", which is another device's");
     if (operand.offset() >= pool.page_bytes())
       return invalid(user + " starts at byte " + number(operand.offset()) + " of a page of pool " +
                      quote(pool.name()) + ", which has " + number(pool.page_bytes()));
@@ -409,6 +472,8 @@ Status Checker::checkOperand(const fb::Operand &operand, const fb::Program &prog
       return invalid(user + " writes logits from byte " + number(operand.offset()) +
                      ", expected 0");
     return ok();
+  case fb::OperandKind::Counters:
+    return within(program.counter_bytes(), "the counters");
   }
   return invalid(user + " has an operand of unknown kind " + number(uint64_t(operand.kind())));
 }

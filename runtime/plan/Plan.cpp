@@ -188,6 +188,10 @@ Status Plan::verify(const OpenOptions &options) {
     const std::span<const std::byte> data = section(i);
     if (hashBytes(data.data(), data.size()) != info.hash())
       return damaged("the hash of section '" + info.name()->str() + "' does not match");
+    // The driver reads PTX up to its NUL.
+    if (info.kind() == fb::SectionKind::Ptx && (data.empty() || data.back() != std::byte(0)))
+      return invalid("section '" + info.name()->str() + "' is PTX without a NUL at its end; " +
+                     writerOf(header) + " wrote it: compile it again with `moec compile`");
   }
   return ok();
 }

@@ -150,9 +150,12 @@ TEST(PlanTest, refusesEveryFlippedBit) {
 }
 
 // The hash says nothing when the writer is hostile: nothing may crash, whatever the index holds.
-TEST(PlanTest, survivesAnyIndex) {
-  FileBytes file = samplePlanFile(samplePlan());
-  const std::span<std::byte> index = file.span().subspan(16384);
+class AnyIndexTest : public testing::TestWithParam<bool> {};
+
+TEST_P(AnyIndexTest, isSurvived) {
+  const size_t start = GetParam() ? 24576 : 16384;
+  FileBytes file = samplePlanFile(GetParam() ? sampleGpuPlan() : samplePlan(), start);
+  const std::span<std::byte> index = file.span().subspan(start);
   const std::vector<std::byte> original(index.begin(), index.end());
   std::mt19937 random(7);
   int accepted = 0;
@@ -177,9 +180,11 @@ TEST(PlanTest, survivesAnyIndex) {
       h.indexLength = size;
       h.indexHash = hashBytes(index.data(), size);
     });
-    EXPECT_FALSE(Plan::open(file.span().first(16384 + size))) << size;
+    EXPECT_FALSE(Plan::open(file.span().first(start + size))) << size;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(WithAndWithoutGpu, AnyIndexTest, testing::Bool());
 
 // What the semantic check refuses: a change to the sample, and a part of the message.
 struct Refusal {
@@ -252,9 +257,14 @@ const Refusal kRefusals[] = {
     {"tensorLayout", [](P &p) { p.tensors[0]->layout = ""; }, "the layout of tensor 'embed'"},
     {"tensorSource", [](P &p) { p.tensors[0]->sources = {""}; }, "a source of tensor 'embed'"},
 
-    {"pools", [](P &p) { repeat(p.caches); }, "the number of cache pools is 3"},
+    {"pools",
+     [](P &p) {
+       while (p.caches.size() <= 128)
+         repeat(p.caches);
+     },
+     "the number of cache pools is 129"},
     {"poolName", [](P &p) { p.caches[0]->name = "local"; }, "expected 'global' without a chunk"},
-    {"poolNames", [](P &p) { *p.caches[1] = *p.caches[0]; }, "two cache pools are called"},
+    {"poolNames", [](P &p) { *p.caches[1] = *p.caches[0]; }, "two cache pools of a device"},
     {"poolChunk", [](P &p) { p.caches[1]->chunk = 64; }, "the model's attention_chunk, 128"},
     {"poolLayers", [](P &p) { p.caches[1]->layers = 2; }, "have 3 layers together, and the model"},
     {"poolNoLayers", [](P &p) { p.caches[1]->layers = 0; }, "layers of cache pool 'chunked' is 0"},
@@ -358,10 +368,93 @@ TEST(PlanTest, refusesDevicesWithoutImages) {
     kernel->device = kernel->device == "cpu" ? "cpu:x86-64-v3" : kernel->device;
   for (auto &program : plan.programs)
     program->device = "cpu:x86-64-v3";
+  for (auto &pool : plan.caches)
+    pool->device = "cpu:x86-64-v3";
   plan.images[0]->target = "cpu:x86-64-v3:a";
   plan.images[0]->entries.assign(4, ~uint64_t(0));
   FileBytes file = samplePlanFile(std::move(plan));
   EXPECT_NE(errorOf(Plan::open(file.span())).find("no image"), std::string::npos);
 }
+
+TEST(PlanTest, readsPlansForGpus) {
+  FileBytes file = samplePlanFile(sampleGpuPlan(), 24576);
+  const Result<Plan> opened = Plan::open(file.span());
+  ASSERT_TRUE(opened) << opened.error().message;
+  EXPECT_EQ(opened->programs("cuda").size(), 2u);
+  EXPECT_EQ(opened->index().images()->Get(1)->launches()->Get(5)->threads(), 1024u);
+  // PTX ends with a NUL, whatever its hash says.
+  const fb::Section &ptx = *opened->index().sections()->Get(3);
+  fb::PlanT plan = sampleGpuPlan();
+  plan.sections[3]->length = 0;
+  FileBytes empty = samplePlanFile(std::move(plan), 24576);
+  EXPECT_NE(errorOf(Plan::open(empty.span())).find("PTX without a NUL"), std::string::npos);
+  EXPECT_EQ(ptx.kind(), fb::SectionKind::Ptx);
+}
+
+fb::LaunchT &launch(P &plan) { return *plan.images[1]->launches[4]; }
+
+fb::Operand &gpuOperand(P &plan, size_t call, size_t index) {
+  return plan.programs[2]->calls[call]->operands[index];
+}
+
+const Refusal kGpuRefusals[] = {
+    {"poolDevice", [](P &p) { p.caches[2]->device = "c\na"; }, "the device of cache pool"},
+    {"poolOfNobody", [](P &p) { p.caches[2]->device = "other"; },
+     "pools of a device have 1 layers"},
+
+    {"poolTwice", [](P &p) { p.caches[2]->device = "cpu"; }, "two cache pools of a device"},
+    {"poolNoDevice", [](P &p) { p.caches[2]->device = p.caches[3]->device = "gpu"; },
+     "reads ChunkedTable of a pool that is not there"},
+    {"poolLayers", [](P &p) { p.caches[3]->layers = 2; }, "have 3 layers together"},
+    {"cacheOfAnother", [](P &p) { gpuOperand(p, 0, 1) = fb::Operand(Kind::Cache, 1, 0, 0); },
+     "uses cache pool 1, which is another device's"},
+    {"cacheEnd", [](P &p) { gpuOperand(p, 0, 1) = fb::Operand(Kind::Cache, 3, 2048, 0); },
+     "of a page of pool 'chunked', which has 2048"},
+    {"cpuUsesGpuPool", [](P &p) { operand(p, 1, 3) = fb::Operand(Kind::Cache, 3, 1024, 0); },
+     "uses cache pool 3, which is another device's"},
+    {"imageKind", [](P &p) { p.images[1]->section = 0; }, "of kind Code, expected Ptx"},
+    {"cpuImageKind", [](P &p) { p.images[0]->section = 3; }, "of kind Ptx, expected Code"},
+    {"cubinKind", [](P &p) { p.images[1]->cubin = 3; }, "of kind Ptx, expected Cubin"},
+    {"cubinSection", [](P &p) { p.images[1]->cubin = 5; }, "is in section 5 of 5"},
+    {"cubinNegative", [](P &p) { p.images[1]->cubin = -2; }, "is in section -2"},
+    {"entry", [](P &p) { p.images[1]->entries[4] = 64; }, "at 64 of 1 bytes of code"},
+    {"entryMissing", [](P &p) { p.images[1]->entries[4] = ~uint64_t(0); }, "kernel 'attend' of"},
+    {"entryOfAnother", [](P &p) { p.images[1]->entries[0] = 0; }, "expected none"},
+    {"noLaunches", [](P &p) { p.images[1]->launches.clear(); }, "has 0 launches, expected 6"},
+    {"fewLaunches", [](P &p) { p.images[1]->launches.pop_back(); }, "has 5 launches, expected 6"},
+    {"noThreads", [](P &p) { launch(p).threads = 0; }, "threads of kernel 'attend' of image"},
+    {"threads", [](P &p) { launch(p).threads = 1056; }, "is 1056, expected 1 to 1024"},
+    {"threadsOfWarps", [](P &p) { launch(p).threads = 100; }, "is 100, expected a multiple of 32"},
+    {"shared", [](P &p) { launch(p).shared_bytes = 232449; }, "is 232449, expected 0 to 232448"},
+    {"noBlocks", [](P &p) { launch(p).blocks_per_sm = 0; }, "blocks_per_sm of kernel 'attend'"},
+    {"blocksOfSm", [](P &p) { launch(p).blocks_per_sm = 9; }, "is 9, expected 1 to 8"},
+    {"manyBlocks", [](P &p) { launch(p).threads = 32, launch(p).blocks_per_sm = 33; },
+     "is 33, expected 1 to 32"},
+    {"registers", [](P &p) { launch(p).registers = 256; }, "registers of kernel 'attend'"},
+    {"noCallBlocks", [](P &p) { p.programs[2]->calls[0]->blocks = 0; }, "blocks of call 0 of"},
+    {"callBlocks", [](P &p) { p.programs[2]->calls[0]->blocks = ~0u; }, "is 4294967295, expected"},
+    {"counters", [](P &p) { p.programs[2]->counter_bytes = ~uint64_t(0); }, "counter_bytes of"},
+    {"noCounters", [](P &p) { p.programs[2]->counter_bytes = 0; }, "the counters, which has 0"},
+    {"countersEnd", [](P &p) { gpuOperand(p, 1, 2) = fb::Operand(Kind::Counters, 0, 192, 65); },
+     "the counters, which has 256"},
+    {"countersAlignment", [](P &p) { gpuOperand(p, 1, 2) = fb::Operand(Kind::Counters, 0, 4, 4); },
+     "multiple of 64"},
+};
+
+class GpuPlanRefusalTest : public testing::TestWithParam<Refusal> {};
+
+TEST_P(GpuPlanRefusalTest, isRefused) {
+  fb::PlanT plan = sampleGpuPlan();
+  GetParam().change(plan);
+  FileBytes file = samplePlanFile(std::move(plan), 24576);
+  const Result<Plan> opened = Plan::open(file.span());
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, Code::InvalidPlan);
+  EXPECT_NE(opened.error().message.find(GetParam().message), std::string::npos)
+      << opened.error().message;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GpuPlanRefusalTest, testing::ValuesIn(kGpuRefusals),
+                         [](const auto &info) { return info.param.name; });
 
 } // namespace

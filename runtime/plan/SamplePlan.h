@@ -163,6 +163,78 @@ inline fb::PlanT samplePlan() {
   return plan;
 }
 
+// samplePlan() for a GPU too: sections 3 (PTX) and 4 (cubin), kernels 4 and 5, pools 2 and 3, image
+// 1 and programs 2 and 3 are those of device "cuda". Its index starts at byte 24576.
+inline fb::PlanT sampleGpuPlan() {
+  fb::PlanT plan = samplePlan();
+  const auto add = [](auto &list, auto table) {
+    list.push_back(std::make_unique<decltype(table)>(std::move(table)));
+    return list.back().get();
+  };
+  const auto section = [&](fb::SectionKind kind, const char *name, uint64_t offset) {
+    fb::SectionT table;
+    table.kind = kind;
+    table.name = name;
+    table.offset = offset;
+    table.length = 100;
+    add(plan.sections, table);
+  };
+  section(fb::SectionKind::Ptx, "ptx", 16384);
+  section(fb::SectionKind::Cubin, "cubin", 20480);
+  for (size_t i : {0, 1}) {
+    fb::CachePoolT pool = *plan.caches[i];
+    pool.device = "cuda";
+    pool.page_bytes = 2048;
+    add(plan.caches, pool);
+  }
+  for (const char *name : {"attend", "head"}) {
+    fb::KernelT kernel;
+    kernel.name = name;
+    kernel.device = "cuda";
+    kernel.operands = 3;
+    add(plan.kernels, kernel);
+  }
+  const uint64_t none = ~uint64_t(0);
+  plan.images[0]->entries = {0, 64, 299, none, none, none};
+  fb::ImageT image;
+  image.target = "cuda:sm_90a";
+  image.features = {"cuda", "sm_90a"};
+  image.section = 3;
+  image.cubin = 4;
+  image.entries = {none, none, none, none, 0, 0};
+  for (uint32_t threads : {0, 0, 0, 0, 256, 1024}) {
+    fb::LaunchT launch;
+    launch.threads = threads;
+    launch.shared_bytes = 65536;
+    launch.blocks_per_sm = 2;
+    launch.registers = 64;
+    launch.dependent = threads == 1024;
+    add(image.launches, launch);
+  }
+  add(plan.images, image);
+  using Kind = fb::OperandKind;
+  for (uint32_t tokens : {1, 8}) {
+    fb::ProgramT program;
+    program.device = "cuda";
+    program.tokens = program.rows = tokens;
+    program.arena_bytes = 1024;
+    program.counter_bytes = 256;
+    fb::CallT attend, head;
+    attend.kernel = 4;
+    attend.blocks = 8 * tokens;
+    attend.operands = {fb::Operand(Kind::Input, uint32_t(fb::InputName::ChunkedTable), 0, 0),
+                       fb::Operand(Kind::Cache, 3, 1024, 0), fb::Operand(Kind::Cache, 2, 0, 0)};
+    head.kernel = 5;
+    head.blocks = 1;
+    head.operands = {fb::Operand(Kind::Arena, 0, 256, 64), fb::Operand(Kind::Logits, 0, 0, 0),
+                     fb::Operand(Kind::Counters, 0, 64, 64)};
+    add(program.calls, attend);
+    add(program.calls, head);
+    add(plan.programs, program);
+  }
+  return plan;
+}
+
 // The bytes of a section, byte by byte.
 inline std::byte sampleByte(uint32_t section, uint64_t at) {
   return std::byte(section * 89 + at * 7 + at / 256);
@@ -177,6 +249,8 @@ inline FileBytes samplePlanFile(fb::PlanT plan, uint64_t indexOffset = 16384) {
       continue; // a test of just that
     for (uint64_t at = 0; at < section.length; ++at)
       sections[section.offset + at] = sampleByte(i, at);
+    if (section.kind == fb::SectionKind::Ptx && section.length)
+      sections[section.offset + section.length - 1] = std::byte(0);
     section.hash = hashBytes(&sections[section.offset], section.length);
   }
   flatbuffers::FlatBufferBuilder builder;

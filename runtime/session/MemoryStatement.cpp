@@ -73,14 +73,31 @@ uint64_t availableMemory() {
 
 Result<uint64_t> checkCacheMemory(const SessionModel &model, const SessionOptions &options) {
   uint64_t needed = cacheBytes(model, options.context, options.maxSequences, options.maxStep);
-  uint64_t limit = options.memoryLimit ? options.memoryLimit : availableMemory();
+  uint64_t limit = options.memoryLimit;
+  std::string beside;
+  if (const std::optional<DeviceMemory> &memory = model.memory) {
+    const std::string parts = mebibytes(memory->weights) + " of weights and " +
+                              mebibytes(memory->activations) + " of activations";
+    const std::string has =
+        memory->device + " has " + mebibytes(memory->free) + " free of " + mebibytes(memory->total);
+    const uint64_t left = memory->free - std::min(memory->free, memory->weights);
+    if (memory->weights > memory->free || memory->activations > left)
+      return Error{Code::ResourceExhausted,
+                   "the plan needs " + parts + ", " + has +
+                       "; end what else uses it, take a larger device, or choose --device cpu"};
+    const uint64_t room = left - memory->activations;
+    limit = limit ? std::min(limit, room) : room;
+    beside = " beside " + parts + " (" + has + ")";
+  } else if (!limit) {
+    limit = availableMemory();
+  }
   if (needed <= limit)
     return needed;
   int64_t fits = fittingContext(model, options.maxSequences, options.maxStep, limit);
   return Error{Code::ResourceExhausted,
                "the KV cache needs " + mebibytes(needed) + " for " +
                    std::to_string(options.maxSequences) + " x " + std::to_string(options.context) +
-                   " tokens, " + mebibytes(limit) + " are available; " +
+                   " tokens, " + mebibytes(limit) + " are available" + beside + "; " +
                    (fits ? "--context " + std::to_string(fits) + " would fit"
                          : std::string("not even 64 tokens would fit"))};
 }

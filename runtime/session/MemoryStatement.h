@@ -18,7 +18,8 @@ int64_t fittingContext(const SessionModel &model, int32_t sequences, int32_t max
 uint64_t availableMemory();
 
 // The bytes that `options` (with defaults filled in) ask for. Error: ResourceExhausted, with what
-// is needed, what there is and what would fit.
+// is needed, what there is and what would fit. A device with memory of its own has what its weights
+// and activations leave.
 Result<uint64_t> checkCacheMemory(const SessionModel &model, const SessionOptions &options);
 
 } // namespace moe

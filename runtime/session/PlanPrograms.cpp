@@ -10,7 +10,8 @@ static_assert(int(OperandKind::Input) == int(fb::OperandKind::Input) &&
               int(OperandKind::Arena) == int(fb::OperandKind::Arena) &&
               int(OperandKind::Weight) == int(fb::OperandKind::Weight) &&
               int(OperandKind::Cache) == int(fb::OperandKind::Cache) &&
-              int(OperandKind::Logits) == int(fb::OperandKind::Logits));
+              int(OperandKind::Logits) == int(fb::OperandKind::Logits) &&
+              int(OperandKind::Counters) == int(fb::OperandKind::Counters));
 static_assert(int(InputName::Tokens) == int(fb::InputName::Tokens) &&
               int(InputName::Positions) == int(fb::InputName::Positions) &&
               int(InputName::Sequences) == int(fb::InputName::Sequences) &&
@@ -21,15 +22,20 @@ static_assert(int(InputName::Tokens) == int(fb::InputName::Tokens) &&
 // The entries of a FlatBuffers vector, which may be absent.
 template <typename V> uint32_t countOf(const V *vector) { return vector ? vector->size() : 0; }
 
-Program programOf(const fb::Program &from) {
+// `pools`: per pool of the plan, its index among those of the program's device.
+Program programOf(const fb::Program &from, const std::vector<uint32_t> &pools) {
   Program program{
-      int32_t(from.tokens()), int32_t(from.rows()), from.arena_bytes(), from.scratch_bytes(), {}};
+      int32_t(from.tokens()), int32_t(from.rows()), from.arena_bytes(), from.scratch_bytes(), {},
+      from.counter_bytes()};
   for (uint32_t i = 0; i < countOf(from.calls()); ++i) {
     const fb::Call &call = *from.calls()->Get(i);
-    Call &added = program.calls.emplace_back(Call{call.kernel(), {}});
+    Call &added = program.calls.emplace_back(Call{call.kernel(), {}, call.blocks()});
     for (uint32_t k = 0; k < countOf(call.operands()); ++k) {
       const fb::Operand &operand = *call.operands()->Get(k);
-      added.operands.push_back({OperandKind(operand.kind()), operand.index(), operand.offset()});
+      const bool cache = operand.kind() == fb::OperandKind::Cache;
+      added.operands.push_back({OperandKind(operand.kind()),
+                                cache ? pools[operand.index()] : operand.index(), operand.offset(),
+                                operand.bytes()});
     }
   }
   return program;
@@ -45,6 +51,13 @@ Image imageOf(const Plan &plan, const fb::Image &from) {
   image.fileOffset = plan.index().sections()->Get(from.section())->offset();
   for (uint32_t i = 0; i < countOf(from.entries()); ++i)
     image.entries.push_back(from.entries()->Get(i));
+  if (from.cubin() >= 0)
+    image.cubin = plan.section(uint32_t(from.cubin()));
+  for (uint32_t i = 0; i < countOf(from.launches()); ++i) {
+    const fb::Launch &launch = *from.launches()->Get(i);
+    image.launches.push_back(
+        {launch.threads(), launch.shared_bytes(), launch.blocks_per_sm(), launch.dependent()});
+  }
   return image;
 }
 
@@ -68,17 +81,25 @@ DevicePlan devicePlan(const Plan &plan, std::string_view device) {
     result.sections.push_back(index.sections()->Get(i)->kind() == fb::SectionKind::Weights
                                   ? plan.section(i)
                                   : std::span<const std::byte>());
+  std::vector<uint32_t> pools;
   for (uint32_t i = 0; i < countOf(index.caches()); ++i) {
     const fb::CachePool &pool = *index.caches()->Get(i);
+    pools.push_back(uint32_t(result.pools.size()));
+    if ((pool.device() ? pool.device()->string_view() : "cpu") != device)
+      continue;
     result.pools.push_back({pool.name()->str(), int32_t(pool.chunk()), int32_t(pool.page_tokens()),
                             pool.page_bytes()});
+  }
+  for (uint32_t i = 0; i < countOf(index.kernels()); ++i) {
+    const fb::Kernel &kernel = *index.kernels()->Get(i);
+    result.kernels.push_back({kernel.name()->str(), kernel.operands()});
   }
   std::string prefix = std::string(device) + ":"; // of targets
   for (uint32_t i = 0; i < countOf(index.images()); ++i)
     if (index.images()->Get(i)->target()->str().starts_with(prefix))
       result.images.push_back(imageOf(plan, *index.images()->Get(i)));
   for (const fb::Program *program : plan.programs(device))
-    result.programs.push_back(programOf(*program));
+    result.programs.push_back(programOf(*program, pools));
   return result;
 }
 

@@ -11,22 +11,31 @@ namespace moe {
 
 Result<Session> Session::create(const Plan &plan, const SessionOptions &options) {
   std::vector<std::string> devices = planDevices(plan);
-  MOE_ASSIGN(device, openDevice(options.device, devices, {options.threads}));
-  DevicePlan programs = devicePlan(plan, device->name());
+  MOE_ASSIGN(device, openDevice(options.device, devices, {options.threads, options.progress},
+                                [&](const Device &device) {
+                                  return device.supports(devicePlan(plan, device.planDevice()));
+                                }));
+  DevicePlan programs = devicePlan(plan, device->planDevice());
   SessionModel model;
   model.vocab = programs.vocab;
   model.maxPositions = int64_t(plan.index().model()->max_positions());
   model.pools = programs.pools;
   for (const Program &program : programs.programs)
     model.maxStep = std::max(model.maxStep, program.tokens);
-  return create(std::move(model), options, [&](const ExecutorOptions &executor) {
-    return device->createExecutor(programs, executor);
-  });
+  MOE_TRY(device->supports(programs)); // before its memory is counted
+  MOE_ASSIGN(memory, device->memory(programs));
+  model.memory = std::move(memory);
+  MOE_ASSIGN(session, create(std::move(model), options, [&](const ExecutorOptions &executor) {
+               return device->createExecutor(programs, executor);
+             }));
+  session.programsOf = device->planDevice();
+  return std::move(session);
 }
 
 Result<Session> Session::create(SessionModel model, const SessionOptions &asked,
                                 const MakeExecutor &makeExecutor) {
   SessionOptions options = asked;
+  options.progress = nullptr; // the caller's, and for as long as this call
   if (options.maxSequences < 1)
     return Error{Code::InvalidArgument, "a session needs at least one sequence"};
   if (options.context < 0 || options.maxStep < 0 || options.threads < 0)

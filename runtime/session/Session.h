@@ -21,7 +21,9 @@ struct SessionOptions {
   int32_t maxSequences = 1; // at a time
   int64_t context = 0;      // positions of each sequence; 0: what the plan allows, up to 4096
   int32_t maxStep = 0;      // most tokens of one step of the device; 0: the plan's largest
-  uint64_t memoryLimit = 0; // bytes that the KV cache may have; 0: what the system has available
+  uint64_t memoryLimit = 0; // bytes that the KV cache may have; 0: what the device has available
+  // Told how many bytes of the weights are in the device's own memory.
+  std::function<void(uint64_t done, uint64_t total)> progress{};
 };
 
 // What a session needs to know of the model and its programs.
@@ -30,6 +32,7 @@ struct SessionModel {
   int64_t maxPositions = 0;
   int32_t maxStep = 0; // tokens of the largest program
   std::vector<CachePool> pools;
+  std::optional<DeviceMemory> memory{}; // of a device with its own
 };
 
 // A sequence's part of a step.
@@ -101,6 +104,7 @@ public:
   int32_t maxStep() const { return options.maxStep; }
   uint64_t cacheBytes() const { return bytes; } // of the KV cache when all of it is in use
   std::string description() const { return executor->description(); }
+  const std::string &planDevice() const { return programsOf; } // whose programs run: "cpu", "cuda"
 
 private:
   struct Slot {
@@ -126,6 +130,7 @@ private:
   SessionOptions options; // with the defaults filled in
   KvCache cache;
   std::unique_ptr<Executor> executor;
+  std::string programsOf;
   const std::atomic<bool> *cancel = nullptr;
   uint64_t bytes = 0;
   std::vector<Slot> slots;

@@ -251,6 +251,30 @@ TEST(Session, SaysWhatMemoryItNeeds) {
   EXPECT_GT(availableMemory(), 0u);
 }
 
+TEST(Session, CountsTheMemoryOfItsDevice) {
+  SessionModel model = fakeModel(64, 1);
+  model.memory = DeviceMemory{"cuda:0 (Test)", 64 << 20, 32 << 20, 24 << 20, (8 << 20) - 10 * 1024};
+  SessionOptions options;
+  options.context = 384;
+  EXPECT_TRUE(fakeSession(model, options));
+  options.context = 1024;
+  auto session = fakeSession(model, options);
+  ASSERT_FALSE(session);
+  EXPECT_EQ(session.error().code, Code::ResourceExhausted);
+  EXPECT_EQ(session.error().message,
+            "the KV cache needs 0.0 MiB for 1 x 1024 tokens, 0.0 MiB are available beside 24.0 MiB "
+            "of weights and 8.0 MiB of activations (cuda:0 (Test) has 32.0 MiB free of 64.0 MiB); "
+            "--context 384 would fit");
+  model.memory->weights = 33 << 20;
+  EXPECT_EQ(fakeSession(model, options).error().message,
+            "the plan needs 33.0 MiB of weights and 8.0 MiB of activations, cuda:0 (Test) has 32.0 "
+            "MiB free of 64.0 MiB; end what else uses it, take a larger device, or choose --device "
+            "cpu");
+  model.memory->weights = UINT64_MAX;
+  model.memory->activations = UINT64_MAX;
+  EXPECT_FALSE(fakeSession(model, options));
+}
+
 TEST(Session, ChoosesAContext) {
   SessionModel model = fakeModel();
   EXPECT_EQ(make(model, {}).context(), 2000);

@@ -23,6 +23,7 @@ protected:
     toy::writePlan(file("ids.plan"), {.text = false});
     toy::writePlan(file("future.plan"), {.feature = "avx4096"});
     toy::writePlan(file("fat.plan"), {.pageBytes = uint64_t(1) << 44});
+    toy::writePlan(file("both.plan"), {.gpu = true});
   }
   static std::string file(const std::string &name) {
     return testing::TempDir() + "moe-run-" + name;
@@ -84,6 +85,27 @@ TEST_F(MoeRun, TellsTextAndFigures) {
   EXPECT_NE(o.err.find("prompt 6 tokens, "), std::string::npos) << o.err;
   EXPECT_NE(o.err.find("generated "), std::string::npos);
   EXPECT_NE(o.err.find("cpu:toy, 2 threads"), std::string::npos);
+}
+
+// The simulator is never chosen by itself, and says the same as the processor.
+TEST_F(MoeRun, SimulatesAGpu) {
+  auto history = ids("Hello");
+  const std::string text = say(history, 80) + "\n";
+  Outcome o = run("@both.plan -p Hello -n 80 --device cpu");
+  EXPECT_EQ(o.out, text) << o.err;
+  o = run("@both.plan -p Hello -n 80 --device ptxsim");
+  EXPECT_EQ(o.status, 0);
+  EXPECT_EQ(o.out, text) << o.err;
+  EXPECT_NE(o.err.find("cuda:sm_80, on ptxsim:0"), std::string::npos) << o.err;
+  EXPECT_EQ(o.err.find('\x1b'), std::string::npos); // no bar where there is no terminal
+  EXPECT_EQ(run("@both.plan -p Hello -n 80", "CUDA_VISIBLE_DEVICES=").out, text);
+  o = run("@toy.plan -p a --device ptxsim");
+  EXPECT_EQ(o.status, 1);
+  EXPECT_NE(o.err.find("no programs for device cuda, only for cpu"), std::string::npos) << o.err;
+  o = run("@both.plan -p Hello --device ptxsim", "MOE_PTXSIM_MEMORY=60000");
+  EXPECT_EQ(o.status, 1);
+  EXPECT_NE(o.err.find("the KV cache needs"), std::string::npos) << o.err;
+  EXPECT_NE(o.err.find(" would fit"), std::string::npos) << o.err;
 }
 
 TEST_F(MoeRun, TakesPromptsFromFilesAndPipes) {
@@ -170,8 +192,9 @@ TEST_F(MoeRun, SaysWhatIsWrong) {
   Outcome o = run("@nothing.plan -p a");
   EXPECT_EQ(o.status, 1);
   EXPECT_EQ(o.err.substr(0, 16), "moe-run: error: ");
-  EXPECT_NE(error(run("@toy.plan -p a --device gpu")).find("the devices are auto, cpu"),
-            std::string::npos);
+  EXPECT_NE(
+      error(run("@toy.plan -p a --device gpu")).find("the devices are auto, cuda, cpu, ptxsim"),
+      std::string::npos);
   EXPECT_NE(error(run("@future.plan -p a")).find("this processor lacks avx4096; compile with"),
             std::string::npos);
   EXPECT_NE(error(run("@toy.plan -p Hello --context 5"))

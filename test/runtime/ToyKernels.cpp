@@ -58,4 +58,98 @@ Code code() {
           offset(head)};
 }
 
+static const char ptxText[] = R"(.version 7.8
+.target sm_80
+.address_size 64
+
+.visible .entry store(.param .u64 tokens, .param .u64 positions, .param .u64 sequences,
+                      .param .u64 table, .param .u64 cache, .param .u64 info)
+{
+  .reg .pred %p; .reg .b32 %i, %n, %step, %stride, %t<6>;
+  .reg .b64 %tokens, %positions, %sequences, %table, %cache, %info, %d<4>;
+  ld.param.u64 %tokens, [tokens]; ld.param.u64 %positions, [positions];
+  ld.param.u64 %sequences, [sequences]; ld.param.u64 %table, [table];
+  ld.param.u64 %cache, [cache]; ld.param.u64 %info, [info];
+  ld.global.u32 %n, [%info]; ld.global.u32 %stride, [%info+8];
+  mov.u32 %t0, %tid.x; mov.u32 %t1, %ctaid.x; mov.u32 %t2, %ntid.x; mov.u32 %t3, %nctaid.x;
+  mad.lo.s32 %i, %t1, %t2, %t0;
+  mul.lo.s32 %step, %t2, %t3;
+LOOP:
+  setp.ge.s32 %p, %i, %n;
+  @%p bra END;
+  mul.wide.s32 %d0, %i, 4;
+  add.s64 %d1, %tokens, %d0; ld.global.u32 %t0, [%d1];
+  add.s64 %d1, %positions, %d0; ld.global.u32 %t1, [%d1];
+  add.s64 %d1, %sequences, %d0; ld.global.u32 %t2, [%d1];
+  shr.u32 %t3, %t1, 6;
+  mad.lo.s32 %t3, %t2, %stride, %t3;
+  mul.wide.s32 %d2, %t3, 4;
+  add.s64 %d2, %table, %d2; ld.global.u32 %t4, [%d2];
+  and.b32 %t5, %t1, 63;
+  mad.lo.s32 %t5, %t4, 64, %t5;
+  mul.wide.s32 %d3, %t5, 4;
+  add.s64 %d3, %cache, %d3; st.global.u32 [%d3], %t0;
+  add.s32 %i, %i, %step;
+  bra LOOP;
+END:
+  ret;
+}
+
+.visible .entry head(.param .u64 positions, .param .u64 sequences, .param .u64 table,
+                     .param .u64 cache, .param .u64 rows, .param .u64 logits, .param .u64 info)
+{
+  .reg .pred %p; .reg .b32 %i, %n, %step, %stride, %last, %base, %q, %sum, %v, %t<4>;
+  .reg .b64 %positions, %sequences, %table, %cache, %rows, %logits, %info, %d<3>; .reg .f32 %f;
+  ld.param.u64 %positions, [positions]; ld.param.u64 %sequences, [sequences];
+  ld.param.u64 %table, [table]; ld.param.u64 %cache, [cache]; ld.param.u64 %rows, [rows];
+  ld.param.u64 %logits, [logits]; ld.param.u64 %info, [info];
+  ld.global.u32 %n, [%info+4]; ld.global.u32 %stride, [%info+8];
+  mov.u32 %t0, %tid.x; mov.u32 %t1, %ctaid.x; mov.u32 %t2, %ntid.x; mov.u32 %t3, %nctaid.x;
+  mad.lo.s32 %i, %t1, %t2, %t0;
+  mul.lo.s32 %step, %t2, %t3;
+LOOP:
+  setp.ge.s32 %p, %i, %n;
+  @%p bra END;
+  mul.wide.s32 %d0, %i, 4;
+  add.s64 %d1, %rows, %d0; ld.global.u32 %t0, [%d1];
+  mul.wide.s32 %d0, %t0, 4;
+  add.s64 %d1, %positions, %d0; ld.global.u32 %last, [%d1];
+  add.s64 %d1, %sequences, %d0; ld.global.u32 %t0, [%d1];
+  mul.lo.s32 %base, %t0, %stride;
+  mov.u32 %sum, 0; mov.u32 %q, 0;
+SUM:
+  shr.u32 %t0, %q, 6; add.s32 %t0, %base, %t0;
+  mul.wide.s32 %d2, %t0, 4;
+  add.s64 %d2, %table, %d2; ld.global.u32 %t1, [%d2];
+  and.b32 %t2, %q, 63; mad.lo.s32 %t2, %t1, 64, %t2;
+  mul.wide.s32 %d2, %t2, 4;
+  add.s64 %d2, %cache, %d2; ld.global.u32 %t3, [%d2];
+  add.s32 %sum, %sum, %t3;
+  add.s32 %q, %q, 1;
+  setp.le.s32 %p, %q, %last;
+  @%p bra SUM;
+  rem.s32 %sum, %sum, 1066;
+  rem.s32 %t0, %sum, 41; rem.s32 %t1, %sum, 26; add.s32 %t1, %t1, 97;
+  setp.eq.s32 %p, %t0, 0;
+  selp.b32 %t1, 257, %t1, %p;
+  mov.u32 %v, 0;
+  mul.wide.s32 %d0, %i, 1044;
+  add.s64 %d0, %logits, %d0;
+VALUES:
+  setp.eq.s32 %p, %v, %t1;
+  selp.f32 %f, 0f41000000, 0f00000000, %p;
+  st.global.f32 [%d0], %f;
+  add.s64 %d0, %d0, 4;
+  add.s32 %v, %v, 1;
+  setp.lt.s32 %p, %v, 261;
+  @%p bra VALUES;
+  add.s32 %i, %i, %step;
+  bra LOOP;
+END:
+  ret;
+}
+)";
+
+std::span<const std::byte> ptx() { return std::as_bytes(std::span(ptxText)); }
+
 } // namespace moe::toy

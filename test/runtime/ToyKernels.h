@@ -20,6 +20,9 @@ struct Code {
 };
 Code code();
 
+// The same kernels for GPUs, of sm_80 and later; with a NUL at the end.
+std::span<const std::byte> ptx();
+
 } // namespace moe::toy
 
 #endif

@@ -15,6 +15,7 @@ struct PlanOptions {
   bool text = true;          // with tokenizer and chat format
   std::string feature = {};  // one more that the image needs
   uint64_t pageBytes = 4096; // of the second pool, which nothing uses
+  bool gpu = false;          // for device "cuda" too
 };
 
 inline std::vector<std::byte> tokenizerTables() {
@@ -113,6 +114,43 @@ inline fb::PlanT makeIndex(const PlanOptions &options) {
   return plan;
 }
 
+// Adds the pools (in another order), kernels, image and programs of device "cuda". The PTX will be
+// the last section.
+inline void addGpu(fb::PlanT &plan, uint32_t ptxSection) {
+  const auto copy = [](auto &list, size_t i) {
+    using Table = typename std::decay_t<decltype(list)>::value_type::element_type;
+    list.push_back(std::make_unique<Table>(*list[i]));
+    return list.back().get();
+  };
+  for (size_t pool : {1, 0})
+    copy(plan.caches, pool)->device = "cuda";
+  for (size_t kernel : {0, 1})
+    copy(plan.kernels, kernel)->device = "cuda";
+  const uint64_t none = ~uint64_t(0);
+  plan.images[0]->entries.resize(4, none);
+  fb::ImageT &image = *copy(plan.images, 0);
+  image.target = "cuda:sm_80";
+  image.features = {"cuda", "sm_80"};
+  image.section = ptxSection;
+  image.entries = {none, none, 0, 0};
+  for (int i = 0; i < 4; ++i) {
+    image.launches.push_back(std::make_unique<fb::LaunchT>());
+    image.launches.back()->threads = 64;
+    image.launches.back()->blocks_per_sm = 1;
+  }
+  for (size_t i : {0, 1, 2}) {
+    fb::ProgramT &program = *copy(plan.programs, i);
+    program.device = "cuda";
+    for (auto &call : program.calls) {
+      call->kernel += 2;
+      call->blocks = 2;
+      for (fb::Operand &operand : call->operands)
+        if (operand.kind() == fb::OperandKind::Cache)
+          operand = fb::Operand(fb::OperandKind::Cache, 3, 0, 0);
+    }
+  }
+}
+
 inline void writePlan(const std::string &path, const PlanOptions &options = {}) {
   fb::PlanT plan = makeIndex(options);
   std::vector<std::byte> file(kSectionAlignment);
@@ -131,6 +169,10 @@ inline void writePlan(const std::string &path, const PlanOptions &options = {}) 
   addSection(fb::SectionKind::Code, "code", code().bytes);
   if (options.text)
     addSection(fb::SectionKind::Tokenizer, "tokenizer", tokenizerTables());
+  if (options.gpu) {
+    addGpu(plan, uint32_t(plan.sections.size()));
+    addSection(fb::SectionKind::Ptx, "ptx", ptx());
+  }
   flatbuffers::FlatBufferBuilder builder;
   fb::FinishPlanBuffer(builder, fb::Plan::Pack(builder, &plan));
   const Header header = makeHeader(file.size(), builder.GetSize(),

@@ -6,10 +6,10 @@
 
 namespace moe {
 
-// Of all weights but the embedding table, one row of which is nothing beside them. Of a tensor
-// whose first dimension is the routed experts (and the shared one), the share that a token is
-// routed to.
-uint64_t activeWeightBytes(const Plan &plan);
+// Of the weights that the programs of `device` read. Of all but the embedding table, one row of
+// which is nothing beside them. Of a tensor whose first dimension is the routed experts (and the
+// shared one), the share that a token is routed to.
+uint64_t activeWeightBytes(const Plan &plan, std::string_view device);
 
 } // namespace moe
 

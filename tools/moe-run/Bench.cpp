@@ -71,15 +71,18 @@ Result<int> runBench(const BenchOptions &options) {
   const int64_t longest = std::max(options.prompt, options.depth + options.generate);
   if (sessionWith.context == 0)
     sessionWith.context = longest;
-  MOE_ASSIGN(session, Session::create(opened->plan, sessionWith));
+  MOE_ASSIGN(session, createSession(opened->plan, sessionWith));
   catchInterrupts();
   session.setCancel(&interrupted);
-  auto probe = ReadBandwidth::create(options.place.threads > 0 ? options.place.threads
-                                                               : cpu::defaultThreads());
+  // Of the system's memory: no measure for a device with its own.
+  std::unique_ptr<ReadBandwidth> probe;
+  if (session.planDevice() == "cpu")
+    probe = ReadBandwidth::create(options.place.threads > 0 ? options.place.threads
+                                                            : cpu::defaultThreads());
 
   const std::vector<int32_t> random = randomTokens(longest, session.vocab());
   const std::span<const int32_t> tokens = random;
-  const auto active = double(activeWeightBytes(opened->plan));
+  const auto active = double(activeWeightBytes(opened->plan, session.planDevice()));
   std::vector<double> prefill, decode, reads, used, share;
   int unsteady = 0;
   for (int round = -1; round < options.repeat; ++round) { // the first one touches memory, untimed

@@ -129,7 +129,7 @@ Result<int> runChat(const ChatOptions &options) {
   std::vector<int32_t> stopTokens = stopTokensOf(opened->plan);
   stopTokens.insert(stopTokens.end(), layout.stopTokens().begin(), layout.stopTokens().end());
   MOE_ASSIGN(generation, generateOptions(options.text, std::move(stopTokens), true));
-  MOE_ASSIGN(session, Session::create(opened->plan, sessionOptions(options.place)));
+  MOE_ASSIGN(session, createSession(opened->plan, sessionOptions(options.place)));
   catchInterrupts();
   session.setCancel(&interrupted);
 

@@ -73,6 +73,8 @@ struct Opened {
 };
 Result<std::unique_ptr<Opened>> openPlan(const PlaceOptions &place);
 SessionOptions sessionOptions(const PlaceOptions &place);
+// Session::create, with a bar where weights take their time to the device.
+Result<Session> createSession(const Plan &plan, SessionOptions options);
 
 // The common options as generate takes them. `stopTokens` are left out with --ignore-eos.
 Result<GenerateOptions> generateOptions(const TextOptions &text, std::vector<int32_t> stopTokens,

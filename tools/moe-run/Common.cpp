@@ -1,5 +1,6 @@
 // What all commands do: open the plan, read options, notice Ctrl-C.
 #include "tools/moe-run/Commands.h"
+#include "tools/moe-run/Output.h"
 
 #include <chrono>
 #include <csignal>
@@ -38,6 +39,12 @@ SessionOptions sessionOptions(const PlaceOptions &place) {
   options.threads = place.threads;
   options.context = place.context;
   return options;
+}
+
+Result<Session> createSession(const Plan &plan, SessionOptions options) {
+  ProgressBar bar("weights");
+  options.progress = [&](uint64_t done, uint64_t total) { bar.show(done, total); };
+  return Session::create(plan, options);
 }
 
 Result<GenerateOptions> generateOptions(const TextOptions &text, std::vector<int32_t> stopTokens,

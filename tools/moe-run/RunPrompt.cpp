@@ -32,7 +32,7 @@ Result<int> runPrompt(const RunOptions &options) {
   MOE_ASSIGN(generation, generateOptions(options.text, stopTokensOf(opened->plan), tokenizer));
 
   auto start = std::chrono::steady_clock::now();
-  MOE_ASSIGN(session, Session::create(opened->plan, sessionOptions(options.place)));
+  MOE_ASSIGN(session, createSession(opened->plan, sessionOptions(options.place)));
   double loadSeconds =
       opened->openSeconds +
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

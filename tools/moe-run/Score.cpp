@@ -54,7 +54,7 @@ Result<int> runScore(const ScoreOptions &options) {
   const int64_t together =
       std::clamp<int64_t>(largestStep(opened->plan) / window, 1, (count + window - 1) / window);
   sessionWith.maxSequences = int32_t(together);
-  MOE_ASSIGN(session, Session::create(opened->plan, sessionWith));
+  MOE_ASSIGN(session, createSession(opened->plan, sessionWith));
   catchInterrupts();
   session.setCancel(&interrupted);
 

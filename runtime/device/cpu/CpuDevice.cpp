@@ -39,7 +39,6 @@ private:
   Status allocate(const DevicePlan &plan);
   Status bind(const DevicePlan &plan);
   Result<void *> pointerTo(const DevicePlan &plan, const Operand &operand) const;
-  Status check(const Step &step) const;
   void copyInputs(const Step &step);
   static void runWorker(void *self, int worker);
 
@@ -54,7 +53,7 @@ private:
   std::vector<InputName> tableOf; // per pool of the plan
   std::unique_ptr<ThreadPool> threads;
 
-  Memory code, arena, scratch, inputMemory, logits;
+  Memory code, arena, scratch, counters, inputMemory, logits;
   std::vector<Memory> pools;
   int32_t *inputs[6] = {};
   std::vector<void *> pointers; // operands of all calls
@@ -108,15 +107,18 @@ Status CpuExecutor::loadCode(const DevicePlan &plan, const CpuOptions &cpu) {
 }
 
 Status CpuExecutor::allocate(const DevicePlan &plan) {
-  uint64_t arenaBytes = 0, scratchBytes = 0;
+  uint64_t arenaBytes = 0, scratchBytes = 0, counterBytes = 0;
   for (const Program &program : plan.programs) {
     mostTokens = std::max(mostTokens, program.tokens);
     mostRows = std::max(mostRows, program.rows);
     arenaBytes = std::max(arenaBytes, program.arenaBytes);
     scratchBytes = std::max(scratchBytes, program.scratchBytes);
+    counterBytes = std::max(counterBytes, program.counterBytes);
   }
   MOE_ASSIGN(arenaMemory, Memory::zeroed(arenaBytes, "the activations of a step"));
   arena = std::move(arenaMemory);
+  MOE_ASSIGN(counterMemory, Memory::zeroed(counterBytes, "counters"));
+  counters = std::move(counterMemory);
   // Whole pages for each worker, so that no two share a cache line.
   scratchStride = (scratchBytes + 4095) / 4096 * 4096;
   MOE_ASSIGN(scratchMemory,
@@ -173,6 +175,8 @@ Result<void *> CpuExecutor::pointerTo(const DevicePlan &plan, const Operand &ope
     break;
   case OperandKind::Logits:
     return static_cast<void *>(logits.data());
+  case OperandKind::Counters:
+    return static_cast<void *>(counters.data() + operand.offset);
   }
   return Error{Code::InvalidPlan, "a kernel call has an operand that does not exist"};
 }
@@ -201,25 +205,6 @@ Status CpuExecutor::bind(const DevicePlan &plan) {
   std::sort(programs.begin(), programs.end(), [](const BoundProgram &a, const BoundProgram &b) {
     return a.tokens != b.tokens ? a.tokens < b.tokens : a.rows < b.rows;
   });
-  return ok();
-}
-
-// What would make a kernel read or write outside its memory. Token ids are checked by the session,
-// which knows the vocabulary.
-Status CpuExecutor::check(const Step &step) const {
-  size_t tokens = step.tokens.size();
-  bool valid = tokens > 0 && step.positions.size() == tokens && step.sequences.size() == tokens &&
-               step.tables.size() == pools.size();
-  for (const auto &table : step.tables)
-    valid &= table.size() == uint64_t(options.maxSequences) * options.tableStride;
-  for (size_t i = 0; valid && i < tokens; ++i)
-    valid = step.sequences[i] >= 0 && step.sequences[i] < options.maxSequences &&
-            step.positions[i] >= 0 && step.positions[i] / 64 < options.tableStride &&
-            step.tokens[i] >= 0 && step.tokens[i] < vocab;
-  for (int32_t row : step.rows)
-    valid &= row >= 0 && size_t(row) < tokens;
-  if (!valid)
-    return Error{Code::InvalidArgument, "a step's inputs contradict each other or the session"};
   return ok();
 }
 
@@ -258,7 +243,7 @@ void CpuExecutor::runWorker(void *self, int worker) {
 }
 
 Result<std::span<const float>> CpuExecutor::run(const Step &step) {
-  MOE_TRY(check(step));
+  MOE_TRY(checkStep(step, options, pools.size(), vocab));
   auto program = std::find_if(programs.begin(), programs.end(), [&](const BoundProgram &p) {
     return size_t(p.tokens) >= step.tokens.size() && size_t(p.rows) >= step.rows.size();
   });

@@ -1,0 +1,65 @@
+// A device gets its own part of a plan, in its own numbers.
+#include "runtime/session/PlanPrograms.h"
+#include "runtime/plan/SamplePlan.h"
+
+#include <gtest/gtest.h>
+
+using namespace moe;
+
+namespace {
+
+TEST(PlanPrograms, GivesEachDeviceItsOwn) {
+  fb::PlanT from = sampleGpuPlan();
+  std::swap(from.caches[2], from.caches[3]); // chunked before global
+  for (size_t program : {2, 3}) {
+    auto &operands = from.programs[program]->calls[0]->operands;
+    operands[1] = fb::Operand(fb::OperandKind::Cache, 2, 1024, 0);
+    operands[2] = fb::Operand(fb::OperandKind::Cache, 3, 0, 0);
+  }
+  FileBytes file = samplePlanFile(std::move(from), 24576);
+  auto plan = Plan::open(file.span());
+  ASSERT_TRUE(plan) << plan.error().message;
+  EXPECT_EQ(planDevices(*plan), (std::vector<std::string>{"cpu", "cuda"}));
+
+  const DevicePlan cpu = devicePlan(*plan, "cpu");
+  ASSERT_EQ(cpu.pools.size(), 2u);
+  EXPECT_EQ(cpu.pools[0].name, "global");
+  EXPECT_EQ(cpu.pools[1].pageBytes, 4096u);
+  ASSERT_EQ(cpu.images.size(), 1u);
+  EXPECT_TRUE(cpu.images[0].launches.empty());
+  EXPECT_TRUE(cpu.images[0].cubin.empty());
+  EXPECT_EQ(cpu.programs[0].calls[1].operands[3].index, 1u);
+
+  const DevicePlan cuda = devicePlan(*plan, "cuda");
+  ASSERT_EQ(cuda.pools.size(), 2u);
+  EXPECT_EQ(cuda.pools[0].name, "chunked");
+  EXPECT_EQ(cuda.pools[0].chunk, 128);
+  EXPECT_EQ(cuda.pools[0].pageBytes, 2048u);
+  EXPECT_EQ(cuda.pools[1].name, "global");
+  ASSERT_EQ(cuda.programs.size(), 2u);
+  const Call &attend = cuda.programs[1].calls[0];
+  EXPECT_EQ(attend.kernel, 4u);
+  EXPECT_EQ(attend.blocks, 64u);
+  EXPECT_EQ(attend.operands[1].index, 0u);
+  EXPECT_EQ(attend.operands[1].offset, 1024u);
+  EXPECT_EQ(attend.operands[2].index, 1u);
+  const Operand &counters = cuda.programs[1].calls[1].operands[2];
+  EXPECT_EQ(counters.kind, OperandKind::Counters);
+  EXPECT_EQ(counters.bytes, 64u);
+  EXPECT_EQ(cuda.programs[1].counterBytes, 256u);
+  ASSERT_EQ(cuda.kernels.size(), 6u);
+  EXPECT_EQ(cuda.kernels[5].name, "head");
+  EXPECT_EQ(cuda.kernels[5].operands, 3u);
+  ASSERT_EQ(cuda.images.size(), 1u);
+  const Image &image = cuda.images[0];
+  EXPECT_EQ(image.code.size(), 100u);
+  EXPECT_EQ(image.cubin.size(), 100u);
+  ASSERT_EQ(image.launches.size(), 6u);
+  EXPECT_EQ(image.launches[4].threads, 256u);
+  EXPECT_EQ(image.launches[4].sharedBytes, 65536u);
+  EXPECT_EQ(image.launches[4].blocksPerSm, 2u);
+  EXPECT_FALSE(image.launches[4].dependent);
+  EXPECT_TRUE(image.launches[5].dependent);
+}
+
+} // namespace
