@@ -16,6 +16,11 @@ struct PackWeights : moe::impl::PackWeightsBase<PackWeights> {
   using PackWeightsBase::PackWeightsBase;
 
   void runOnOperation() override {
+    if (device == DeviceKind::Cuda && storage != Storage::BF16) {
+      getOperation().emitError() << "the kernels for cuda take weights in bf16, found storage="
+                                 << nameOf(storage) << ": use storage=bf16";
+      return signalPassFailure();
+    }
     symbols.emplace(getOperation());
     variants.clear();
     SmallVector<LoadWeightOp> loads;
@@ -62,8 +67,11 @@ private:
     auto packing = [&](Layout layout, Type type, int64_t headDim = 0) {
       return PackingAttr::get(&getContext(), layout, type, headDim);
     };
-    PackingAttr none, norm = packing(Layout::Rows, f32), router = packing(Layout::Panel, f32);
-    PackingAttr panel = packing(Layout::Panel, matrix);
+    bool cuda = device == DeviceKind::Cuda;
+    PackingAttr none, norm = packing(Layout::Rows, f32);
+    PackingAttr router = packing(cuda ? Layout::Rows : Layout::Panel, f32);
+    PackingAttr panel = packing(cuda ? Layout::Fragments : Layout::Panel, matrix);
+    PackingAttr gateUp = packing(cuda ? Layout::FragmentsGateUp : Layout::PanelGateUp, matrix);
     Value weight = use.get();
     return TypeSwitch<Operation *, PackingAttr>(use.getOwner())
         .Case<EmbedOp>([&](auto) { return packing(Layout::Rows, matrix); })
@@ -77,20 +85,22 @@ private:
         .Case<QkvOp>([&](QkvOp op) {
           if (weight == op.getNorm())
             return norm;
+          if (cuda) // finishing the heads is another kernel's work
+            return panel;
           int64_t headDim = headDimOf(op);
           return headDim ? packing(Layout::PanelHeads, matrix, headDim) : none;
         })
         .Case<MlpBlockOp>([&](MlpBlockOp op) {
           if (weight == op.getNorm())
             return norm;
-          return weight == op.getGateUp() ? packing(Layout::PanelGateUp, matrix) : panel;
+          return weight == op.getGateUp() ? gateUp : panel;
         })
         .Case<MoeBlockOp>([&](MoeBlockOp op) {
           if (weight == op.getNorm())
             return norm;
           if (weight == op.getRouter())
             return router;
-          return weight == op.getGateUp() ? packing(Layout::PanelGateUp, matrix) : panel;
+          return weight == op.getGateUp() ? gateUp : panel;
         })
         .Default(none);
   }

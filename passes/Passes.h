@@ -9,6 +9,8 @@
 
 namespace moe {
 
+enum class DeviceKind { Cpu, Cuda };
+
 #define GEN_PASS_DECL
 #include "passes/Passes.h.inc"
 #define GEN_PASS_REGISTRATION

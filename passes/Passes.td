@@ -64,10 +64,16 @@ def PackWeights : Pass<"moe-pack-weights", "::mlir::ModuleOp"> {
   let description = [{
     By use: embedding tables as `rows`, matrices as `panel`, `gate_up` as `panel_gate_up`, qkv as
     `panel_heads`, all of `storage`; norms as `rows` of f32 and routers as `panel` of f32, since
-    their rounding would move whole tokens and they are small. A weight whose users want different
-    packings, such as an embedding tied to the head, is split into one symbol for each.
+    their rounding would move whole tokens and they are small. For `device=cuda`, whose kernels take
+    bf16 alone, matrices are `fragments`, `gate_up` is `fragments_gate_up` and routers are `rows`. A
+    weight whose users want different packings, such as an embedding tied to the head, is split into
+    one symbol for each.
   }];
   let options = [
+    Option<"device", "device", "::moe::DeviceKind", "::moe::DeviceKind::Cpu",
+           "whose kernels read the weights", [{::llvm::cl::values(
+               clEnumValN(::moe::DeviceKind::Cpu, "cpu", "a CPU"),
+               clEnumValN(::moe::DeviceKind::Cuda, "cuda", "an NVIDIA GPU"))}]>,
     Option<"storage", "storage", "::moe::Storage", "::moe::Storage::BF16",
            "what matrices are stored as", [{::llvm::cl::values(
                clEnumValN(::moe::Storage::F32, "f32", "float32"),
@@ -84,7 +90,7 @@ def PlanMemory : Pass<"plan-memory", "::moe::plan::ProgramOp"> {
   let description = [{
     Buffers are placed by falling size, each into the smallest gap that fits between those it is
     live together with (the "greedy by size" of https://arxiv.org/abs/2001.03288). Places are
-    multiples of 64 bytes. Offsets that are there already are chosen anew.
+    multiples of 64 bytes, on a GPU of 256. Offsets that are there already are chosen anew.
   }];
 }
 

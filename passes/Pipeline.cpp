@@ -14,8 +14,8 @@ void moe::buildFusePipeline(OpPassManager &pm) {
   pm.addPass(createDropUnusedWeights());
 }
 
-void moe::buildPackPipeline(OpPassManager &pm, Storage storage) {
-  pm.addPass(createPackWeights({storage}));
+void moe::buildPackPipeline(OpPassManager &pm, DeviceKind device, Storage storage) {
+  pm.addPass(createPackWeights({device, storage}));
 }
 
 void moe::registerMoePipelines() {

@@ -10,7 +10,7 @@ namespace moe {
 void buildFusePipeline(mlir::OpPassManager &pm);
 
 // From whole blocks to weights with a packing.
-void buildPackPipeline(mlir::OpPassManager &pm, Storage storage);
+void buildPackPipeline(mlir::OpPassManager &pm, DeviceKind device, Storage storage);
 
 // Gives tools the option --moe-fuse.
 void registerMoePipelines();

@@ -14,8 +14,9 @@ using namespace moe::plan;
 namespace {
 struct PlanMemory : moe::impl::PlanMemoryBase<PlanMemory> {
   void runOnOperation() override {
+    alignment = alignmentOf(getOperation().getDevice());
     SmallVector<Lifetime> order = lifetimes(getOperation());
-    llvm::sort(order, [](Lifetime a, Lifetime b) {
+    llvm::sort(order, [this](Lifetime a, Lifetime b) {
       return size(a) != size(b) ? size(a) > size(b) : a.alloc->isBeforeInBlock(b.alloc);
     });
 
@@ -38,13 +39,13 @@ struct PlanMemory : moe::impl::PlanMemoryBase<PlanMemory> {
   }
 
 private:
-  static int64_t size(const Lifetime &life) {
-    return llvm::alignTo<64>(AllocOp(life.alloc).getBytes());
+  int64_t size(const Lifetime &life) const {
+    return llvm::alignTo(AllocOp(life.alloc).getBytes(), alignment);
   }
 
   // The start of the smallest gap that `life` fits into, among the buffers that are live with it;
   // behind them all where it fits into none.
-  static int64_t findPlace(const Lifetime &life, ArrayRef<Lifetime> placed) {
+  int64_t findPlace(const Lifetime &life, ArrayRef<Lifetime> placed) const {
     int64_t end = 0, best = 0, smallest = std::numeric_limits<int64_t>::max();
     for (Lifetime other : placed) {
       if (!other.meets(life))
@@ -58,5 +59,7 @@ private:
     }
     return smallest == std::numeric_limits<int64_t>::max() ? end : best;
   }
+
+  int64_t alignment = 0;
 };
 } // namespace

@@ -1,7 +1,7 @@
 // Packing reads blocks of float, rounds them into 32-bit words (one f32 or a pair of bf16, which is
-// what lies together in a panel), and puts the words into their lanes. A weight whose rows are
-// columns of the checkpoint is read in strips that are as wide as a piece has rows, so that a page
-// of the checkpoint is visited a few times and not once for every 64 rows.
+// what lies together in a panel or fragment), and puts the words into their lanes. A weight whose
+// rows are columns of the checkpoint is read in strips that are as wide as a piece has rows, so
+// that a page of the checkpoint is visited a few times and not once for every 64 rows.
 #include "compiler/plan/Pack.h"
 
 #include "llvm/ADT/STLExtras.h"
@@ -80,6 +80,18 @@ void transpose(const uint32_t *words, int64_t stride, int64_t rows, int64_t cols
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t c = c0; c < c0 + n; ++c)
         lanes[c * kLanes + r] = words[r * stride + c];
+  }
+}
+
+// Puts the pairs words[r * rowStride + c * pairStride] of the rows `lane + r` of a strip into its
+// tiles, from a column on that starts a tile.
+void scatter(const uint32_t *words, int64_t rowStride, int64_t pairStride, int64_t lane,
+             int64_t rows, int64_t pairs, uint32_t *tiles) {
+  for (int64_t c = 0; c < pairs; ++c) {
+    const int64_t tile = c / 8 * 128, column = c % 4 * 4 + c % 8 / 4 * 2;
+    for (int64_t r = 0; r < rows; ++r)
+      tiles[tile + (lane + r) % 8 * 16 + column + (lane + r) / 8] =
+          words[r * rowStride + c * pairStride];
   }
 }
 
@@ -320,6 +332,16 @@ void Packer::segments(int64_t matrix, int64_t panel, SmallVectorImpl<Segment> &o
     add(half + row, geometry.rows, kLanes / 2, kLanes / 2);
     break;
   }
+  case Layout::Fragments:
+    add(panel * PackedGeometry::stripRows, geometry.rows, PackedGeometry::stripRows, 0);
+    break;
+  case Layout::FragmentsGateUp: {
+    constexpr int64_t each = PackedGeometry::stripRows / 2;
+    const int64_t half = geometry.rows / 2, row = panel * each;
+    add(row, half, each, 0);
+    add(half + row, geometry.rows, each, each);
+    break;
+  }
   case Layout::PanelHeads: {
     const int64_t perHead = divideCeil(geometry.headDim, kLanes);
     const int64_t head = panel / perHead * geometry.headDim;
@@ -342,12 +364,13 @@ Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
     segments(matrix, p, parts);
   for (const Segment &part : parts)
     filled += part.count;
-  if (filled != count * kLanes)
+  if (filled != count * geometry.panelRows() || geometry.columns() * geometry.group > geometry.cols)
     std::memset(out.data(), 0, out.size());
 
   // In the order of rows, neighbours make one range: gate rows, then up rows.
   sort(parts, [](const Segment &a, const Segment &b) { return a.row < b.row; });
   Scratch scratch;
+  std::vector<uint32_t> pairs;
   for (size_t begin = 0, end; begin < parts.size(); begin = end) {
     for (end = begin + 1; end < parts.size(); ++end)
       if (parts[end].row != parts[end - 1].row + parts[end - 1].count)
@@ -375,6 +398,20 @@ Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
                         [&](const Segment &s) { return packStraight(s, panelOf(s), scratch); });
           return forStrips(
               row, rows, scratch, [&](int64_t at, int64_t width, int64_t col, int64_t cols) {
+                if (geometry.fragments()) {
+                  const int64_t paired = divideCeil(cols, 2);
+                  pairs.resize(paired * width);
+                  for (int64_t c = 0; c < cols; c += 2)
+                    toPairs(scratch.data() + c * width,
+                            c + 1 < cols ? scratch.data() + (c + 1) * width : nullptr, width,
+                            pairs.data() + c / 2 * width);
+                  cantFail(clip(at, width, [&](const Segment &s) -> Error {
+                    scatter(pairs.data() + (s.row - at), 1, width, s.lane, s.count, paired,
+                            panelOf(s) + col * PackedGeometry::stripRows / 2);
+                    return Error::success();
+                  }));
+                  return;
+                }
                 cantFail(clip(at, width, [&](const Segment &s) -> Error {
                   uint32_t *lanes = panelOf(s) + col / geometry.group * kLanes + s.lane;
                   const float *low = scratch.data() + (s.row - at);
@@ -409,8 +446,13 @@ Error Packer::packStraight(const Segment &segment, uint32_t *panel, Scratch &scr
       words[r * stride + cols / 2] = 0; // the pair of an odd last column
       toStorage(row, cols, reinterpret_cast<char *>(words + r * stride));
     }
-    transpose(words, stride, segment.count, divideCeil(cols, geometry.group),
-              panel + c / geometry.group * kLanes + segment.lane);
+    const int64_t groups = divideCeil(cols, geometry.group);
+    if (geometry.fragments())
+      scatter(words, stride, 1, segment.lane, segment.count, groups,
+              panel + c * PackedGeometry::stripRows / 2);
+    else
+      transpose(words, stride, segment.count, groups,
+                panel + c / geometry.group * kLanes + segment.lane);
   }
   return Error::success();
 }

@@ -63,7 +63,7 @@ private:
     // Of the first element of run or matrix `index`, counted over the first `dims` dimensions.
     int64_t place(int64_t index, unsigned dims) const;
   };
-  // Rows of the weight (of all its matrices) that lie side by side in a panel.
+  // Rows of the weight (of all its matrices) that lie side by side in a panel or strip.
   struct Segment {
     int64_t row, count, panel, lane;
   };
@@ -93,7 +93,7 @@ private:
   std::string name;
   PackedGeometry geometry;
   std::vector<Source> sources;
-  int64_t perPiece = 1; // panels, or rows
+  int64_t perPiece = 1; // panels, strips, or rows
 };
 
 } // namespace moe

@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 #include <limits>
 #include <map>
+#include <random>
 
 using namespace llvm;
 using namespace moe;
@@ -177,7 +178,19 @@ protected:
         lane = row % head % 64;
       }
       int64_t at = i;
-      if (layout.getLayout() != Layout::Rows)
+      const bool split = layout.getLayout() == Layout::FragmentsGateUp;
+      if (split || layout.getLayout() == Layout::Fragments) {
+        // As the lanes of mma.sync.m16n8k16 hold a tile of its first operand: four registers of
+        // two.
+        const int64_t tiles = (cols + 63) / 64 * 4, half = rows / 2, j = row % half;
+        const int64_t strips = split ? (half + 7) / 8 : (rows + 15) / 16;
+        const int64_t strip = split ? j / 8 : row / 16;
+        const int64_t tileRow = split ? j % 8 + (row >= half ? 8 : 0) : row % 16;
+        const int64_t group = tileRow % 8, inGroup = col % 8 / 2;
+        const int64_t reg = (tileRow >= 8 ? 1 : 0) + (col % 16 >= 8 ? 2 : 0);
+        at = (((matrix * strips + strip) * tiles + col / 16) * 32 + 4 * group + inGroup) * 8 +
+             2 * reg + col % 2;
+      } else if (layout.getLayout() != Layout::Rows)
         at =
             (((matrix * panels + panel) * columns + col / group) * 64 + lane) * group + col % group;
       uint32_t found = 0, expected = wide ? APFloat(values[i]).bitcastToAPInt().getZExtValue()
@@ -260,12 +273,48 @@ TEST_F(PackTest, heads) {
         "#moe.packing<panel_heads, f32, 64>");
 }
 
+TEST_F(PackTest, fragments) {
+  const char *packing = "#moe.packing<fragments, bf16>";
+  check("tensor<96x33xbf16>", kQkv, packing);
+  check("tensor<64x64xf32>", R"([#moe.source<"wide", [5, 6], [64, 64]>])", packing);
+  check("tensor<2x1xf32>", R"([#moe.source<"wide", [5, 6], [2, 1]>])", packing);
+  check("tensor<69x149xf32>", R"([#moe.source<"wide", [1, 1], [149, 69], true>])", packing);
+  check("tensor<3x34x70xf32>", R"([#moe.source<"down", [0, 0, 0], [3, 70, 34], true>])", packing);
+  check("tensor<2100x2051xf32>", R"([#moe.source<"big", [0, 0], [2100, 2051]>])", packing);
+  check("tensor<2051x2100xf32>", R"([#moe.source<"big", [0, 0], [2100, 2051], true>])", packing);
+
+  packing = "#moe.packing<fragments_gate_up, bf16>";
+  constexpr const char *block = R"([#moe.source<"gate", [0, 0], [70, 34]>,
+      #moe.source<"up", [0, 0], [70, 34]>,
+      #moe.source<"experts", [0, 0, 0], [3, 34, 140], true>])";
+  check("tensor<4x140x34xf32>", block, packing);
+  check("tensor<2x4200x1100xf32>",
+        R"([#moe.source<"bigExperts", [0, 0, 0], [2, 1100, 4200], true>])", packing);
+
+  // Slices of random shapes.
+  std::mt19937 random(1);
+  for (int round = 0; round < 60; ++round) {
+    const bool transposed = random() % 2, gateUp = random() % 2;
+    const int64_t rows = 2 + random() % 200 / 2 * 2, cols = 1 + random() % 300;
+    const int64_t matrices = 1 + random() % 2;
+    const int64_t sizes[] = {matrices, transposed ? cols : rows, transposed ? rows : cols};
+    check(formatv("tensor<{0}x{1}x{2}xf32>", matrices, rows, cols).str(),
+          formatv("[#moe.source<\"bigExperts\", [{0}, {1}, {2}], [{3}, {4}, {5}]{6}>]",
+                  2 - matrices, random() % 100, random() % 100, sizes[0], sizes[1], sizes[2],
+                  transposed ? ", true" : "")
+              .str(),
+          gateUp ? packing : "#moe.packing<fragments, bf16>");
+  }
+}
+
 // Rows that are made of several sources, which end where no row does.
 TEST_F(PackTest, rowsOfSeveralSources) {
   constexpr const char *mixed = R"([#moe.source<"vector", [0], [7]>,
       #moe.source<"wide", [3, 2], [40, 30], true>, #moe.source<"vector", [60], [5]>])";
-  for (const char *packing : {"#moe.packing<rows, bf16>", "#moe.packing<panel, bf16>",
-                              "#moe.packing<panel, f32>", "#moe.packing<panel_gate_up, bf16>"})
+  for (const char *packing :
+       {"#moe.packing<rows, bf16>", "#moe.packing<panel, bf16>", "#moe.packing<panel, f32>",
+        "#moe.packing<panel_gate_up, bf16>", "#moe.packing<fragments, bf16>",
+        "#moe.packing<fragments_gate_up, bf16>"})
     check("tensor<12x101xf32>", mixed, packing);
 }
 
@@ -343,8 +392,11 @@ TEST_F(PackTest, DISABLED_throughput) {
        {std::tuple("rows", straight, "#moe.packing<rows, bf16>"),
         std::tuple("panel", straight, "#moe.packing<panel, bf16>"),
         std::tuple("panel_gate_up", straight, "#moe.packing<panel_gate_up, bf16>"),
+        std::tuple("fragments", straight, "#moe.packing<fragments, bf16>"),
+        std::tuple("fragments_gate_up", straight, "#moe.packing<fragments_gate_up, bf16>"),
         std::tuple("rows, transposed", across, "#moe.packing<rows, bf16>"),
-        std::tuple("panel_gate_up, transposed", across, "#moe.packing<panel_gate_up, bf16>")}) {
+        std::tuple("panel_gate_up, transposed", across, "#moe.packing<panel_gate_up, bf16>"),
+        std::tuple("fragments, transposed", across, "#moe.packing<fragments, bf16>")}) {
     Expected<Packer> packer = create("tensor<16384x4096xbf16>", sources, packing);
     ASSERT_TRUE(bool(packer)) << toString(packer.takeError());
     std::vector<char> bytes(packer->piece(0).bytes);

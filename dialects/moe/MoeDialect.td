@@ -47,7 +47,9 @@ def Moe_Layout : I32EnumAttr<"Layout", "how a packed weight lies in memory", [
     I32EnumAttrCase<"Rows", 0, "rows">,
     I32EnumAttrCase<"Panel", 1, "panel">,
     I32EnumAttrCase<"PanelGateUp", 2, "panel_gate_up">,
-    I32EnumAttrCase<"PanelHeads", 3, "panel_heads">]> {
+    I32EnumAttrCase<"PanelHeads", 3, "panel_heads">,
+    I32EnumAttrCase<"Fragments", 4, "fragments">,
+    I32EnumAttrCase<"FragmentsGateUp", 5, "fragments_gate_up">]> {
   let cppNamespace = "::moe";
   let genSpecializedAttr = 0;
 }
@@ -62,6 +64,11 @@ def Moe_PackingAttr : Moe_Attr<"Packing", "packing"> {
       `32p..32p+31`, then up rows `32p..32p+31`.
     - `panel_heads`: each `head_dim` rows are padded to a multiple of 64 first, so that a head
       starts a panel.
+    - `fragments`: tiles of 16 rows by 16 columns, of bf16, in the order in which the lanes of a
+      warp hold them for `mma.sync`; the tiles of 16 rows lie together, and rows and columns are
+      padded with zeros to multiples of 16 and 64.
+    - `fragments_gate_up`: `n = 2i`; the 16 rows of tiles s are gate rows `8s..8s+7`, then up rows
+      `8s..8s+7`.
 
     ```mlir
     #moe.packing<panel, bf16>

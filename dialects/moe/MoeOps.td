@@ -32,8 +32,8 @@ def Moe_WeightOp : Moe_Op<"weight", [Symbol]> {
     - (C2) the type is static, of f32, f16 or bf16
     - (C3) every source has as many offsets as sizes, none negative, and two dimensions or more if
       transposed
-    - (C4) `panel` packings need two dimensions or more; `panel_gate_up` an even number of rows;
-      `panel_heads` a head dimension that divides the rows
+    - (C4) packings but `rows` need two dimensions or more; those of gate and up an even number of
+      rows; `panel_heads` a head dimension that divides the rows; `fragments` bf16
 
     ```mlir
     moe.weight @layers.0.q : tensor<256x256xbf16> from

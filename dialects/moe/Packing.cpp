@@ -24,6 +24,8 @@ FailureOr<PackedGeometry> PackedGeometry::get(RankedTensorType type, PackingAttr
   ArrayRef<int64_t> shape = type.getShape();
   if (g.layout != Layout::Rows && shape.size() < 2)
     return fail("is packed in panels, but is no matrix");
+  if (g.fragments() && !packing.getStorage().isBF16())
+    return fail("is packed in fragments, which need bf16");
   if (!shape.empty())
     g.cols = shape.back();
   if (shape.size() >= 2)
@@ -49,6 +51,14 @@ FailureOr<PackedGeometry> PackedGeometry::get(RankedTensorType type, PackingAttr
       return fail("is packed by heads, but its rows are not a multiple of the head dimension");
     g.panels = g.rows / g.headDim * divideCeil(g.headDim, panelLanes);
     return g;
+  case Layout::Fragments:
+    g.panels = divideCeil(g.rows, stripRows);
+    return g;
+  case Layout::FragmentsGateUp:
+    if (g.rows % 2)
+      return fail("is packed as gate and up, but has an odd number of rows");
+    g.panels = divideCeil(g.rows / 2, stripRows / 2);
+    return g;
   }
   llvm_unreachable("unknown layout");
 }
@@ -60,16 +70,18 @@ int64_t PackedGeometry::bytes() const {
 }
 
 int64_t PackedGeometry::packedRow(int64_t row) const {
-  constexpr int64_t half = panelLanes / 2;
+  const int64_t half = panelRows() / 2;
   switch (layout) {
   case Layout::Rows:
     break;
   case Layout::Panel:
+  case Layout::Fragments:
     return row;
-  case Layout::PanelGateUp: {
+  case Layout::PanelGateUp:
+  case Layout::FragmentsGateUp: {
     bool up = row >= rows / 2;
     int64_t j = up ? row - rows / 2 : row;
-    return j / half * panelLanes + (up ? half : 0) + j % half;
+    return j / half * panelRows() + (up ? half : 0) + j % half;
   }
   case Layout::PanelHeads:
     return row / headDim * divideCeil(headDim, panelLanes) * panelLanes + row % headDim;
@@ -80,7 +92,12 @@ int64_t PackedGeometry::packedRow(int64_t row) const {
 int64_t PackedGeometry::index(int64_t outerIndex, int64_t row, int64_t col) const {
   if (layout == Layout::Rows)
     return (outerIndex * rows + row) * cols + col;
-  int64_t place = packedRow(row), panel = place / panelLanes, lane = place % panelLanes;
+  int64_t place = packedRow(row), panel = place / panelRows(), lane = place % panelRows();
+  if (fragments()) {
+    int64_t tile = (outerIndex * panels + panel) * (columns() * group / tileColumns);
+    int64_t c = col % tileColumns, thread = lane % 8 * 4 + c % 8 / 2;
+    return ((tile + col / tileColumns) * 32 + thread) * 8 + (lane / 8 + c / 8 * 2) * 2 + c % 2;
+  }
   return (((outerIndex * panels + panel) * columns() + col / group) * panelLanes + lane) * group +
          col % group;
 }

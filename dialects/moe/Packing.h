@@ -17,6 +17,18 @@
 //   panel_heads    with h = head_dim, s = ceil(h / 64) panels a head, c = row % h:
 //                  row / h * s + c / 64, c % 64                n / h * s
 //
+// In the `fragments` layouts, of 16-bit elements, the rows are placed in strips of 16, and a strip
+// is a run of tiles of 16 columns, 512 bytes each, whose columns are padded to a multiple of 64. A
+// tile is what a warp holds as the first operand of mma.sync.m16n8k16, 16 bytes a lane: lane 4 g +
+// q has the rows g and g + 8 at the columns 2 q, 2 q + 1, then at 2 q + 8, 2 q + 9.
+//
+//   element (o, row, col), at place r of strip s and c of tile t (of k / 16), is at
+//   ((o * strips + s) * tiles + t) * 512 + (r % 8 * 4 + c % 8 / 2) * 16 + (r / 8 + c / 8 * 2) * 4
+//     + c % 2 * 2
+//
+//   fragments          row / 16, row % 16                          ceil(n / 16)
+//   fragments_gate_up  gate j / 8, j % 8; up j / 8, 8 + j % 8      ceil(i / 8)
+//
 // Places that no element has are zero. `rows` is plain row-major order, of any rank.
 #ifndef MOE_DIALECTS_MOE_PACKING_H
 #define MOE_DIALECTS_MOE_PACKING_H
@@ -27,13 +39,14 @@ namespace moe {
 
 struct PackedGeometry {
   static constexpr int64_t panelLanes = 64;
+  static constexpr int64_t stripRows = 16, tileColumns = 16;
 
   Layout layout;
   int64_t outer = 1;   // matrices
   int64_t rows = 1;    // n
   int64_t cols = 1;    // k
   int64_t headDim = 0; // of panel_heads
-  int64_t panels = 0;  // of one matrix; 0 for `rows`
+  int64_t panels = 0;  // or strips, of one matrix; 0 for `rows`
   int64_t group = 1;   // columns that lie together
   int64_t elementBytes = 4;
 
@@ -42,13 +55,20 @@ struct PackedGeometry {
   get(mlir::RankedTensorType type, PackingAttr packing,
       llvm::function_ref<mlir::InFlightDiagnostic()> emitError = {});
 
-  // Columns of a panel, in groups.
-  int64_t columns() const { return (cols + group - 1) / group; }
-  // Of one panel, and of the whole weight, in bytes.
-  int64_t panelBytes() const { return columns() * panelLanes * group * elementBytes; }
+  bool fragments() const {
+    return layout == Layout::Fragments || layout == Layout::FragmentsGateUp;
+  }
+  // Of a panel or strip.
+  int64_t panelRows() const { return fragments() ? stripRows : panelLanes; }
+  // Columns of a panel or strip, in groups.
+  int64_t columns() const {
+    return fragments() ? (cols + 63) / 64 * (64 / group) : (cols + group - 1) / group;
+  }
+  // Of one panel or strip, and of the whole weight, in bytes.
+  int64_t panelBytes() const { return columns() * panelRows() * group * elementBytes; }
   int64_t bytes() const;
 
-  // Row of a matrix -> panel * 64 + lane. Only for the panel layouts.
+  // Row of a matrix -> panel * panelRows() + lane. Not for `rows`.
   int64_t packedRow(int64_t row) const;
   // Place of an element, counted in elements.
   int64_t index(int64_t outerIndex, int64_t row, int64_t col) const;

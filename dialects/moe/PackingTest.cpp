@@ -66,15 +66,42 @@ TEST_F(PackingTest, AHeadStartsAPanel) {
   EXPECT_EQ(large.packedRow(80), 128);
 }
 
+TEST_F(PackingTest, FragmentsAreAsALaneHoldsThem) {
+  PackedGeometry g = geometry({2, 40, 70}, Layout::Fragments, true);
+  EXPECT_EQ(g.bytes(), 2 * 48 * 128 * 2); // rows padded to 16, columns to 64
+  EXPECT_EQ(g.index(0, 0, 1), 1);
+  EXPECT_EQ(g.index(0, 8, 0), 2);     // the second pair of lane 0
+  EXPECT_EQ(g.index(0, 0, 8), 4);     // the third
+  EXPECT_EQ(g.index(0, 0, 2), 8);     // lane 1
+  EXPECT_EQ(g.index(0, 1, 0), 4 * 8); // lane 4
+  EXPECT_EQ(g.index(0, 15, 15), 31 * 8 + 7);
+  EXPECT_EQ(g.index(0, 0, 16), 256);     // the next tile
+  EXPECT_EQ(g.index(0, 16, 0), 8 * 256); // the next strip, of 8 tiles
+  EXPECT_EQ(g.index(1, 0, 0), 3 * 8 * 256);
+}
+
+TEST_F(PackingTest, GateAndUpShareAStrip) {
+  PackedGeometry g = geometry({40, 64}, Layout::FragmentsGateUp, true); // i = 20
+  EXPECT_EQ(g.panels, 3);
+  EXPECT_EQ(g.packedRow(7), 7);
+  EXPECT_EQ(g.packedRow(8), 16);
+  EXPECT_EQ(g.packedRow(20), 8);               // up row 0
+  EXPECT_EQ(g.packedRow(20 + 19), 32 + 8 + 3); // up row 19
+}
+
 TEST_F(PackingTest, NoTwoElementsShareAPlace) {
   std::mt19937 random(1);
   for (int round = 0; round < 200; ++round) {
-    Layout layout = Layout(random() % 4);
+    Layout layout = Layout(random() % 6);
+    bool gateUp = layout == Layout::PanelGateUp || layout == Layout::FragmentsGateUp;
+    bool fragments = layout == Layout::Fragments || layout == Layout::FragmentsGateUp;
     int64_t outer = 1 + random() % 3, headDim = 1 + random() % 100, cols = 1 + random() % 9;
-    int64_t rows = layout == Layout::PanelHeads    ? headDim * (1 + random() % 4)
-                   : layout == Layout::PanelGateUp ? 2 * (1 + random() % 100)
-                                                   : 1 + random() % 200;
-    PackedGeometry g = geometry({outer, rows, cols}, layout, random() % 2, headDim);
+    if (fragments)
+      cols += random() % 100;
+    int64_t rows = layout == Layout::PanelHeads ? headDim * (1 + random() % 4)
+                   : gateUp                     ? 2 * (1 + random() % 100)
+                                                : 1 + random() % 200;
+    PackedGeometry g = geometry({outer, rows, cols}, layout, fragments || random() % 2, headDim);
     std::vector<bool> taken(g.bytes() / g.elementBytes);
     for (int64_t o = 0; o < outer; ++o)
       for (int64_t row = 0; row < rows; ++row)

@@ -13,7 +13,8 @@ def Plan_Dialect : Dialect {
   let description = [{
     A module holds packed tensors (`plan.tensor`), cache pools (`plan.pool`), kernels
     (`plan.kernel`) and, for each device and token bucket, one program (`plan.program`) whose body
-    names buffers and calls kernels on them.
+    names buffers and calls kernels on them. Devices share nothing but the model: each has its own
+    tensors and pools.
   }];
   let useDefaultTypePrinterParser = 1;
   let useDefaultAttributePrinterParser = 1;

@@ -11,13 +11,23 @@ using namespace moe::plan;
 #define GET_OP_CLASSES
 #include "dialects/plan/PlanOps.cpp.inc"
 
-// Kernels use whole cache lines and vectors of up to 64 bytes.
+// Of parts of a page, and of any buffer.
 static constexpr int64_t alignment = 64;
 
-static bool isAligned(int64_t offset) { return offset >= 0 && offset % alignment == 0; }
+static bool isAligned(int64_t offset, int64_t to = alignment) {
+  return offset >= 0 && offset % to == 0;
+}
 
 // The generated accessors of I64Attr are unsigned; sizes and offsets are not.
 static bool isPositive(int64_t size) { return size > 0; }
+
+static StringRef withoutDevice(StringRef name, StringRef device) {
+  StringRef rest = name;
+  return rest.consume_front(device) && rest.consume_front(".") ? rest : name;
+}
+
+StringRef TensorOp::getTensorName() { return withoutDevice(getSymName(), getDevice()); }
+StringRef PoolOp::getPoolName() { return withoutDevice(getSymName(), getDevice()); }
 
 LogicalResult TensorOp::verify() {
   auto type = cast<RankedTensorType>(getType());
@@ -25,7 +35,8 @@ LogicalResult TensorOp::verify() {
       moe::PackedGeometry::get(type, getPacking(), [&] { return emitOpError(); });
   if (failed(geometry))
     return failure();
-  if (!isAligned(getOffset())) // tensor_c1
+  int64_t alignment = alignmentOf(getDevice());
+  if (!isAligned(getOffset(), alignment)) // tensor_c1
     return emitOpError() << "is at " << int64_t(getOffset()) << ", which is no multiple of "
                          << alignment;
   if (int64_t(getBytes()) != geometry->bytes()) // tensor_c1
@@ -64,9 +75,13 @@ LogicalResult ProgramOp::verify() {
 LogicalResult ProgramOp::verifyRegions() {
   if (!getArena())
     return success();
+  int64_t alignment = alignmentOf(getDevice());
   for (AllocOp alloc : getBody().getOps<AllocOp>()) { // program_c2
     if (!alloc.getOffset())
       return alloc.emitOpError("has no offset in a program that has an arena");
+    if (!isAligned(*alloc.getOffset(), alignment))
+      return alloc.emitOpError() << "is at " << *alloc.getOffset() << ", expected a multiple of "
+                                 << alignment << " in a program of \"" << getDevice() << "\"";
     if (alloc.getBytes() > *getArena() || *alloc.getOffset() > *getArena() - alloc.getBytes())
       return alloc.emitOpError() << "reaches beyond the arena of " << *getArena() << " bytes";
   }
@@ -90,10 +105,31 @@ LogicalResult ProgramOp::verifyRegions() {
   return success();
 }
 
-LogicalResult WeightOp::verifySymbolUses(SymbolTableCollection &symbols) {
-  if (!symbols.lookupNearestSymbolFrom<TensorOp>(*this, getTensorAttr())) // weight_c1
-    return emitOpError() << "names " << getTensorAttr() << ", which is no plan.tensor";
+LogicalResult CountersOp::verify() {
+  if (!isPositive(getBytes()) || getBytes() % 4) // counters_c1
+    return emitOpError() << "has " << int64_t(getBytes())
+                         << " bytes, expected a positive multiple of 4";
+  StringRef device = cast<ProgramOp>((*this)->getParentOp()).getDevice();
+  if (!isGpu(device)) // counters_c2
+    return emitOpError() << "is in a program of \"" << device
+                         << "\", and only kernels of GPUs have counters";
   return success();
+}
+
+// What a program refers to must be of its device.
+static LogicalResult checkDevice(Operation *user, FlatSymbolRefAttr name, StringRef device) {
+  StringRef own = cast<ProgramOp>(user->getParentOp()).getDevice();
+  if (device == own)
+    return success();
+  return user->emitOpError() << "uses " << name << " of \"" << device << "\" in a program of \""
+                             << own << "\"";
+}
+
+LogicalResult WeightOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  auto tensor = symbols.lookupNearestSymbolFrom<TensorOp>(*this, getTensorAttr());
+  if (!tensor) // weight_c1
+    return emitOpError() << "names " << getTensorAttr() << ", which is no plan.tensor";
+  return checkDevice(*this, getTensorAttr(), tensor.getDevice()); // weight_c1
 }
 
 LogicalResult CacheOp::verifySymbolUses(SymbolTableCollection &symbols) {
@@ -103,7 +139,7 @@ LogicalResult CacheOp::verifySymbolUses(SymbolTableCollection &symbols) {
   if (getOffset() >= pool.getPageBytes()) // cache_c1
     return emitOpError() << "is at " << int64_t(getOffset()) << " of pages of "
                          << pool.getPageBytes() << " bytes";
-  return success();
+  return checkDevice(*this, getPoolAttr(), pool.getDevice()); // cache_c1
 }
 
 LogicalResult CallOp::verifySymbolUses(SymbolTableCollection &symbols) {
@@ -117,5 +153,10 @@ LogicalResult CallOp::verifySymbolUses(SymbolTableCollection &symbols) {
   if (getOperands().size() != kernel.getOperands()) // call_c1
     return emitOpError() << "has " << getOperands().size() << " operands, and its kernel takes "
                          << kernel.getOperands();
+  if (!isGpu(device) && getBlocks()) // call_c2
+    return emitOpError() << "has blocks in a program of \"" << device << "\"";
+  if (isGpu(device) && !isPositive(getBlocks().value_or(0))) // call_c2
+    return emitOpError() << "has " << int64_t(getBlocks().value_or(0))
+                         << " blocks in a program of \"" << device << "\", expected some";
   return success();
 }

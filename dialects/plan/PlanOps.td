@@ -11,9 +11,13 @@ include "mlir/Interfaces/SideEffectInterfaces.td"
 class Plan_Op<string mnemonic, list<Trait> traits = []> : Op<Plan_Dialect, mnemonic, traits>;
 
 def Plan_TensorOp : Plan_Op<"tensor", [Symbol]> {
-  let summary = "a packed weight in the plan's weights section";
+  let summary = "a packed weight in the weights section of a device";
   let description = [{
-    - (C1) `offset` is a multiple of 64, and `bytes` is what the packing of the type needs
+    Without a `device` it is the CPU's. The symbol of another device's tensor may start with the
+    device's name, so that those of several devices can stand in one module.
+
+    - (C1) `offset` is a multiple of 64, on a GPU of 256, and `bytes` is what the packing of the type
+      needs
 
     ```mlir
     plan.tensor @layers.0.qkv at 4096 bytes 262144 : tensor<512x256xbf16> from
@@ -22,9 +26,15 @@ def Plan_TensorOp : Plan_Op<"tensor", [Symbol]> {
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, I64Attr:$offset, I64Attr:$bytes,
       TypeAttrOf<AnyRankedTensor>:$type,
-      TypedArrayAttrBase<Moe_SourceAttr, "array of sources">:$sources, Moe_PackingAttr:$packing);
+      TypedArrayAttrBase<Moe_SourceAttr, "array of sources">:$sources, Moe_PackingAttr:$packing,
+      DefaultValuedOptionalStrAttr<StrAttr, "cpu">:$device);
   let assemblyFormat = [{
-    $sym_name `at` $offset `bytes` $bytes `:` $type `from` $sources `packed` qualified($packing) attr-dict
+    $sym_name `at` $offset `bytes` $bytes `:` $type `from` $sources `packed` qualified($packing)
+    (`device` $device^)? attr-dict
+  }];
+  let extraClassDeclaration = [{
+    // The name of the weight: "layers.0.qkv" of @cuda.layers.0.qkv.
+    ::llvm::StringRef getTensorName();
   }];
   let hasVerifier = 1;
 }
@@ -32,17 +42,26 @@ def Plan_TensorOp : Plan_Op<"tensor", [Symbol]> {
 def Plan_PoolOp : Plan_Op<"pool", [Symbol]> {
   let summary = "a pool of KV pages, for all layers that see the same positions";
   let description = [{
+    Without a `device` it is the CPU's. The symbol of another device's pool may start with the
+    device's name, which the file leaves out.
+
     - (C1) the sizes are positive, `page_bytes` a multiple of 64
 
     ```mlir
     plan.pool @chunked layers 6 page_tokens 64 page_bytes 196608 chunk 128
+    plan.pool @cuda.global layers 2 page_tokens 64 page_bytes 65536 device "cuda"
     ```
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, I64Attr:$layers, I64Attr:$page_tokens,
-      I64Attr:$page_bytes, OptionalAttr<I64Attr>:$chunk);
+      I64Attr:$page_bytes, OptionalAttr<I64Attr>:$chunk,
+      DefaultValuedOptionalStrAttr<StrAttr, "cpu">:$device);
   let assemblyFormat = [{
     $sym_name `layers` $layers `page_tokens` $page_tokens `page_bytes` $page_bytes
-    (`chunk` $chunk^)? attr-dict
+    (`chunk` $chunk^)? (`device` $device^)? attr-dict
+  }];
+  let extraClassDeclaration = [{
+    // The name in the file: "global" of @cuda.global.
+    ::llvm::StringRef getPoolName();
   }];
   let hasVerifier = 1;
 }
@@ -62,8 +81,8 @@ def Plan_ProgramOp : Plan_Op<"program", [Symbol, IsolatedFromAbove, NoTerminator
   let summary = "one step of at most `tokens` tokens";
   let description = [{
     - (C1) `tokens`, `rows` are positive
-    - (C2) after planning, every `plan.alloc` lies inside `arena`, and two that are live together do
-      not overlap
+    - (C2) after planning, every `plan.alloc` lies inside `arena`, on a GPU at a multiple of 256, and
+      two that are live together do not overlap
 
     ```mlir
     plan.program @cpu.8 device "cpu" tokens 8 rows 8 scratch 65536 arena 131072 {
@@ -112,11 +131,24 @@ def Plan_AllocOp : Plan_BufferOp<"alloc", [HasParent<"ProgramOp">]> {
   let hasVerifier = 1;
 }
 
+def Plan_CountersOp : Plan_BufferOp<"counters", [Pure, HasParent<"ProgramOp">]> {
+  let summary = "counters of a GPU's kernel, zero before and after it";
+  let description = [{
+    All kernels of a session use the same ones.
+
+    - (C1) `bytes` is positive and a multiple of 4
+    - (C2) the program is a GPU's
+  }];
+  let arguments = (ins I64Attr:$bytes);
+  let assemblyFormat = "$bytes attr-dict";
+  let hasVerifier = 1;
+}
+
 def Plan_WeightOp : Plan_BufferOp<"weight", [Pure, HasParent<"ProgramOp">,
     DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
   let summary = "the bytes of a `plan.tensor`";
   let description = [{
-    - (C1) `tensor` names a `plan.tensor`
+    - (C1) `tensor` names a `plan.tensor` of the program's device
   }];
   let arguments = (ins FlatSymbolRefAttr:$tensor);
   let assemblyFormat = "$tensor attr-dict";
@@ -126,7 +158,7 @@ def Plan_CacheOp : Plan_BufferOp<"cache", [Pure, HasParent<"ProgramOp">,
     DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
   let summary = "a layer's part of each page of a pool";
   let description = [{
-    - (C1) `pool` names a `plan.pool`; `offset` is inside its page
+    - (C1) `pool` names a `plan.pool` of the program's device; `offset` is inside its page
   }];
   let arguments = (ins FlatSymbolRefAttr:$pool, I64Attr:$offset);
   let assemblyFormat = "$pool `at` $offset attr-dict";
@@ -136,10 +168,19 @@ def Plan_CallOp : Plan_Op<"call", [HasParent<"ProgramOp">,
     DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
   let summary = "run a kernel on all workers; the next call starts when it has ended";
   let description = [{
+    On a GPU `blocks` says into how many pieces the work of `tokens` tokens falls: more blocks of
+    threads are of no use.
+
     - (C1) `kernel` names a `plan.kernel` of the program's device that takes as many operands
+    - (C2) `blocks` is there and positive on a GPU, and absent elsewhere
+
+    ```mlir
+    plan.call @norm_bf16_256_t64(%h, %norm, %x) blocks 64
+    ```
   }];
-  let arguments = (ins FlatSymbolRefAttr:$kernel, Variadic<Plan_Buffer>:$operands);
-  let assemblyFormat = "$kernel `(` $operands `)` attr-dict";
+  let arguments = (ins FlatSymbolRefAttr:$kernel, Variadic<Plan_Buffer>:$operands,
+      OptionalAttr<I64Attr>:$blocks);
+  let assemblyFormat = "$kernel `(` $operands `)` (`blocks` $blocks^)? attr-dict";
 }
 
 #endif

@@ -1,5 +1,8 @@
 // RUN: moe-opt %s --moe-pack-weights=storage=bf16 --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,BF16
 // RUN: moe-opt %s --moe-pack-weights=storage=f32 --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,F32
+// RUN: moe-opt %s --moe-pack-weights=device=cuda --split-input-file --verify-diagnostics | FileCheck %s --check-prefix=CUDA
+// RUN: not moe-opt %s --moe-pack-weights="device=cuda storage=f32" --split-input-file 2>&1 | FileCheck %s --check-prefix=CUDA-F32
+// CUDA-F32: error: the kernels for cuda take weights in bf16, found storage=f32: use storage=bf16
 
 // Packing again changes nothing.
 // RUN: moe-opt %s --moe-pack-weights=storage=bf16 --moe-pack-weights=storage=bf16 --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,BF16
@@ -18,6 +21,14 @@
 // F32-NEXT: moe.weight @down {{.*}} packed #moe.packing<panel, f32>
 // F32-NEXT: moe.weight @mlp.gate_up {{.*}} packed #moe.packing<panel_gate_up, f32>
 // F32-NEXT: moe.weight @mlp.down {{.*}} packed #moe.packing<panel, f32>
+// CUDA: moe.weight @qkv {{.*}} packed #moe.packing<fragments, bf16>
+// CUDA-NEXT: moe.weight @o {{.*}} packed #moe.packing<fragments, bf16>
+// CUDA-NEXT: moe.weight @norm {{.*}} packed #moe.packing<rows, f32>
+// CUDA-NEXT: moe.weight @router {{.*}} packed #moe.packing<rows, f32>
+// CUDA-NEXT: moe.weight @gate_up {{.*}} packed #moe.packing<fragments_gate_up, bf16>
+// CUDA-NEXT: moe.weight @down {{.*}} packed #moe.packing<fragments, bf16>
+// CUDA-NEXT: moe.weight @mlp.gate_up {{.*}} packed #moe.packing<fragments_gate_up, bf16>
+// CUDA-NEXT: moe.weight @mlp.down {{.*}} packed #moe.packing<fragments, bf16>
 moe.weight @qkv : tensor<16x8xbf16> from [#moe.source<"qkv", [0, 0], [16, 8]>]
 moe.weight @o : tensor<8x8xbf16> from [#moe.source<"o", [0, 0], [8, 8]>]
 moe.weight @norm : tensor<8xbf16> from [#moe.source<"n", [0], [8]>]
@@ -54,6 +65,8 @@ func.func @layers(%h: tensor<?x8xf32>, %p: tensor<?xi32>, %s: tensor<?xi32>) -> 
 // BF16-NEXT: moe.weight @embedding.panel : {{.*}} from [#moe.source<"e", [0, 0], [32, 8]>] packed #moe.packing<panel, bf16>
 // F32: moe.weight @embedding : {{.*}} packed #moe.packing<rows, f32>
 // F32-NEXT: moe.weight @embedding.panel : {{.*}} from [#moe.source<"e", [0, 0], [32, 8]>] packed #moe.packing<panel, f32>
+// CUDA: moe.weight @embedding : {{.*}} packed #moe.packing<rows, bf16>
+// CUDA-NEXT: moe.weight @embedding.fragments : {{.*}} packed #moe.packing<fragments, bf16>
 // CHECK-NEXT: moe.weight @norm
 // CHECK-LABEL: func.func @tied
 // CHECK-DAG: %[[ROWS:.*]] = moe.load_weight @embedding :
@@ -91,6 +104,8 @@ func.func @agree(%x: tensor<?x8xf32>) -> tensor<?x8xf32> {
 // Before fusion too a router keeps f32, and other projections do not.
 // BF16: moe.weight @gate {{.*}} packed #moe.packing<panel, bf16>
 // F32: moe.weight @gate {{.*}} packed #moe.packing<panel, f32>
+// CUDA: moe.weight @gate {{.*}} packed #moe.packing<fragments, bf16>
+// CUDA-NEXT: moe.weight @router {{.*}} packed #moe.packing<rows, f32>
 // CHECK-NEXT: moe.weight @router {{.*}} packed #moe.packing<panel, f32>
 // CHECK-LABEL: func.func @unfused
 moe.weight @gate : tensor<8x8xf32> from [#moe.source<"g", [0, 0], [8, 8]>]

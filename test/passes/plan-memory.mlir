@@ -64,3 +64,14 @@ plan.program @again device "cpu" tokens 1 rows 1 scratch 0 arena 4096 {
 // CHECK-LABEL: plan.program @empty {{.*}} arena 0 {
 plan.program @empty device "cpu" tokens 1 rows 1 scratch 0 {
 }
+
+// On a GPU places are multiples of 256.
+plan.kernel @copy.cuda device "cuda" operands 2
+// CHECK-LABEL: plan.program @cuda {{.*}} arena 768 {
+// CHECK-NEXT: plan.alloc 300 at 0
+// CHECK-NEXT: plan.alloc 4 at 512
+plan.program @cuda device "cuda" tokens 1 rows 1 scratch 0 {
+  %a = plan.alloc 300
+  %b = plan.alloc 4
+  plan.call @copy.cuda(%a, %b) blocks 1
+}

@@ -175,3 +175,92 @@ plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
   // expected-error @+1 {{has 0 operands, and its kernel takes 1}}
   plan.call @k()
 }
+
+// -----
+
+// tensor_c1: a GPU's
+// expected-error @+1 {{is at 64, which is no multiple of 256}}
+plan.tensor @w at 64 bytes 8192 : tensor<64x64xbf16> from
+    [#moe.source<"w", [0, 0], [64, 64]>] packed #moe.packing<fragments, bf16> device "cuda"
+
+// -----
+
+// tensor_c1: 17 rows are two strips, 65 columns eight tiles
+// expected-error @+1 {{has 2210 bytes, but its packing needs 8192}}
+plan.tensor @w at 0 bytes 2210 : tensor<17x65xbf16> from
+    [#moe.source<"w", [0, 0], [17, 65]>] packed #moe.packing<fragments, bf16>
+
+// -----
+
+// tensor_c1: 2 x 9 rows, so two strips of 8 + 8
+// expected-error @+1 {{has 2048 bytes, but its packing needs 4096}}
+plan.tensor @w at 0 bytes 2048 : tensor<18x64xbf16> from
+    [#moe.source<"w", [0, 0], [18, 64]>] packed #moe.packing<fragments_gate_up, bf16>
+
+// -----
+
+// tensor_c1
+// expected-error @+1 {{is packed in fragments, which need bf16}}
+plan.tensor @w at 0 bytes 4096 : tensor<16x64xf32> from
+    [#moe.source<"w", [0, 0], [16, 64]>] packed #moe.packing<fragments, f32>
+
+// -----
+
+plan.program @p device "cuda" tokens 1 rows 1 scratch 0 arena 256 {
+  // program_c2
+  // expected-error @+1 {{is at 64, expected a multiple of 256 in a program of "cuda"}}
+  %a = plan.alloc 64 at 64
+}
+
+// -----
+
+plan.program @p device "cuda" tokens 1 rows 1 scratch 0 {
+  // counters_c1
+  // expected-error @+1 {{has 6 bytes, expected a positive multiple of 4}}
+  %c = plan.counters 6
+}
+
+// -----
+
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
+  // counters_c2
+  // expected-error @+1 {{is in a program of "cpu", and only kernels of GPUs have counters}}
+  %c = plan.counters 64
+}
+
+// -----
+
+plan.tensor @w at 0 bytes 8192 : tensor<64x64xbf16> from
+    [#moe.source<"w", [0, 0], [64, 64]>] packed #moe.packing<fragments, bf16>
+plan.program @p device "cuda" tokens 1 rows 1 scratch 0 {
+  // weight_c1
+  // expected-error @+1 {{uses @w of "cpu" in a program of "cuda"}}
+  %w = plan.weight @w
+}
+
+// -----
+
+plan.pool @cuda.global layers 1 page_tokens 64 page_bytes 64 device "cuda"
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
+  // cache_c1
+  // expected-error @+1 {{uses @cuda.global of "cuda" in a program of "cpu"}}
+  %c = plan.cache @cuda.global at 0
+}
+
+// -----
+
+plan.kernel @k device "cpu" operands 0
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
+  // call_c2
+  // expected-error @+1 {{has blocks in a program of "cpu"}}
+  plan.call @k() blocks 1
+}
+
+// -----
+
+plan.kernel @k device "cuda" operands 0
+plan.program @p device "cuda" tokens 1 rows 1 scratch 0 {
+  // call_c2
+  // expected-error @+1 {{has 0 blocks in a program of "cuda", expected some}}
+  plan.call @k()
+}

@@ -43,6 +43,30 @@ plan.program @cpu.8 device "cpu" tokens 8 rows 4 scratch 4096 arena 4096 {
   plan.call @attention(%h, %cache, %chunked, %positions, %logits)
 }
 
+// A GPU's plan names its device throughout.
+// CHECK: plan.tensor @norm at 256 bytes 256 : tensor<64xf32> from [#moe.source<"n", [0], [64]>] packed #moe.packing<rows, f32> device "cuda"
+plan.tensor @norm at 256 bytes 256 : tensor<64xf32> from [#moe.source<"n", [0], [64]>]
+    packed #moe.packing<rows, f32> device "cuda"
+// CHECK: plan.tensor @w at 512 bytes 2048 : tensor<16x60xbf16> from [#moe.source<"w", [0, 0], [16, 60]>] packed #moe.packing<fragments, bf16> device "cuda"
+plan.tensor @w at 512 bytes 2048 : tensor<16x60xbf16> from [#moe.source<"w", [0, 0], [16, 60]>]
+    packed #moe.packing<fragments, bf16> device "cuda"
+// CHECK: plan.pool @cuda.global layers 2 page_tokens 64 page_bytes 65536 device "cuda"
+plan.pool @cuda.global layers 2 page_tokens 64 page_bytes 65536 device "cuda"
+// CHECK: plan.pool @cuda.chunked layers 6 page_tokens 64 page_bytes 196608 chunk 128 device "cuda"
+plan.pool @cuda.chunked layers 6 page_tokens 64 page_bytes 196608 chunk 128 device "cuda"
+plan.kernel @norm_bf16 device "cuda" operands 5
+// CHECK-LABEL: plan.program @cuda.8 device "cuda"
+// CHECK: %[[COUNTERS:.*]] = plan.counters 128
+// CHECK: plan.call @norm_bf16(%{{.*}}, %{{.*}}, %{{.*}}, %[[COUNTERS]], %{{.*}}) blocks 8{{$}}
+plan.program @cuda.8 device "cuda" tokens 8 rows 8 scratch 0 arena 512 {
+  %h = plan.alloc 64 at 256
+  %n = plan.weight @norm
+  %w = plan.weight @w
+  %counters = plan.counters 128
+  %cache = plan.cache @cuda.global at 64
+  plan.call @norm_bf16(%h, %n, %w, %counters, %cache) blocks 8
+}
+
 // Before memory planning there are no offsets.
 // CHECK-LABEL: plan.program @cpu.1 device "cpu" tokens 1 rows 1 scratch 0 {
 // CHECK-NEXT: plan.alloc 2048{{$}}
