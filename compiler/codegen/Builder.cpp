@@ -85,6 +85,11 @@ Val gt(Val x, Val y) { return lt(y, x); }
 Val ge(Val x, Val y) { return le(y, x); }
 Val eq(Val x, Val y) { return compare(x, y, arith::CmpFPredicate::OEQ, arith::CmpIPredicate::eq); }
 
+Val ne(Val x, Val y) {
+  unify(x, y);
+  return x.b->val(arith::CmpIOp::create(*x.b, arith::CmpIPredicate::ne, x.value, y.value));
+}
+
 Val select(Val condition, Val x, Val y) {
   unify(x, y);
   return x.b->val(arith::SelectOp::create(*x.b, condition.value, x.value, y.value));

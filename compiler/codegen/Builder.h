@@ -57,6 +57,7 @@ Val le(Val x, Val y);
 Val gt(Val x, Val y);
 Val ge(Val x, Val y);
 Val eq(Val x, Val y);
+Val ne(Val x, Val y); // integers only
 template <Number T> Val lt(Val x, T y) { return lt(x, constantLike(x, double(y))); }
 template <Number T> Val le(Val x, T y) { return le(x, constantLike(x, double(y))); }
 template <Number T> Val gt(Val x, T y) { return gt(x, constantLike(x, double(y))); }

@@ -1,0 +1,51 @@
+// Which function emits which kernel.
+#include "compiler/codegen/cuda/CudaKernels.h"
+#include "compiler/codegen/cuda/CudaKernel.h"
+#include "llvm/ADT/STLExtras.h"
+
+using namespace mlir;
+
+namespace moe::codegen {
+
+namespace {
+template <class... Cases> struct Overloaded : Cases... {
+  using Cases::operator()...;
+};
+} // namespace
+
+void emitCudaKernel(CudaKernel &k, const CudaSpec &spec) {
+  auto linear = [&](const auto &) {
+    spec.small() ? emitSmallLinear(k, spec) : emitTiledLinear(k, spec);
+  };
+  std::visit(Overloaded{
+                 [&](const EmbedSpec &) { emitEmbed(k, spec); },
+                 [&](const RopeTableSpec &) { emitRopeTable(k, spec); },
+                 [&](const CudaQkvSpec &) { emitSmallLinear(k, spec); },
+                 [&](const HeadSpec &) { emitSmallLinear(k, spec); },
+                 [&](const LinearSpec &) { emitTiledLinear(k, spec); },
+                 [&](const LinearResidualSpec &s) { linear(s); },
+                 [&](const DownSpec &s) { linear(s); },
+                 [&](const GateUpSpec &) {
+                   spec.small() ? emitSmallGateUp(k, spec) : emitTiledLinear(k, spec);
+                 },
+                 [&](const CudaAttentionSpec &) {
+                   spec.small() ? emitFusedAttention(k, spec) : emitTiledAttention(k, spec);
+                 },
+                 [&](const FinishSpec &) { emitFinish(k, spec); },
+                 [&](const NormSpec &) { emitNorm(k, spec); },
+                 [&](const RouterSpec &) { emitRouter(k, spec); },
+             },
+             spec.op);
+}
+
+OwningOpRef<ModuleOp> emitCudaKernel(MLIRContext *context, const CudaSpec &spec,
+                                     const CudaTarget &target) {
+  std::string name = nameOf(spec);
+  OwningOpRef<ModuleOp> module = ModuleOp::create(UnknownLoc::get(context), name);
+  CudaKernel kernel(*module, target, name, operandsOf(spec));
+  emitCudaKernel(kernel, spec);
+  kernel.finish();
+  return module;
+}
+
+} // namespace moe::codegen

@@ -1,0 +1,186 @@
+// Implements what the kernels of small steps share.
+#include "compiler/codegen/cuda/Small.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+
+using namespace mlir;
+
+namespace moe::codegen {
+
+// Bytes of x's tile of 16 channels by 8 tokens: 8 for each lane, as mma wants its second operand.
+static constexpr int64_t kXTile = 256;
+static constexpr int64_t kPartial = 128 * 4; // sums of a warp
+
+Small::Small(CudaKernel &k, int64_t columns)
+    : k(k), ring(k, stages, stageTiles * kFragmentBytes, consumerWarps),
+      x(k.shared(columns / 16 * kXTile)), partial(k.shared(2 * consumerWarps * kPartial)),
+      scales(k.shared(kSmallTokens * 4)), warpSums(k.shared(consumerWarps * 4)), columns(columns) {
+  k.threads = consumers + 32;
+}
+
+void Small::run(function_ref<void()> produce, function_ref<void()> consume) {
+  k.barrier(); // of the ring
+  k.startNext();
+  k.ifElse(eq(k.warp(), consumerWarps), produce, consume);
+}
+
+Val Small::stream(Val stage, Ptr from, Val tiles) {
+  return k.stride(k.i32(0), tiles, k.i32(stageTiles), {stage}, [&](Val at, ArrayRef<Val> carried) {
+    Val i = carried[0], bytes = min(tiles - at, k.i32(stageTiles)) * kFragmentBytes;
+    Ptr place = ring.acquire(i);
+    ring.begin(i, bytes);
+    ring.copy(i, place, k.offset(from, at * kFragmentBytes), bytes);
+    ring.end(i);
+    return SmallVector<Val>{i + 1};
+  })[0];
+}
+
+Val Small::blockSum(Val value) {
+  value = k.warpSum(value);
+  consumerBarrier(); // the sums before were read
+  k.ifThen(k.one(), [&] { k.store(k.offset(warpSums, k.warp() * 4), value); });
+  consumerBarrier();
+  Val sum = k.load(warpSums, k.f32());
+  for (int64_t w = 1; w < consumerWarps; ++w)
+    sum = sum + k.load(warpSums + w * 4, k.f32());
+  return sum;
+}
+
+void Small::computeScales(Val count, function_ref<Ptr(Val)> rowOf, int64_t n, float eps) {
+  k.stride(k.i32(0), count, k.i32(1), [&](Val t) {
+    Ptr row = rowOf(t);
+    // Four channels at a time; what is left, one by one.
+    int64_t whole = n / 4 * 4;
+    Val squares = k.stride(k.thread() * 4, k.i32(whole), k.i32(consumers * 4), {k.f32(0)},
+                           [&](Val c, ArrayRef<Val> carried) {
+                             Val v = k.load(k.offset(row, c * 4), k.vec(4, k.f32()));
+                             Val s = carried[0];
+                             for (int64_t j = 0; j < 4; ++j)
+                               s = fma(k.at(v, j), k.at(v, j), s);
+                             return SmallVector<Val>{s};
+                           })[0];
+    squares = k.stride(k.thread() + whole, k.i32(n), k.i32(consumers), {squares},
+                       [&](Val c, ArrayRef<Val> carried) {
+                         Val v = k.load(k.offset(row, c * 4), k.f32());
+                         return SmallVector<Val>{fma(v, v, carried[0])};
+                       })[0];
+    Val scale = k.inverseRms(blockSum(squares), n, eps);
+    k.ifThen(eq(k.thread(), 0), [&] { k.store(k.offset(scales, t * 4), scale); });
+  });
+  consumerBarrier();
+}
+
+void Small::clear() {
+  Val zero = k.constant(k.vec(4, k.i32()), 0);
+  k.stride(k.thread() * 16, k.i32(columns / 16 * kXTile), k.i32(consumers * 16),
+           [&](Val at) { k.store(k.offset(x, at), zero); });
+}
+
+// Where the pair of channels c, c + 1 of token t lies in x.
+static Ptr pairIn(CudaKernel &k, Ptr x, Val t, Val c) {
+  Val lane = t * 4 + k.shiftRight(c & 7, 1);
+  return k.offset(x, k.shiftRight(c, 4) * kXTile + lane * 8 + (k.shiftRight(c, 3) & 1) * 4);
+}
+
+void Small::loadNormed(Val count, function_ref<Ptr(Val)> rowOf, Ptr norm, Val first, Val n,
+                       int64_t valid) {
+  k.stride(k.i32(0), count, k.i32(1), [&](Val t) {
+    Ptr row = rowOf(t);
+    Val scale = scaleOf(t);
+    k.stride(k.thread() * 2, n, k.i32(consumers * 2), [&](Val c) {
+      auto channel = [&](Val at) {
+        return k.choose(
+            lt(at, valid),
+            [&] {
+              Val y = k.load(k.offset(row, at * 4), k.f32()) * scale *
+                      k.load(k.offset(norm, at * 4), k.f32(), true);
+              return SmallVector<Val>{y};
+            },
+            [&] { return SmallVector<Val>{k.f32(0)}; })[0];
+      };
+      Val pair = k.pack(Half::BF16, channel(first + c), channel(first + c + 1));
+      k.store(pairIn(k, x, t, c), pair);
+    });
+  });
+}
+
+void Small::loadPlain(Val count, function_ref<Ptr(Val)> rowOf, Val first, Val n) {
+  k.stride(k.i32(0), count, k.i32(1), [&](Val t) {
+    Ptr row = k.offset(rowOf(t), first * 2);
+    k.stride(k.thread() * 8, n, k.i32(consumers * 8), [&](Val c) {
+      Val v = k.load(k.offset(row, c * 2), k.vec(4, k.i32()));
+      Ptr to = pairIn(k, x, t, c);
+      for (int64_t j = 0; j < 4; ++j)
+        k.store(to + j * 8, k.at(v, j));
+    });
+  });
+}
+
+std::pair<Val, CudaKernel::Acc> Small::multiply(Val stage, Val tiles, Val xTile,
+                                                const CudaKernel::Acc &sums,
+                                                std::optional<Val> wanted) {
+  SmallVector<Val> init{stage};
+  init.append(sums.begin(), sums.end());
+  auto out = k.stride(k.i32(0), tiles, k.i32(stageTiles), init, [&](Val at, ArrayRef<Val> carried) {
+    Val i = carried[0], left = tiles - at;
+    Ptr place = ring.await(i);
+    auto product = [&](Val tile, ArrayRef<Val> acc) {
+      Val a = k.load(k.offset(place, tile * kFragmentBytes + k.lane() * 16), k.vec(4, k.i32()));
+      Val b = k.load(k.offset(x, (xTile + at + tile) * kXTile + k.lane() * 8), k.vec(2, k.i32()));
+      Val b0 = k.at(b, 0), b1 = k.at(b, 1);
+      if (wanted) {
+        b0 = select(*wanted, b0, k.i32(0));
+        b1 = select(*wanted, b1, k.i32(0));
+      }
+      auto next = k.mma(Half::BF16, {k.at(a, 0), k.at(a, 1), k.at(a, 2), k.at(a, 3)}, {b0, b1},
+                        {acc[0], acc[1], acc[2], acc[3]});
+      return SmallVector<Val>(next.begin(), next.end());
+    };
+    SmallVector<Val> acc(carried.drop_front());
+    acc = k.choose(
+        ge(left, stageTiles),
+        [&] {
+          SmallVector<Val> all = acc;
+          for (int64_t u = 0; u < stageTiles; u += consumerWarps)
+            all = product(k.warp() + u, all);
+          return all;
+        },
+        [&] {
+          return k.stride(k.warp(), left, k.i32(consumerWarps), acc,
+                          [&](Val tile, ArrayRef<Val> some) { return product(tile, some); });
+        });
+    ring.release(i);
+    SmallVector<Val> next{i + 1};
+    next.append(acc);
+    return next;
+  });
+  return {out[0], {out[1], out[2], out[3], out[4]}};
+}
+
+void Small::exchange(const CudaKernel::Acc &sums, Val turn) {
+  Ptr mine = k.offset(partial, (turn & 1) * (consumerWarps * kPartial) + k.warp() * kPartial +
+                                   k.lane() * 16);
+  k.store(mine, k.vectorOf({sums[0], sums[1], sums[2], sums[3]}));
+  // Two sets of sums in turn: a warp that writes this set again has passed the barrier between,
+  // so those that read it were done.
+  consumerBarrier();
+}
+
+Val Small::total(Val i, Val turn) {
+  Ptr set = k.offset(partial, (turn & 1) * (consumerWarps * kPartial) + i * 4);
+  Val sum = k.load(set, k.f32());
+  for (int64_t w = 1; w < consumerWarps; ++w)
+    sum = sum + k.load(set + w * kPartial, k.f32());
+  return sum;
+}
+
+// Element i % 4 of lane i / 4: see the layout of the accumulators of mma.m16n8k16.
+Val Small::rowOf(Val i) {
+  CudaKernel &k = static_cast<CudaKernel &>(*i.b);
+  return k.shiftRight(i, 4) + (k.shiftRight(i, 1) & 1) * 8;
+}
+Val Small::columnOf(Val i) {
+  CudaKernel &k = static_cast<CudaKernel &>(*i.b);
+  return (k.shiftRight(i, 2) & 3) * 2 + (i & 1);
+}
+
+} // namespace moe::codegen

@@ -1,0 +1,66 @@
+// What the kernels of small steps share: the activations of up to eight tokens stay in shared
+// memory, as the columns of a product whose rows are weights; a producer warp streams the weights
+// through a ring, strip by strip, and eight consumer warps take turns with its tiles.
+#ifndef MOE_COMPILER_CODEGEN_CUDA_SMALL_H
+#define MOE_COMPILER_CODEGEN_CUDA_SMALL_H
+
+#include "compiler/codegen/cuda/CudaKernel.h"
+#include "compiler/codegen/cuda/CudaSpec.h"
+
+namespace moe::codegen {
+
+class Small {
+public:
+  static constexpr int64_t consumerWarps = 8, consumers = 32 * consumerWarps;
+  static constexpr int64_t stages = 4, stageTiles = 32;
+
+  // `columns`: the most channels of x that are in shared memory at once, a multiple of 64.
+  Small(CudaKernel &k, int64_t columns);
+
+  // Runs `produce` in the producer warp and `consume` in the others. Each gets and returns the
+  // count of stages so far, which both must agree on.
+  void run(llvm::function_ref<void()> produce, llvm::function_ref<void()> consume);
+  void consumerBarrier() { k.barrier(1, consumers); }
+
+  //===--- Producer ------------------------------------------------------------------------------
+  // Streams `tiles` tiles from `from`; returns the count of stages after them.
+  Val stream(Val stage, Ptr from, Val tiles);
+
+  //===--- Consumers -----------------------------------------------------------------------------
+  // The sum over n float32 values of x[t] squared for each token t < count, as 1 / rms in
+  // scaleOf(t). `rowOf` gives the address of a token's row. By all consumers, with barriers inside.
+  void computeScales(Val count, llvm::function_ref<Ptr(Val)> rowOf, int64_t n, float eps);
+  Val scaleOf(Val t) { return k.load(k.offset(scales, t * 4), k.f32()); }
+  // Sum over the consumers of a value of each; needs the barriers of computeScales.
+  Val blockSum(Val x);
+
+  // Clears all of x: columns without a token stay zero.
+  void clear();
+  // x's channels [first, first + n) of token t < count, in bf16: the row is float32 and is scaled
+  // and multiplied with `norm`, or is bf16 already. Channels from `valid` on stay zero.
+  void loadNormed(Val count, llvm::function_ref<Ptr(Val)> rowOf, Ptr norm, Val first, Val n,
+                  int64_t valid);
+  void loadPlain(Val count, llvm::function_ref<Ptr(Val)> rowOf, Val first, Val n);
+
+  // sums + the product of `tiles` streamed tiles with x from its tile `xTile` on; columns of tokens
+  // whose bit in `columns` is not set count as zero. Returns {stage after, sums}.
+  std::pair<Val, CudaKernel::Acc> multiply(Val stage, Val tiles, Val xTile,
+                                           const CudaKernel::Acc &sums,
+                                           std::optional<Val> wanted = std::nullopt);
+
+  // Adds up the warps' sums. After it `total(i)` is the sum of element i of a strip: of row
+  // `rowOf(i)` and token `columnOf(i)`, 128 of them. `turn` counts the strips.
+  void exchange(const CudaKernel::Acc &sums, Val turn);
+  Val total(Val i, Val turn);
+  static Val rowOf(Val i), columnOf(Val i);
+
+private:
+  CudaKernel &k;
+  Ring ring;
+  Ptr x, partial, scales, warpSums;
+  int64_t columns;
+};
+
+} // namespace moe::codegen
+
+#endif
