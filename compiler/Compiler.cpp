@@ -1,7 +1,10 @@
 // Import, passes, code generation, plan: one after the other.
 #include "compiler/Compiler.h"
-#include "compiler/codegen/LowerToPlan.h"
+#include "compiler/codegen/cpu/LowerToCpu.h"
 #include "compiler/codegen/cpu/ToObject.h"
+#include "compiler/codegen/cuda/CudaKernels.h"
+#include "compiler/codegen/cuda/LowerToCuda.h"
+#include "compiler/codegen/cuda/ToPtx.h"
 #include "compiler/import/Llama4.h"
 #include "compiler/import/RandomWeights.h"
 #include "compiler/import/Safetensors.h"
@@ -14,6 +17,7 @@
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/Diagnostics.h"
+#include "mlir/IR/Verifier.h"
 #include "mlir/Pass/PassManager.h"
 #include "passes/Pipeline.h"
 #include "llvm/ADT/MapVector.h"
@@ -27,6 +31,11 @@ using namespace mlir;
 namespace moe {
 
 namespace {
+
+constexpr const char *kTargets = "cuda:sm_100a, cuda:sm_90a, cuda:sm_80, cpu:x86-64-v4, "
+                                 "cpu:x86-64-v3, cpu:aarch64 or cpu:native";
+
+const char *nameOf(DeviceKind device) { return device == DeviceKind::Cuda ? "cuda" : "cpu"; }
 
 // One compilation; holds what lives through all of its levels.
 class Compilation {
@@ -47,12 +56,20 @@ public:
 private:
   llvm::Error readInput();
   llvm::Error readTokenizer();
+  llvm::Error readTargets();
+  llvm::Expected<DType> cacheOf(DeviceKind device);
   llvm::Error checkPassNames();
   llvm::Error runPasses(StringRef what, ModuleOp module,
                         llvm::function_ref<void(OpPassManager &)> build);
-  llvm::Error printKernels(codegen::PlanIr &plan);
-  llvm::Expected<CodeImage> makeImage(codegen::PlanIr &plan, size_t target);
-  llvm::Error writeFile(codegen::PlanIr &plan);
+  llvm::Error lower(ModuleOp model, DeviceKind device);
+  llvm::Expected<OwningOpRef<ModuleOp>> cudaKernel(const codegen::CudaSpec &spec,
+                                                   const codegen::CudaTarget &target);
+  llvm::Expected<OwningOpRef<ModuleOp>> cudaKernels(const codegen::CudaTarget &target);
+  llvm::Error printKernels();
+  llvm::Error printPtx();
+  llvm::Expected<CodeImage> makeImage(size_t target);
+  llvm::Expected<CodeImage> makeImage(const codegen::CudaTarget &target);
+  llvm::Error writeFile();
 
   llvm::Error failed(StringRef what) {
     return llvm::createStringError(
@@ -75,7 +92,14 @@ private:
   std::unique_ptr<TensorSource> tensors;
   std::vector<std::string> ignored;
   std::optional<TokenizerModel> tokenizer;
-  std::vector<codegen::CpuTarget> targets;
+  std::vector<codegen::CudaTarget> gpus;
+  std::vector<codegen::CpuTarget> cpus;
+  std::vector<DeviceKind> devices; // those of the targets, best first
+  std::optional<std::string> ptxas;
+
+  OwningOpRef<ModuleOp> plan; // of all devices
+  std::vector<codegen::CudaSpec> gpuKernels;
+  std::vector<codegen::CpuPlanKernel> cpuKernels;
 };
 
 } // namespace
@@ -157,11 +181,85 @@ llvm::Error Compilation::readTokenizer() {
   return llvm::Error::success();
 }
 
+llvm::Error Compilation::readTargets() {
+  for (llvm::StringRef name : options.targets) {
+    if (name.consume_front("cpu:")) {
+      auto target = codegen::cpuTarget(name);
+      if (!target)
+        return target.takeError();
+      cpus.push_back(*target);
+    } else if (name.consume_front("cuda:")) {
+      auto target = codegen::cudaTarget(name);
+      if (!target)
+        return target.takeError();
+      gpus.push_back(*target);
+    } else {
+      return llvm::createStringError("unknown target '" + name + "': use " + kTargets);
+    }
+  }
+  if (options.targets.empty())
+    for (llvm::StringRef name : codegen::cpuTargetNames())
+      cpus.push_back(*codegen::cpuTarget(name));
+  // A GPU takes the first image that it can, and PTX of an older one is among these.
+  llvm::stable_sort(gpus, [](const codegen::CudaTarget &a, const codegen::CudaTarget &b) {
+    auto order = codegen::cudaTargetNames();
+    return llvm::find(order, a.chip) < llvm::find(order, b.chip);
+  });
+  auto sameName = [](const auto &a, const auto &b) { return a.name == b.name; };
+  gpus.erase(std::unique(gpus.begin(), gpus.end(), sameName), gpus.end());
+  if (!gpus.empty())
+    devices.push_back(DeviceKind::Cuda);
+  if (!cpus.empty())
+    devices.push_back(DeviceKind::Cpu);
+
+  if (!gpus.empty() && options.weights != "bf16")
+    return llvm::createStringError("the kernels of " + gpus.front().name +
+                                   " take weights in bf16, found --weights " + options.weights +
+                                   ": use --weights bf16, or targets of CPUs alone");
+  for (DeviceKind device : devices)
+    if (auto cache = cacheOf(device); !cache)
+      return cache.takeError();
+  if (options.emit == Emit::Ptx && gpus.empty())
+    return llvm::createStringError("--emit=ptx prints the kernels of GPUs, and no target is one: "
+                                   "give for example --target cuda:sm_90a");
+  if (options.emit == Emit::File && !gpus.empty() && options.assemblePtx) {
+    auto found = codegen::findPtxas(options.ptxas);
+    if (!found)
+      return found.takeError();
+    ptxas = *found;
+    if (!ptxas)
+      note("no ptxas was found, so the plan has PTX and no cubins: the driver compiles it when it "
+           "is first loaded");
+  }
+  return llvm::Error::success();
+}
+
+// How a device keeps keys and values.
+llvm::Expected<DType> Compilation::cacheOf(DeviceKind device) {
+  bool gpu = device == DeviceKind::Cuda;
+  StringRef wanted = options.cache;
+  if (wanted.empty())
+    return gpu ? DType::F16 : DType::F32;
+  if (wanted == "bf16")
+    return DType::BF16;
+  if (wanted == "f32" && !gpu)
+    return DType::F32;
+  if (wanted == "f16" && gpu)
+    return DType::F16;
+  if (wanted != "f32" && wanted != "f16")
+    return llvm::createStringError("unknown cache storage '" + wanted +
+                                   "': use f32 or bf16 for CPUs, f16 or bf16 for GPUs");
+  return llvm::createStringError(
+      "a " + StringRef(gpu ? "GPU" : "CPU") + " keeps no keys and values in " + wanted +
+      ": use --cache " + (gpu ? "f16" : "f32") +
+      " or bf16, or leave it out, and each device takes its own default");
+}
+
 // A misspelled --print-after would print nothing.
 llvm::Error Compilation::checkPassNames() {
   OpPassManager passes(ModuleOp::getOperationName());
   buildFusePipeline(passes);
-  buildPackPipeline(passes, Storage::BF16);
+  buildPackPipeline(passes, DeviceKind::Cpu, Storage::BF16);
   std::vector<std::string> known;
   for (Pass &pass : passes.getPasses())
     known.push_back(pass.getArgument().str());
@@ -193,27 +291,98 @@ llvm::Error Compilation::runPasses(StringRef what, ModuleOp module,
   return llvm::Error::success();
 }
 
+// Chooses the kernels of a device for its own packing of the fused model, and adds their calls to
+// the plan.
+llvm::Error Compilation::lower(ModuleOp model, DeviceKind device) {
+  OwningOpRef<ModuleOp> own;
+  if (device == DeviceKind::Cuda) {
+    auto lowered = codegen::lowerToCuda(model, options.maxStep);
+    if (mlir::failed(lowered))
+      return failed("choosing kernels");
+    own = std::move(lowered->module);
+    gpuKernels = std::move(lowered->kernels);
+  } else {
+    auto lowered = codegen::lowerToCpu(model, cpus, options.maxStep);
+    if (mlir::failed(lowered))
+      return failed("choosing kernels");
+    own = std::move(lowered->module);
+    cpuKernels = std::move(lowered->kernels);
+  }
+  if (!plan)
+    plan = std::move(own);
+  else // symbols of different devices differ
+    plan->getBody()->getOperations().splice(plan->getBody()->end(),
+                                            own->getBody()->getOperations());
+  return llvm::Error::success();
+}
+
+llvm::Expected<OwningOpRef<ModuleOp>> Compilation::cudaKernel(const codegen::CudaSpec &spec,
+                                                              const codegen::CudaTarget &target) {
+  auto module = codegen::emitCudaKernel(&context, spec, target);
+  if (mlir::failed(mlir::verify(*module)))
+    return failed("building kernel " + codegen::nameOf(spec));
+  return module;
+}
+
+// All kernels of a GPU as one module, lowered.
+llvm::Expected<OwningOpRef<ModuleOp>> Compilation::cudaKernels(const codegen::CudaTarget &target) {
+  std::vector<OwningOpRef<ModuleOp>> owned;
+  SmallVector<ModuleOp> modules;
+  for (const codegen::CudaSpec &spec : gpuKernels) {
+    auto module = cudaKernel(spec, target);
+    if (!module)
+      return module.takeError();
+    modules.push_back(**module);
+    owned.push_back(std::move(*module));
+  }
+  auto all = codegen::combineKernels(modules);
+  if (mlir::failed(codegen::lowerCudaKernels(*all)))
+    return failed("lowering the kernels");
+  return all;
+}
+
 // The kernels of each target, at the level that was asked for.
-llvm::Error Compilation::printKernels(codegen::PlanIr &plan) {
-  for (size_t t = 0; t < targets.size(); ++t) {
-    SmallVector<ModuleOp> modules;
-    for (codegen::PlanKernel &kernel : plan.kernels)
-      modules.push_back(*kernel.modules[t]);
-    if (options.emit == Emit::Kernels) {
-      for (auto [i, module] : llvm::enumerate(modules)) {
-        if (t || i)
-          out << "// -----\n";
-        if (!i)
-          out << "// " << targets[t].name << "\n";
-        out << module << "\n";
+llvm::Error Compilation::printKernels() {
+  if (options.emit == Emit::Kernels) {
+    bool first = true;
+    auto print = [&](const std::string &target, bool firstOfTarget, ModuleOp module) {
+      if (!std::exchange(first, false))
+        out << "// -----\n";
+      if (firstOfTarget)
+        out << "// " << target << "\n";
+      out << module << "\n";
+    };
+    for (const codegen::CudaTarget &target : gpus)
+      for (const auto &[i, spec] : llvm::enumerate(gpuKernels)) {
+        auto module = cudaKernel(spec, target);
+        if (!module)
+          return module.takeError();
+        print(target.name, i == 0, **module);
       }
-      continue;
-    }
+    for (const auto &[t, target] : llvm::enumerate(cpus))
+      for (const auto &[i, kernel] : llvm::enumerate(cpuKernels))
+        print(target.name, i == 0, *kernel.modules[t]);
+    return llvm::Error::success();
+  }
+  for (const codegen::CudaTarget &target : gpus) {
+    auto all = cudaKernels(target);
+    if (!all)
+      return all.takeError();
+    auto text = options.emit == Emit::Llvm ? codegen::toNvvmText(**all, target)
+                                           : codegen::toPtx(**all, target);
+    if (!text)
+      return text.takeError();
+    out << *text;
+  }
+  for (const auto &[t, target] : llvm::enumerate(cpus)) {
+    SmallVector<ModuleOp> modules;
+    for (const codegen::CpuPlanKernel &kernel : cpuKernels)
+      modules.push_back(ModuleOp(*kernel.modules[t]));
     auto all = codegen::combineKernels(modules);
     if (mlir::failed(codegen::lowerKernels(*all)))
       return failed("lowering the kernels");
-    auto text = options.emit == Emit::Llvm ? codegen::toLlvmText(*all, targets[t])
-                                           : codegen::toAssembly(*all, targets[t]);
+    auto text = options.emit == Emit::Llvm ? codegen::toLlvmText(*all, target)
+                                           : codegen::toAssembly(*all, target);
     if (!text)
       return text.takeError();
     out << *text;
@@ -221,14 +390,90 @@ llvm::Error Compilation::printKernels(codegen::PlanIr &plan) {
   return llvm::Error::success();
 }
 
-llvm::Expected<CodeImage> Compilation::makeImage(codegen::PlanIr &plan, size_t target) {
+// Each kernel by itself, into a file where there is a folder for them.
+llvm::Error Compilation::printPtx() {
+  for (const codegen::CudaTarget &target : gpus) {
+    llvm::SmallString<256> folder(options.output);
+    if (!folder.empty()) {
+      llvm::sys::path::append(folder, target.name);
+      if (std::error_code code = llvm::sys::fs::create_directories(folder))
+        return llvm::createStringError("cannot make the folder '" + folder +
+                                       "': " + code.message());
+    }
+    for (const codegen::CudaSpec &spec : gpuKernels) {
+      auto module = cudaKernel(spec, target);
+      if (!module)
+        return module.takeError();
+      if (mlir::failed(codegen::lowerCudaKernels(**module)))
+        return failed("lowering the kernels");
+      auto text = codegen::toPtx(**module, target);
+      if (!text)
+        return text.takeError();
+      std::string name = codegen::nameOf(spec);
+      if (folder.empty()) {
+        out << "// " << target.name << " " << name << "\n" << *text;
+        continue;
+      }
+      llvm::SmallString<256> path(folder);
+      llvm::sys::path::append(path, name + ".ptx");
+      if (auto error = llvm::writeToOutput(path, [&](llvm::raw_ostream &file) {
+            file << *text;
+            return llvm::Error::success();
+          }))
+        return llvm::createStringError("cannot write '" + path +
+                                       "': " + llvm::toString(std::move(error)));
+    }
+  }
+  return llvm::Error::success();
+}
+
+llvm::Expected<CodeImage> Compilation::makeImage(const codegen::CudaTarget &target) {
+  auto all = cudaKernels(target);
+  if (!all)
+    return all.takeError();
+  auto ptx = codegen::toPtx(**all, target);
+  if (!ptx)
+    return ptx.takeError();
+  CodeImage image;
+  image.target = target.name;
+  image.features = {"cuda", target.chip};
+  image.code.assign(ptx->c_str(), ptx->c_str() + ptx->size() + 1); // with its NUL
+  codegen::Cubin cubin;
+  if (ptxas) {
+    auto assembled = codegen::assemble(*ptxas, *ptx, target);
+    if (!assembled)
+      return llvm::createStringError(llvm::toString(assembled.takeError()) +
+                                     "\ngive another assembler with --ptxas, or make a plan "
+                                     "without cubins with --no-ptxas");
+    cubin = std::move(*assembled);
+    image.cubin = std::move(cubin.bytes);
+    for (llvm::StringRef line : llvm::split(StringRef(cubin.warnings).trim(), '\n'))
+      if (!line.empty())
+        note(line.str());
+  }
+  for (const codegen::CudaSpec &spec : gpuKernels) {
+    std::string name = codegen::nameOf(spec);
+    Operation *function = (*all)->lookupSymbol(name);
+    auto attr = [&](StringRef key) { return function->getAttrOfType<IntegerAttr>(key).getInt(); };
+    fb::LaunchT &launch = image.launches[name];
+    launch.threads = attr("moe.threads");
+    launch.shared_bytes = attr("moe.shared_bytes");
+    launch.blocks_per_sm = attr("moe.blocks_per_sm");
+    launch.registers = cubin.kernels.lookup(name).registers;
+    launch.dependent = function->hasAttr("moe.dependent");
+    image.entries[name] = 0;
+  }
+  return image;
+}
+
+llvm::Expected<CodeImage> Compilation::makeImage(size_t target) {
   SmallVector<ModuleOp> modules;
-  for (codegen::PlanKernel &kernel : plan.kernels)
+  for (codegen::CpuPlanKernel &kernel : cpuKernels)
     modules.push_back(*kernel.modules[target]);
   auto all = codegen::combineKernels(modules);
   if (mlir::failed(codegen::lowerKernels(*all)))
     return failed("lowering the kernels");
-  auto image = codegen::toImage(*all, targets[target]);
+  auto image = codegen::toImage(*all, cpus[target]);
   if (!image)
     return image.takeError();
   CodeImage code;
@@ -255,13 +500,13 @@ static fb::ChatFormatT toPlan(const ChatFormat &chat, ArrayRef<int32_t> eosToken
   return format;
 }
 
-llvm::Error Compilation::writeFile(codegen::PlanIr &plan) {
+llvm::Error Compilation::writeFile() {
   PlanInputs inputs;
-  inputs.module = *plan.module;
-  for (size_t t = 0; t < targets.size(); ++t) {
+  inputs.module = *plan;
+  for (size_t t = 0; t < gpus.size() + cpus.size(); ++t) {
     if (cancelled())
       return llvm::createStringError(std::errc::operation_canceled, "interrupted");
-    auto image = makeImage(plan, t);
+    auto image = t < gpus.size() ? makeImage(gpus[t]) : makeImage(t - gpus.size());
     if (!image)
       return image.takeError();
     inputs.images.push_back(std::move(*image));
@@ -334,33 +579,18 @@ llvm::Error Compilation::run() {
   if (!f32 && options.weights != "bf16")
     return llvm::createStringError("unknown weight storage '" + options.weights +
                                    "': use f32 or bf16");
-  if (options.cache != "f32" && options.cache != "bf16")
-    return llvm::createStringError("unknown cache storage '" + options.cache +
-                                   "': use f32 or bf16");
   if (options.maxStep < 1 || options.maxStep > 65536)
     return llvm::createStringError("--max-step is " + llvm::Twine(options.maxStep) +
                                    ": use 1 to 65536 tokens");
-  for (llvm::StringRef name : options.targets) {
-    if (!name.consume_front("cpu:"))
-      return llvm::createStringError(
-          "unknown target '" + name +
-          "': use cpu:x86-64-v4, cpu:x86-64-v3, cpu:aarch64 or cpu:native");
-    auto target = codegen::cpuTarget(name);
-    if (!target)
-      return target.takeError();
-    targets.push_back(*target);
-  }
-  if (targets.empty())
-    for (llvm::StringRef name : codegen::cpuTargetNames())
-      targets.push_back(*codegen::cpuTarget(name));
+  if (auto error = readTargets())
+    return error;
   if (auto error = checkPassNames())
     return error;
 
   if (options.emit == Emit::File)
     if (auto error = readTokenizer())
       return error;
-  auto imported = importLlama4(context, config, *tensors,
-                               {.cache = options.cache == "f32" ? DType::F32 : DType::BF16});
+  auto imported = importLlama4(context, config, *tensors, {.cache = *cacheOf(devices.front())});
   if (!imported)
     return imported.takeError();
   ignored = imported->ignored;
@@ -374,30 +604,47 @@ llvm::Error Compilation::run() {
     out << module << "\n";
     return llvm::Error::success();
   }
-  if (auto error = runPasses("fusing the model", module, [&](OpPassManager &pm) {
-        buildFusePipeline(pm);
-        buildPackPipeline(pm, f32 ? Storage::F32 : Storage::BF16);
-      }))
+  if (auto error = runPasses("fusing the model", module, buildFusePipeline))
     return error;
-  if (options.emit == Emit::Fused) {
-    out << module << "\n";
-    return llvm::Error::success();
+  for (DeviceKind device : devices) {
+    // The last device takes the module itself.
+    OwningOpRef<ModuleOp> copy;
+    if (device != devices.back())
+      copy = module.clone();
+    ModuleOp own = copy ? *copy : module;
+    Type element = *cacheOf(device) == DType::F32   ? Type(Float32Type::get(&context))
+                   : *cacheOf(device) == DType::F16 ? Type(Float16Type::get(&context))
+                                                    : BFloat16Type::get(&context);
+    for (CacheOp cache : own.getOps<CacheOp>())
+      cache.setElement(element);
+    if (auto error = runPasses("packing the weights", own, [&](OpPassManager &pm) {
+          buildPackPipeline(pm, device, f32 ? Storage::F32 : Storage::BF16);
+        }))
+      return error;
+    if (options.emit == Emit::Fused) {
+      if (devices.size() > 1)
+        out << (device != devices.front() ? "// -----\n" : "") << "// " << nameOf(device) << "\n";
+      out << own << "\n";
+    } else if (auto error = lower(own, device)) {
+      return error;
+    }
   }
-  auto plan = codegen::lowerToPlan(module, {.targets = targets, .maxStep = options.maxStep});
-  if (mlir::failed(plan))
-    return failed("choosing kernels");
-  if (auto error = runPasses("planning memory", *plan->module, [](OpPassManager &pm) {
+  if (options.emit == Emit::Fused)
+    return llvm::Error::success();
+  if (auto error = runPasses("planning memory", *plan, [](OpPassManager &pm) {
         pm.addNestedPass<plan::ProgramOp>(createPlanMemory());
       }))
     return error;
   switch (options.emit) {
   case Emit::Plan:
-    out << *plan->module << "\n";
+    out << *plan << "\n";
     return llvm::Error::success();
   case Emit::File:
-    return writeFile(*plan);
+    return writeFile();
+  case Emit::Ptx:
+    return printPtx();
   default:
-    return printKernels(*plan);
+    return printKernels();
   }
 }
 

@@ -13,17 +13,25 @@
 
 namespace moe {
 
-// What to print instead of writing a plan. Up to `Plan` nothing of the weights is read.
-enum class Emit { Moe, Fused, Plan, Kernels, Llvm, Asm, File };
+// What to print instead of writing a plan. Nothing of the weights is read. Of several devices each
+// is printed as a module of its own from `Fused` on, but for `Plan`. `Ptx` is of GPUs alone, with
+// each kernel by itself; `Asm` is all of a target's kernels, and of a GPU that is PTX too.
+enum class Emit { Moe, Fused, Plan, Kernels, Llvm, Ptx, Asm, File };
 
 struct CompileOptions {
-  std::string input;                // a checkpoint, or with `randomSeed` a config.json
-  std::string output;               // path of the plan; empty where `emit` prints
-  std::vector<std::string> targets; // "cpu:x86-64-v4"; empty: all of this version
-  std::string weights = "bf16";     // storage of the linears: "f32" or "bf16"
-  // Of keys and values, f32 or bf16. Rounding them makes nearly tied experts change places more
-  // than all other rounding does.
-  std::string cache = "f32";
+  std::string input; // a checkpoint, or with `randomSeed` a config.json
+  // Path of the plan. With Emit::Ptx: a folder for files <target>/<kernel>.ptx. Empty where `emit`
+  // prints.
+  std::string output;
+  std::vector<std::string>
+      targets;                  // "cpu:x86-64-v4", "cuda:sm_90a"; empty: all CPUs' of this version
+  std::string weights = "bf16"; // storage of the linears: "f32" or "bf16"
+  // Of keys and values: on CPUs f32 or bf16, on GPUs f16 or bf16. Empty: the first of these.
+  // Rounding them to bf16 makes nearly tied experts change places more than all other rounding
+  // does.
+  std::string cache;
+  std::string ptxas;                  // the assembler of PTX; empty: the one that is found, if any
+  bool assemblePtx = true;            // false: GPUs get PTX alone
   std::optional<uint64_t> randomSeed; // synthetic weights
   std::optional<int64_t> layers;      // only the first ones
   bool tokenizer = true;              // false: the plan takes ids only

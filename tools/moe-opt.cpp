@@ -1,9 +1,11 @@
 // Runs single passes on IR files, as mlir-opt does.
+#include "compiler/codegen/cuda/HazardCheck.h"
 #include "dialects/moe/MoeDialect.h"
 #include "dialects/plan/PlanDialect.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -16,12 +18,13 @@
 int main(int argc, char **argv) {
   mlir::DialectRegistry registry;
   registry.insert<moe::MoeDialect, moe::plan::PlanDialect, mlir::arith::ArithDialect,
-                  mlir::func::FuncDialect, mlir::LLVM::LLVMDialect, mlir::math::MathDialect,
-                  mlir::memref::MemRefDialect, mlir::scf::SCFDialect, mlir::vector::VectorDialect,
-                  mlir::x86vector::X86VectorDialect>();
+                  mlir::func::FuncDialect, mlir::LLVM::LLVMDialect, mlir::NVVM::NVVMDialect,
+                  mlir::math::MathDialect, mlir::memref::MemRefDialect, mlir::scf::SCFDialect,
+                  mlir::vector::VectorDialect, mlir::x86vector::X86VectorDialect>();
   mlir::registerTransformsPasses();
   moe::registerMoePasses();
   moe::registerMoePipelines();
+  moe::codegen::registerCheckNvvmHazards();
   return mlir::asMainReturnCode(
       mlir::MlirOptMain(argc, argv, "optimizer driver of moec\n", registry));
 }

@@ -66,9 +66,10 @@ private:
 };
 } // namespace
 
-// Prints to stdout, or to a file that is only there when all of it is.
+// Prints to stdout, or to a file that is only there when all of it is, or to files of a folder.
 static int emitTo(const CompileOptions &options, const CompileEvents &events) {
-  if (options.output.empty() || options.output == "-") {
+  bool folder = options.emit == Emit::Ptx && !options.output.empty();
+  if (folder || options.output.empty()) {
     llvm::raw_fd_ostream out(1, /*shouldClose=*/false);
     llvm::Error error = compile(options, out, events);
     out.flush();
@@ -121,8 +122,11 @@ static int runCompile(CompileOptions options) {
   };
   events.progress = [&](uint64_t done, uint64_t total) { bar.show(done, total); };
   events.cancel = &interrupted;
-  if (options.emit != Emit::File)
+  if (options.emit != Emit::File) {
+    if (options.output == "-")
+      options.output.clear();
     return emitTo(options, events);
+  }
 
   if (options.output.empty())
     return fail("where should the plan go? Give its path with -o");
@@ -156,6 +160,10 @@ static const char *kindName(fb::SectionKind kind) {
     return "code";
   case fb::SectionKind::Tokenizer:
     return "tokenizer";
+  case fb::SectionKind::Ptx:
+    return "ptx";
+  case fb::SectionKind::Cubin:
+    return "cubin";
   }
   return "unknown";
 }
@@ -178,8 +186,37 @@ static std::string operandText(const fb::Plan &plan, const fb::Operand &operand)
            std::to_string(operand.offset());
   case fb::OperandKind::Logits:
     return "logits";
+  case fb::OperandKind::Counters:
+    return "counters+" + std::to_string(operand.offset());
   }
   return "?";
+}
+
+// How each of a GPU's targets launches a kernel, and with how many blocks the programs do.
+static void printLaunches(llvm::raw_ostream &out, const fb::Plan &plan, uint32_t kernel) {
+  uint32_t least = UINT32_MAX, most = 0;
+  for (const fb::Program *program : *plan.programs())
+    for (const fb::Call *call : *program->calls())
+      if (call->kernel() == kernel) {
+        least = std::min(least, call->blocks());
+        most = std::max(most, call->blocks());
+      }
+  for (const fb::Image *image : *plan.images()) {
+    if (!image->launches() || image->entries()->Get(kernel) == ~uint64_t(0))
+      continue;
+    const fb::Launch &l = *image->launches()->Get(kernel);
+    out << "    " << llvm::left_justify(image->target()->str(), 16) << " " << l.threads()
+        << " threads, ";
+    if (l.registers())
+      out << l.registers() << " registers, ";
+    out << bytesText(l.shared_bytes()) << " shared, " << l.blocks_per_sm()
+        << (l.blocks_per_sm() == 1 ? " block" : " blocks") << " a multiprocessor"
+        << (l.dependent() ? ", dependent" : "");
+    if (most)
+      out << "; " << least << (least < most ? " to " + std::to_string(most) : "")
+          << (most == 1 ? " block" : " blocks") << " a launch";
+    out << "\n";
+  }
 }
 
 static int runInspect(const std::string &path, bool verify, bool tensors, bool programs) {
@@ -227,24 +264,35 @@ static int runInspect(const std::string &path, bool verify, bool tensors, bool p
   if (index.caches())
     for (const fb::CachePool *c : *index.caches())
       out << "  " << llvm::left_justify(c->name()->str(), 10) << " " << c->layers() << " layers, "
-          << c->page_bytes() << " bytes for each " << c->page_tokens() << " positions\n";
+          << c->page_bytes() << " bytes for each " << c->page_tokens() << " positions, "
+          << (c->device() ? c->device()->str() : "cpu") << "\n";
   out << "\nimages\n";
   for (const fb::Image *i : *index.images()) {
     out << "  " << llvm::left_justify(i->target()->str(), 18) << " needs";
     for (const flatbuffers::String *feature : *i->features())
       out << " " << feature->str();
+    if (i->cubin() >= 0)
+      out << ", with " << bytesText(index.sections()->Get(i->cubin())->length())
+          << " of machine code";
     out << "\n";
   }
   out << "\nkernels\n";
-  for (const fb::Kernel *k : *index.kernels())
+  for (uint32_t i = 0; i < index.kernels()->size(); ++i) {
+    const fb::Kernel *k = index.kernels()->Get(i);
     out << "  " << k->device()->str() << " " << k->name()->str() << ", " << k->operands()
         << " operands\n";
+    printLaunches(out, index, i);
+  }
   out << "\nprograms\n";
   for (const fb::Program *p : *index.programs()) {
     out << "  " << p->device()->str() << " up to " << p->tokens() << " tokens, " << p->rows()
         << " rows of logits: " << p->calls()->size() << " calls, arena "
-        << bytesText(p->arena_bytes()) << ", scratch " << bytesText(p->scratch_bytes())
-        << " a worker\n";
+        << bytesText(p->arena_bytes());
+    if (p->counter_bytes())
+      out << ", counters " << bytesText(p->counter_bytes());
+    if (p->scratch_bytes() || p->device()->string_view() == "cpu")
+      out << ", scratch " << bytesText(p->scratch_bytes()) << " a worker";
+    out << "\n";
     if (!programs)
       continue;
     for (const fb::Call *call : *p->calls()) {
@@ -252,7 +300,10 @@ static int runInspect(const std::string &path, bool verify, bool tensors, bool p
       llvm::ListSeparator comma;
       for (const fb::Operand *operand : *call->operands())
         out << comma << operandText(index, *operand);
-      out << ")\n";
+      out << ")";
+      if (call->blocks())
+        out << " in " << call->blocks() << (call->blocks() == 1 ? " block" : " blocks");
+      out << "\n";
     }
   }
   if (tensors) {
@@ -294,16 +345,16 @@ int main(int argc, char **argv) {
                    "folder, .safetensors file or index of a checkpoint; with --random-weights "
                    "a config.json or its folder")
       ->required();
-  compileApp->add_option("-o,--output", options.output, "where the plan goes (or the printed IR)");
+  compileApp->add_option("-o,--output", options.output,
+                         "where the plan goes (or the printed IR; with --emit=ptx a folder)");
   compileApp->add_option("--target", options.targets,
-                         "cpu:x86-64-v4, cpu:x86-64-v3, cpu:aarch64 or cpu:native; may be repeated "
-                         "(all of these if there is none)");
+                         "cuda:sm_100a, cuda:sm_90a, cuda:sm_80, cpu:x86-64-v4, cpu:x86-64-v3, "
+                         "cpu:aarch64 or cpu:native; may be repeated (all CPUs if there is none)");
   compileApp->add_option("--weights", options.weights, "storage of the weights: f32 or bf16")
       ->capture_default_str();
-  compileApp
-      ->add_option("--cache", options.cache,
-                   "storage of keys and values: f32, or bf16 for half the memory")
-      ->capture_default_str();
+  compileApp->add_option("--cache", options.cache,
+                         "storage of keys and values: f32 (the default) or bf16 on CPUs, f16 (the "
+                         "default) or bf16 on GPUs");
   uint64_t seed = 0;
   CLI::Option *random = compileApp->add_option(
       "--random-weights", seed, "make up the weights from this seed; no checkpoint is needed");
@@ -317,7 +368,13 @@ int main(int argc, char **argv) {
   compileApp->add_flag("--allow-nonfinite", options.allowNonFinite,
                        "accept weights that are NaN or infinite");
   compileApp->add_option("--jobs", options.jobs, "threads that pack weights; 0: all");
-  const std::vector<std::string> levels{"moe", "fused", "plan", "kernels", "llvm", "asm"};
+  bool noPtxas = false;
+  CLI::Option *ptxas = compileApp->add_option(
+      "--ptxas", options.ptxas,
+      "the assembler that makes cubins out of PTX (otherwise $MOE_PTXAS or the one of the PATH)");
+  compileApp->add_flag("--no-ptxas", noPtxas, "make no cubins: the driver assembles the PTX")
+      ->excludes(ptxas);
+  const std::vector<std::string> levels{"moe", "fused", "plan", "kernels", "llvm", "ptx", "asm"};
   std::string level; // the levels are in the order of Emit
   compileApp
       ->add_option("--emit", level,
@@ -358,16 +415,18 @@ int main(int argc, char **argv) {
   if (!level.empty())
     options.emit = Emit(llvm::find(levels, level) - levels.begin());
   options.tokenizer = !noTokenizer;
+  options.assemblePtx = !noPtxas;
   // What shaped the plan, without this machine's paths.
   std::vector<std::string> command;
   for (int i = 2; i < argc; ++i) {
     llvm::StringRef argument = argv[i];
-    if (argument == "-o" || argument == "--output" || argument == "--jobs") {
+    if (argument == "-o" || argument == "--output" || argument == "--jobs" ||
+        argument == "--ptxas") {
       ++i;
       continue;
     }
     bool attached = argument.starts_with("-o") || argument.starts_with("--output=") ||
-                    argument.starts_with("--jobs=");
+                    argument.starts_with("--jobs=") || argument.starts_with("--ptxas=");
     if (argument != options.input && !attached)
       command.push_back(argument.str());
   }

@@ -110,13 +110,15 @@ private:
   Error addPrograms();
   Expected<std::unique_ptr<fb::CallT>> makeCall(plan::CallOp call);
   Expected<fb::Operand> makeOperand(mlir::Value value);
+  Error checkOverlaps(MutableArrayRef<const fb::TensorT *> tensors) const;
   uint32_t addSection(fb::SectionKind kind, std::string name, uint64_t length);
 
   const PlanInputs &inputs;
   mlir::ModuleOp module;
   std::unique_ptr<fb::PlanT> plan = std::make_unique<fb::PlanT>();
-  StringMap<uint32_t> tensors, caches, kernels;
-  uint32_t weightsSection = 0;
+  StringMap<uint32_t> tensors, caches, kernels; // by symbol
+  StringMap<uint32_t> weightSections;           // by device
+  SmallVector<int32_t> cubins;                  // of the images, -1 for none
   uint64_t end = sizeof(Header);
 };
 
@@ -169,27 +171,46 @@ uint32_t IndexMaker::addSection(fb::SectionKind kind, std::string name, uint64_t
   return plan->sections.size() - 1;
 }
 
+StringRef deviceOf(const CodeImage &image) { return StringRef(image.target).split(':').first; }
+
 // The weights come last: what is small and always read is at the front, in one place.
 Error IndexMaker::addSections() {
+  for (const CodeImage &image : inputs.images) {
+    const bool gpu = plan::isGpu(deviceOf(image));
+    addSection(gpu ? fb::SectionKind::Ptx : fb::SectionKind::Code,
+               (gpu ? "ptx." : "code.") + image.target, image.code.size());
+  }
   for (const CodeImage &image : inputs.images)
-    addSection(fb::SectionKind::Code, "code." + image.target, image.code.size());
+    cubins.push_back(image.cubin.empty()
+                         ? -1
+                         : int32_t(addSection(fb::SectionKind::Cubin, "cubin." + image.target,
+                                              image.cubin.size())));
   if (inputs.tokenizer) {
     plan->tokenizer = std::make_unique<fb::TokenizerT>(inputs.tokenizer->info);
     plan->tokenizer->section =
         addSection(fb::SectionKind::Tokenizer, "tokenizer", inputs.tokenizer->tables.size());
   }
-  uint64_t length = 0;
-  for (plan::TensorOp tensor : module.getOps<plan::TensorOp>())
-    length = std::max<uint64_t>(length, tensor.getOffset() + tensor.getBytes());
-  weightsSection = addSection(fb::SectionKind::Weights, "weights", length);
+  const std::vector<std::string> devices = weightDevices(module);
+  for (const std::string &device : devices) {
+    uint64_t length = 0;
+    for (plan::TensorOp tensor : module.getOps<plan::TensorOp>())
+      if (tensor.getDevice() == device)
+        length = std::max<uint64_t>(length, tensor.getOffset() + tensor.getBytes());
+    weightSections[device] = addSection(
+        fb::SectionKind::Weights, devices.size() > 1 ? "weights." + device : "weights", length);
+  }
   return Error::success();
 }
 
 Error IndexMaker::addTensors() {
-  SmallVector<const fb::TensorT *> byOffset;
+  StringSet<> symbols; // of all devices
+  for (plan::TensorOp op : module.getOps<plan::TensorOp>())
+    symbols.insert(op.getSymName());
+  StringMap<SmallVector<const fb::TensorT *>> byDevice;
   for (plan::TensorOp op : module.getOps<plan::TensorOp>()) {
     auto tensor = std::make_unique<fb::TensorT>();
-    tensor->name = op.getSymName().str();
+    const StringRef name = op.getTensorName();
+    tensor->name = (symbols.contains(name) ? op.getSymName() : name).str();
     for (int64_t dim : cast<mlir::RankedTensorType>(op.getType()).getShape())
       tensor->shape.push_back(dim);
     if (tensor->shape.empty())
@@ -197,17 +218,24 @@ Error IndexMaker::addTensors() {
     tensor->storage = nameOf(op.getPacking().getStorage());
     tensor->layout = stringifyLayout(op.getPacking().getLayout()).str();
     tensor->head_dim = op.getPacking().getHeadDim();
-    tensor->section = weightsSection;
+    tensor->section = weightSections[op.getDevice()];
     tensor->offset = op.getOffset();
     tensor->bytes = op.getBytes();
     for (SourceAttr source : op.getSources().getAsRange<SourceAttr>())
       if (!is_contained(tensor->sources, source.getTensor().str()))
         tensor->sources.push_back(source.getTensor().str());
-    tensors[tensor->name] = plan->tensors.size();
-    byOffset.push_back(tensor.get());
+    tensors[op.getSymName()] = plan->tensors.size();
+    byDevice[op.getDevice()].push_back(tensor.get());
     plan->tensors.push_back(std::move(tensor));
   }
-  // The bytes are written in this order, each once.
+  for (auto &entry : byDevice)
+    if (Error error = checkOverlaps(entry.second))
+      return error;
+  return Error::success();
+}
+
+// The bytes of a section are written in the order of their tensors, each once.
+Error IndexMaker::checkOverlaps(MutableArrayRef<const fb::TensorT *> byOffset) const {
   sort(byOffset, [](auto *a, auto *b) { return a->offset < b->offset; });
   for (size_t i = 1; i < byOffset.size(); ++i)
     if (byOffset[i]->offset - byOffset[i - 1]->offset < byOffset[i - 1]->bytes)
@@ -223,12 +251,14 @@ Error IndexMaker::addCaches() {
       if (bool(op.getChunk()) != chunked)
         continue;
       auto pool = std::make_unique<fb::CachePoolT>();
-      pool->name = op.getSymName().str();
+      pool->name = op.getPoolName().str();
+      if (plan::isGpu(op.getDevice()))
+        pool->device = op.getDevice().str();
       pool->chunk = op.getChunk().value_or(0);
       pool->layers = op.getLayers();
       pool->page_tokens = op.getPageTokens();
       pool->page_bytes = op.getPageBytes();
-      caches[pool->name] = plan->caches.size();
+      caches[op.getSymName()] = plan->caches.size();
       plan->caches.push_back(std::move(pool));
     }
   return Error::success();
@@ -252,7 +282,8 @@ Error IndexMaker::addImages() {
     image->target = input.target;
     image->features = input.features;
     image->section = section;
-    const StringRef device = StringRef(input.target).split(':').first;
+    image->cubin = cubins[section];
+    const StringRef device = deviceOf(input);
     for (const auto &kernel : plan->kernels) {
       auto entry = input.entries.find(kernel->name);
       if (kernel->device != device)
@@ -262,6 +293,15 @@ Error IndexMaker::addImages() {
       else
         return fail("the code for target '" + input.target + "' lacks kernel '" + kernel->name +
                     "'");
+      if (!plan::isGpu(device))
+        continue;
+      auto launch = input.launches.find(kernel->name);
+      if (launch == input.launches.end() && kernel->device == device)
+        return fail("nothing says how target '" + input.target + "' launches kernel '" +
+                    kernel->name + "'");
+      image->launches.push_back(launch == input.launches.end()
+                                    ? std::make_unique<fb::LaunchT>()
+                                    : std::make_unique<fb::LaunchT>(launch->second));
     }
     plan->images.push_back(std::move(image));
   }
@@ -278,6 +318,8 @@ Error IndexMaker::addPrograms() {
     program->rows = op.getRows();
     program->arena_bytes = *op.getArena();
     program->scratch_bytes = op.getScratch();
+    for (plan::CountersOp counters : op.getBody().getOps<plan::CountersOp>())
+      program->counter_bytes = std::max<uint64_t>(program->counter_bytes, counters.getBytes());
     for (plan::CallOp call : op.getBody().getOps<plan::CallOp>()) {
       Expected<std::unique_ptr<fb::CallT>> made = makeCall(call);
       if (!made)
@@ -298,6 +340,7 @@ Expected<std::unique_ptr<fb::CallT>> IndexMaker::makeCall(plan::CallOp call) {
   if (kernel == kernels.end())
     return fail("there is no kernel '" + call.getKernel() + "'");
   made->kernel = kernel->second;
+  made->blocks = call.getBlocks().value_or(0);
   for (mlir::Value value : call.getOperands()) {
     Expected<fb::Operand> operand = makeOperand(value);
     if (!operand)
@@ -324,7 +367,10 @@ Expected<fb::Operand> IndexMaker::makeOperand(mlir::Value value) {
         if (found == tensors.end())
           return fail("there is no tensor '" + op.getTensor() + "'");
         const fb::TensorT &tensor = *plan->tensors[found->second];
-        return fb::Operand(fb::OperandKind::Weight, weightsSection, tensor.offset, tensor.bytes);
+        return fb::Operand(fb::OperandKind::Weight, tensor.section, tensor.offset, tensor.bytes);
+      })
+      .Case([&](plan::CountersOp op) -> Made {
+        return fb::Operand(fb::OperandKind::Counters, 0, 0, op.getBytes());
       })
       .Case([&](plan::CacheOp op) -> Made {
         auto pool = caches.find(op.getPool());
@@ -341,6 +387,16 @@ Expected<fb::Operand> IndexMaker::makeOperand(mlir::Value value) {
 
 Expected<std::unique_ptr<fb::PlanT>> moe::makeIndex(const PlanInputs &inputs) {
   return IndexMaker(inputs).make();
+}
+
+std::vector<std::string> moe::weightDevices(mlir::ModuleOp module) {
+  std::vector<std::string> devices;
+  for (plan::TensorOp tensor : module.getOps<plan::TensorOp>())
+    if (!is_contained(devices, tensor.getDevice()))
+      devices.push_back(tensor.getDevice().str());
+  if (devices.empty()) // a plan has weights, be they none
+    devices.push_back("cpu");
+  return devices;
 }
 
 uint64_t moe::indexOffset(const fb::PlanT &plan) {

@@ -6,9 +6,13 @@
 
 namespace moe {
 
-// The index of the plan with its sections placed, in this order: code of each image, tokenizer,
-// weights. Their hashes are not known yet. Fails where the IR is not ready for a file.
+// The index of the plan with its sections placed, in this order: code of each image, cubins,
+// tokenizer, weights of each device. Their hashes are not known yet. Fails where the IR is not
+// ready for a file.
 llvm::Expected<std::unique_ptr<fb::PlanT>> makeIndex(const PlanInputs &inputs);
+
+// The devices that have weights, in the order of their sections.
+std::vector<std::string> weightDevices(mlir::ModuleOp module);
 
 // Where the index starts: behind the last section.
 uint64_t indexOffset(const fb::PlanT &plan);

@@ -53,11 +53,11 @@ struct Work {
   int64_t firstPiece;
 };
 
-// Packs all tensors into the weights section.
+// Packs all tensors of a device into its weights section.
 class WeightsWriter {
 public:
-  WeightsWriter(const PlanInputs &inputs, OutputFile &file, uint64_t section)
-      : inputs(inputs), file(file), section(section) {}
+  WeightsWriter(const PlanInputs &inputs, OutputFile &file, std::string device, uint64_t section)
+      : inputs(inputs), file(file), device(std::move(device)), section(section) {}
 
   // Opens all sources, so that what is missing is known at once.
   llvm::Error prepare();
@@ -77,6 +77,7 @@ private:
 
   const PlanInputs &inputs;
   OutputFile &file;
+  const std::string device;
   const uint64_t section;
   std::vector<Work> tensors;
   int64_t pieces = 0;
@@ -91,7 +92,9 @@ private:
 
 llvm::Error WeightsWriter::prepare() {
   mlir::ModuleOp module = inputs.module;
-  SmallVector<plan::TensorOp> ops(module.getOps<plan::TensorOp>());
+  SmallVector<plan::TensorOp> ops(
+      make_filter_range(module.getOps<plan::TensorOp>(),
+                        [&](plan::TensorOp op) { return op.getDevice() == device; }));
   sort(ops, [](plan::TensorOp a, plan::TensorOp b) { return a.getOffset() < b.getOffset(); });
   for (plan::TensorOp op : ops) {
     Expected<Packer> packer =
@@ -218,27 +221,40 @@ llvm::Error moe::writePlan(const PlanInputs &inputs, StringRef path, const Write
     return !cancel || !cancel->load(std::memory_order_relaxed);
   };
 
-  fb::SectionT &weights = *plan.sections.back();
-  WeightsWriter writer(inputs, *file, weights.offset);
-  if (llvm::Error error = writer.prepare())
-    return error;
+  // What is wrong with any weight is known before the first is packed.
+  const std::vector<std::string> devices = weightDevices(inputs.module);
+  const size_t firstWeights = plan.sections.size() - devices.size();
+  std::vector<std::unique_ptr<WeightsWriter>> writers;
+  for (const auto &[i, device] : enumerate(devices)) {
+    writers.push_back(std::make_unique<WeightsWriter>(inputs, *file, device,
+                                                      plan.sections[firstWeights + i]->offset));
+    if (llvm::Error error = writers.back()->prepare())
+      return error;
+  }
   report(0);
   const auto writeSection = [&](fb::SectionT &section, ArrayRef<char> bytes) {
     section.hash = hashBytes(bytes.data(), bytes.size());
     return file->write(section.offset, bytes);
   };
-  for (size_t i = 0; i < inputs.images.size(); ++i)
-    if (llvm::Error error = writeSection(*plan.sections[i], inputs.images[i].code))
+  for (const auto &[image, input] : zip(plan.images, inputs.images)) {
+    if (llvm::Error error = writeSection(*plan.sections[image->section], input.code))
       return error;
+    if (image->cubin >= 0)
+      if (llvm::Error error = writeSection(*plan.sections[image->cubin], input.cubin))
+        return error;
+  }
   if (inputs.tokenizer)
     if (llvm::Error error =
             writeSection(*plan.sections[plan.tokenizer->section], inputs.tokenizer->tables))
       return error;
-  Expected<uint64_t> hash =
-      writer.write(weights.length, [&](uint64_t done) { return report(weights.offset + done); });
-  if (!hash)
-    return hash.takeError();
-  weights.hash = *hash;
+  for (const auto &[i, writer] : enumerate(writers)) {
+    fb::SectionT &weights = *plan.sections[firstWeights + i];
+    Expected<uint64_t> hash =
+        writer->write(weights.length, [&](uint64_t done) { return report(weights.offset + done); });
+    if (!hash)
+      return hash.takeError();
+    weights.hash = *hash;
+  }
 
   Expected<flatbuffers::DetachedBuffer> index = finish(plan, end);
   if (!index)

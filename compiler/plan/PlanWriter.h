@@ -19,8 +19,10 @@ namespace moe {
 struct CodeImage {
   std::string target; // "cpu:x86-64-v4"
   std::vector<std::string> features;
-  std::vector<char> code;
-  llvm::StringMap<uint64_t> entries; // offset in `code` by name of plan.kernel
+  std::vector<char> code;                // of a GPU: PTX, with a NUL at its end
+  llvm::StringMap<uint64_t> entries;     // offset in `code` by name of plan.kernel; of a GPU 0
+  std::vector<char> cubin;               // of a GPU; may be empty
+  llvm::StringMap<fb::LaunchT> launches; // of a GPU, by name of plan.kernel
 };
 
 struct TokenizerInput {

@@ -175,6 +175,125 @@ TEST_F(PlanWriterTest, roundTrip) {
   EXPECT_EQ(attend.operands()->Get(3)->bytes(), 132u);
 }
 
+// A GPU's tensors, pools, kernels and programs beside those of the CPU, some with the same names.
+class PlanOfTwoDevices : public PlanWriterTest {
+protected:
+  PlanOfTwoDevices() {
+    change("plan.kernel @embed device", R"(
+  plan.tensor @cuda.qkv at 0 bytes 12288 : tensor<96x33xbf16> from
+      [#moe.source<"q", [0, 0], [48, 33]>, #moe.source<"kv", [0, 0], [48, 33]>]
+      packed #moe.packing<fragments, bf16> device "cuda"
+  plan.tensor @cuda.head at 12288 bytes 12288 : tensor<96x33xbf16> from
+      [#moe.source<"q", [0, 0], [48, 33]>, #moe.source<"kv", [0, 0], [48, 33]>]
+      packed #moe.packing<fragments_gate_up, bf16> device "cuda"
+  plan.pool @cuda.global layers 4 page_tokens 64 page_bytes 2048 device "cuda"
+  plan.kernel @qkv_t8 device "cuda" operands 4
+  plan.kernel @head_t8 device "cuda" operands 3
+  plan.program @cuda.8 device "cuda" tokens 8 rows 8 scratch 0 arena 1024 {
+    %h = plan.alloc 1024 at 0
+    %w = plan.weight @cuda.qkv
+    %c = plan.counters 64
+    %p = plan.cache @cuda.global at 512
+    plan.call @qkv_t8(%h, %w, %c, %p) blocks 6
+    %v = plan.weight @cuda.head
+    %more = plan.counters 128
+    plan.call @head_t8(%h, %v, %more) blocks 300
+  }
+  plan.kernel @embed device)");
+    CodeImage gpu;
+    gpu.target = "cuda:sm_90a";
+    gpu.features = {"cuda", "sm_90a"};
+    gpu.code = {'.', 'v', '\0'};
+    gpu.cubin = {'E', 'L', 'F', '!', '!'};
+    gpu.entries = {{"qkv_t8", 0}, {"head_t8", 0}};
+    fb::LaunchT launch;
+    launch.threads = 288;
+    launch.shared_bytes = 65536;
+    launch.blocks_per_sm = 2;
+    launch.registers = 40;
+    launch.dependent = true;
+    gpu.launches["qkv_t8"] = launch;
+    launch.dependent = false;
+    gpu.launches["head_t8"] = launch;
+    inputs.images.insert(inputs.images.begin(), std::move(gpu));
+  }
+};
+
+TEST_F(PlanOfTwoDevices, roundTrip) {
+  ASSERT_EQ(write(), "");
+  Result<Plan> plan = Plan::open(path(), {.verifyWeights = true});
+  ASSERT_TRUE(plan) << plan.error().message;
+  const fb::Plan &index = plan->index();
+  const fb::Image &gpu = *index.images()->Get(0);
+  EXPECT_EQ(gpu.target()->str(), "cuda:sm_90a");
+  const auto text = plan->section(gpu.section()), cubin = plan->section(gpu.cubin());
+  EXPECT_EQ(index.sections()->Get(gpu.section())->kind(), fb::SectionKind::Ptx);
+  EXPECT_EQ(std::string(reinterpret_cast<const char *>(text.data()), text.size()),
+            std::string(".v\0", 3));
+  EXPECT_EQ(std::string(reinterpret_cast<const char *>(cubin.data()), cubin.size()), "ELF!!");
+  EXPECT_EQ(index.images()->Get(1)->cubin(), -1);
+  EXPECT_EQ(index.images()->Get(1)->launches(), nullptr);
+
+  ASSERT_EQ(gpu.launches()->size(), index.kernels()->size());
+  const fb::Launch &qkv = *gpu.launches()->Get(0);
+  EXPECT_EQ(gpu.entries()->Get(0), 0u);
+  EXPECT_EQ(gpu.entries()->Get(2), ~uint64_t(0)); // the CPU's
+  EXPECT_EQ(qkv.threads(), 288u);
+  EXPECT_EQ(qkv.shared_bytes(), 65536u);
+  EXPECT_EQ(qkv.blocks_per_sm(), 2u);
+  EXPECT_EQ(qkv.registers(), 40u);
+  EXPECT_TRUE(qkv.dependent());
+  EXPECT_FALSE(gpu.launches()->Get(1)->dependent());
+
+  // Each device's weights are a section; a name is the weight's, unless that is taken.
+  const auto *tensors = index.tensors();
+  ASSERT_EQ(tensors->size(), 4u);
+  EXPECT_EQ(tensors->Get(2)->name()->str(), "cuda.qkv");
+  EXPECT_EQ(tensors->Get(3)->name()->str(), "head");
+  const fb::Section &weights = *index.sections()->Get(tensors->Get(2)->section());
+  EXPECT_EQ(weights.name()->str(), "weights.cuda");
+  EXPECT_EQ(weights.length(), 24576u);
+  EXPECT_EQ(index.sections()->Get(tensors->Get(0)->section())->name()->str(), "weights.cpu");
+  for (plan::TensorOp op : module->getOps<plan::TensorOp>()) {
+    if (op.getDevice() != "cuda")
+      continue;
+    Expected<Packer> packer = Packer::create("w", cast<mlir::RankedTensorType>(op.getType()),
+                                             op.getSources(), op.getPacking(), inputs.weights, {});
+    ASSERT_TRUE(bool(packer)) << toString(packer.takeError());
+    std::vector<char> packed(packer->bytes());
+    cantFail(packer->pack(0, packed));
+    const auto bytes = plan->section(tensors->Get(2)->section());
+    EXPECT_EQ(std::memcmp(packed.data(), bytes.data() + op.getOffset(), packed.size()), 0);
+  }
+
+  ASSERT_EQ(index.caches()->size(), 3u);
+  const auto programs = plan->programs("cuda");
+  ASSERT_EQ(programs.size(), 1u);
+  EXPECT_EQ(programs[0]->counter_bytes(), 128u);
+  const fb::Call &call = *programs[0]->calls()->Get(0);
+  EXPECT_EQ(call.blocks(), 6u);
+  EXPECT_EQ(call.operands()->Get(1)->index(), tensors->Get(2)->section());
+  EXPECT_EQ(call.operands()->Get(2)->kind(), fb::OperandKind::Counters);
+  EXPECT_EQ(call.operands()->Get(2)->bytes(), 64u);
+  const fb::CachePool &pool = *index.caches()->Get(call.operands()->Get(3)->index());
+  EXPECT_EQ(pool.name()->str(), "global");
+  EXPECT_EQ(pool.device()->str(), "cuda");
+  EXPECT_EQ(pool.page_bytes(), 2048u);
+}
+
+TEST_F(PlanOfTwoDevices, needsALaunchForEachKernel) {
+  inputs.images[0].launches.erase("head_t8");
+  expectFailure("nothing says how target 'cuda:sm_90a' launches kernel 'head_t8'");
+}
+
+TEST_F(PlanOfTwoDevices, sameBytesWithAnyNumberOfThreads) {
+  inputs.jobs = 1;
+  ASSERT_EQ(write("one.plan"), "");
+  inputs.jobs = 5;
+  ASSERT_EQ(write("five.plan"), "");
+  EXPECT_EQ(bytesOf(path("one.plan")), bytesOf(path("five.plan")));
+}
+
 // Many pieces, so that threads come in any order.
 std::string largeModule() {
   std::string text = kModule;
