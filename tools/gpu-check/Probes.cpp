@@ -1,0 +1,95 @@
+// The probes are kernels of the same builder, as simple as can be.
+#include "tools/gpu-check/Probes.h"
+#include "runtime/device/cuda/KernelAbi.h"
+
+using namespace llvm;
+using namespace moe::codegen;
+
+namespace moe::gpucheck {
+
+// Each thread moves 16 bytes at a time, four in flight. operands: from, to; bytes = tokens * 64
+// KiB.
+static constexpr int64_t kPiece = 64 << 10;
+
+static void emitCopy(CudaKernel &k, bool writes) {
+  k.threads = 512;
+  k.blocksPerSm = 4;
+  Ptr from = k.operand(0), to = k.operand(1);
+  mlir::Type type = k.vec(4, k.i32());
+  k.stride(k.block(), k.tokens(), k.blocks(), [&](Val piece) {
+    Val base = k.convert(piece, k.i64()) * kPiece + k.convert(k.thread(), k.i64()) * 16;
+    SmallVector<Val> values;
+    int64_t step = k.threads * 16;
+    for (int64_t at = 0; at < kPiece; at += step)
+      values.push_back(k.load(from + base + at, type));
+    if (writes) {
+      for (auto [i, value] : enumerate(values))
+        k.store(to + base + int64_t(i) * step, value);
+      return;
+    }
+    // What was read must matter: it is written if all of it is ones.
+    Val all = k.at(values[0], 0);
+    for (Val value : values)
+      for (int64_t lane = 0; lane < 4; ++lane)
+        all = all & k.at(value, lane);
+    k.ifThen(eq(all, -1), [&] { k.store(to, all); });
+  });
+}
+
+// A warp's products in registers, eight chains of them. operands: out.
+static constexpr int64_t kChains = 8, kRounds = 512;
+
+static void emitProducts(CudaKernel &k) {
+  k.threads = 256;
+  k.blocksPerSm = 2;
+  Val seed = k.thread() + 0x3f803f80; // numbers near one
+  SmallVector<Val> a{seed, seed + 1, seed + 2, seed + 3}, b{seed + 4, seed + 5};
+  SmallVector<Val> init(kChains * 4, k.f32(0));
+  auto sums = k.loop(k.i32(0), k.i32(kRounds), 1, init, [&](Val, ArrayRef<Val> carried) {
+    SmallVector<Val> next;
+    for (int64_t c = 0; c < kChains; ++c) {
+      auto d = k.mma(Half::BF16, a, b,
+                     {carried[c * 4], carried[c * 4 + 1], carried[c * 4 + 2], carried[c * 4 + 3]});
+      next.append(d.begin(), d.end());
+    }
+    return next;
+  });
+  Val total = sums[0];
+  for (Val s : ArrayRef(sums).drop_front())
+    total = total + s;
+  k.ifThen(eq(total, k.f32(1.5)), [&] { k.store(k.operand(0), total); });
+}
+
+Expected<Limits> measureLimits(Bench &bench, bool quick) {
+  Limits limits;
+  int64_t pieces = quick ? 4 : 16384; // 1 GiB
+  int repetitions = quick ? 1 : 30;
+  auto from = bench.filled(pieces * kPiece, 1), to = bench.room(pieces * kPiece);
+  auto step = bench.put(std::vector<cuda::StepInfo>{{int32_t(pieces), 0, 1, 0}});
+  if (!from || !to || !step)
+    return joinErrors(joinErrors(from.takeError(), to.takeError()), step.takeError());
+  for (bool writes : {false, true}) {
+    auto kernel =
+        bench.load(writes ? "copy" : "read", 2, [&](CudaKernel &k) { emitCopy(k, writes); });
+    if (!kernel)
+      return kernel.takeError();
+    auto time = bench.time(*kernel, pieces, {*from, *to, *step}, repetitions);
+    if (!time)
+      return time.takeError();
+    double bytes = double(pieces * kPiece) * (writes ? 2 : 1);
+    (writes ? limits.copyBytesPerSecond : limits.readBytesPerSecond) = bytes / time->median * 1e6;
+  }
+  auto kernel = bench.load("products", 1, emitProducts);
+  if (!kernel)
+    return kernel.takeError();
+  int64_t blocks = kernel->blocksPerSm * bench.gpu().multiprocessors;
+  auto time = bench.time(*kernel, blocks, {*to, *step}, repetitions);
+  if (!time)
+    return time.takeError();
+  double products = double(blocks) * (kernel->threads / 32) * kChains * kRounds;
+  limits.tensorFlops = products * (2 * 16 * 8 * 16) / time->median * 1e6;
+  bench.drop();
+  return limits;
+}
+
+} // namespace moe::gpucheck
