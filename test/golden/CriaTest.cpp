@@ -9,6 +9,7 @@
 #include "llvm/Support/SHA256.h"
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <gtest/gtest.h>
@@ -129,6 +130,12 @@ double Reference::bucketedDivergence(size_t position, std::span<const float> log
   return divergence + std::exp(double(rest[position])) * (rest[position] - std::log(outside));
 }
 
+struct Measured {
+  double divergence, medianDivergence, perplexity;
+};
+// Divergence from the reference, and perplexity, over the first held-out windows.
+Measured measure(Session &session, size_t windows);
+
 // Each test for each target.
 class CriaTest : public testing::TestWithParam<std::string> {
 protected:
@@ -143,22 +150,17 @@ protected:
     return openSession(*plan, GetParam(), options);
   }
 
-  struct Measured {
-    double divergence, medianDivergence, perplexity;
-  };
-  Measured measure();
-
   const Plan *plan = nullptr;
 };
 
-// Divergence from the reference, and perplexity, over the held-out windows.
-CriaTest::Measured CriaTest::measure() {
+Measured measure(Session &session, size_t windows) {
   Reference reference = Reference::open();
-  Session session = this->session();
   double divergence = 0, loss = 0;
   std::vector<double> divergences;
   size_t position = 0, predictions = 0;
-  for (const Ids &window : readWindows()) {
+  std::vector<Ids> all = readWindows();
+  all.resize(windows);
+  for (const Ids &window : all) {
     Logits logits = runTexts(session, {&window, 1}, whole)[0];
     for (size_t i = 0; i < window.size(); ++i, ++position) {
       divergences.push_back(reference.bucketedDivergence(position, logits[i]));
@@ -169,17 +171,32 @@ CriaTest::Measured CriaTest::measure() {
       ++predictions;
     }
   }
-  EXPECT_EQ(position, reference.positions);
   std::nth_element(divergences.begin(), divergences.begin() + divergences.size() / 2,
                    divergences.end());
   Measured measured{divergence / double(position), divergences[divergences.size() / 2],
                     std::exp(loss / double(predictions))};
   std::ostringstream text;
   text << measured.divergence;
-  RecordProperty("mean_divergence", text.str());
-  RecordProperty("perplexity", std::to_string(measured.perplexity));
+  testing::Test::RecordProperty("mean_divergence", text.str());
+  testing::Test::RecordProperty("perplexity", std::to_string(measured.perplexity));
   return measured;
 }
+
+// On a GPU: of this machine if MOE_TEST_GPU is "cuda", otherwise the simulated one.
+class CriaGpuTest : public testing::Test {
+protected:
+  static Session session(int64_t context, int32_t sequences = 1) {
+    const char *device = std::getenv("MOE_TEST_GPU");
+    SessionOptions options;
+    options.device = device ? device : "ptxsim";
+    options.context = context;
+    options.maxSequences = sequences;
+    return valueOf(Session::create(plan(), options));
+  }
+  static const Plan &plan() {
+    return planOf(sourcePath("models/cria"), "bf16", {"cuda:sm_90a", "cuda:sm_80"});
+  }
+};
 
 std::string testName(const testing::TestParamInfo<std::string> &info) {
   std::string name = info.param.substr(4);
@@ -236,7 +253,8 @@ TEST_P(CriaTest, GreedyContinuationIsThatOfTransformers) {
 TEST_P(CriaTest, Float32QualityIsThatOfTransformers) {
   if (!open("f32"))
     GTEST_SKIP();
-  Measured measured = measure();
+  Session session = this->session();
+  Measured measured = measure(session, readWindows().size());
   Quality quality = readQuality();
   EXPECT_LT(std::abs(measured.divergence), float32Divergence);
   EXPECT_NEAR(measured.perplexity / quality.perplexity, 1, perplexityTolerance);
@@ -245,7 +263,8 @@ TEST_P(CriaTest, Float32QualityIsThatOfTransformers) {
 TEST_P(CriaTest, Bfloat16QualityIsNoWorseThanThatOfTransformers) {
   if (!open("bf16"))
     GTEST_SKIP();
-  Measured measured = measure();
+  Session session = this->session();
+  Measured measured = measure(session, readWindows().size());
   Quality quality = readQuality();
   EXPECT_LE(measured.divergence, bfloat16Divergence);
   EXPECT_LE(measured.divergence, quality.divergence);
@@ -262,6 +281,56 @@ TEST_P(CriaTest, AllWaysToRunGiveTheSameBits) {
     if (!open(weights))
       GTEST_SKIP();
     expectSameBitsInAllWays(*plan, GetParam(), std::span(texts).first(2));
+  }
+}
+
+// What rounding to bf16 leaves of the distributions, over one held-out window.
+TEST_F(CriaGpuTest, QualityIsNoWorseThanThatOfTransformers) {
+  Session session = this->session(512);
+  Measured measured = measure(session, 1);
+  EXPECT_LE(measured.divergence, bfloat16Divergence);
+  EXPECT_LE(measured.medianDivergence, bfloat16Median);
+}
+
+TEST_F(CriaGpuTest, GreedyTokensAreThoseOfTheCpu) {
+  const Plan &onCpu = planOf(sourcePath("models/cria"), "bf16");
+  SessionOptions options;
+  options.context = 256;
+  Session cpu = valueOf(Session::create(onCpu, options)), gpu = session(256);
+  Ids prompt = readWindows()[0];
+  for (size_t length : {1, 5, 127, 140}) { // up to and beyond a chunk
+    std::vector<int32_t> tokens[2];
+    for (Session *session : {&cpu, &gpu}) {
+      int32_t sequence = valueOf(session->addSequence());
+      GenerateOptions generation;
+      generation.maxTokens = 8;
+      auto generated = generate(*session, sequence, std::span(prompt).first(length), generation,
+                                nullptr, [](const Piece &) { return ok(); });
+      tokens[session == &gpu] = valueOf(std::move(generated)).tokens;
+      session->removeSequence(sequence);
+    }
+    EXPECT_EQ(tokens[0], tokens[1]) << "after " << length << " tokens";
+  }
+}
+
+// Texts in pieces of all sizes, alone and together, give nearly the same logits; the same steps
+// give the same bits.
+TEST_F(CriaGpuTest, MixedStepsAreRightAndRepeatable) {
+  std::vector<Ids> texts = readWindows();
+  texts.resize(2);
+  texts[0].resize(150);
+  texts[1].resize(40);
+  Session session = this->session(160, 2);
+  std::vector<Logits> alone;
+  for (const Ids &text : texts)
+    alone.push_back(runTexts(session, {&text, 1}, whole)[0]);
+  auto together = runTexts(session, texts, mixed), again = runTexts(session, texts, mixed);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    EXPECT_EQ(together[i].values, again[i].values);
+    double sum = 0;
+    for (size_t row = 0; row < texts[i].size(); ++row)
+      sum += divergence(alone[i][row], together[i][row]);
+    EXPECT_LE(sum / double(texts[i].size()), bfloat16Divergence);
   }
 }
 
