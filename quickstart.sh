@@ -15,5 +15,4 @@ say_and_do() {
 if [ ! -f build/cria.plan ] || [ -n "$(find models/cria build/release/bin/moec -newer build/cria.plan)" ]; then
   say_and_do build/release/bin/moec compile models/cria -o build/cria.plan --target cpu:native
 fi
-say_and_do build/release/bin/moe-run build/cria.plan -p "In the beginning" -n 120 \
-  --temperature 0.8 --min-p 0.05 --repetition-penalty 1.1 --seed 2
+say_and_do build/release/bin/moe-run build/cria.plan -p "In the beginning" -n 120

@@ -226,6 +226,44 @@ def head_loss(head, hidden, targets):
 
 
 @torch.no_grad()
+def own_text(model, prompts, length):
+    """PROMPTS and what the model says greedily after them, LENGTH tokens in all."""
+    model.eval()
+    model.set_attn_implementation("sdpa")  # which can go on from cached keys
+    rows = model.generate(prompts, attention_mask=torch.ones_like(prompts), do_sample=False, max_length=length,
+                          min_length=length, pad_token_id=CONFIG["pad_token_id"])
+    model.set_attn_implementation("chunked_sdpa")
+    model.train()
+    return rows
+
+
+def repeats(rows, first, n=4):
+    """True for each token from FIRST on that ends n tokens which the row has had before."""
+    found = torch.zeros(rows.shape, dtype=torch.bool)
+    for r, row in enumerate(rows.tolist()):
+        seen = set()
+        for end in range(n, len(row) + 1):
+            piece = tuple(row[end - n : end])
+            found[r, end - 1] = piece in seen and end > first
+            seen.add(piece)
+    return found[:, first:]
+
+
+def unlikelihood(model, samples, options):
+    """Teaches the model not to repeat itself: the sequence-level loss of https://arxiv.org/abs/1908.04319 on its own
+    greedy text. Returns the share of repeated tokens."""
+    first = samples.random.choice([8, 16, 32])
+    rows = own_text(model, samples.batch(options.own_rows)[:, :first], options.own_length)
+    repeated = repeats(rows, first)
+    with torch.autocast("cpu", torch.bfloat16, enabled=options.autocast):
+        logits = model(rows[:, :-1], use_cache=False).logits[:, first - 1 :].float()
+    said = logits.log_softmax(-1).gather(2, rows[:, first:, None])[..., 0]
+    loss = -torch.log((1 - said.exp()).clamp(min=1e-5))[repeated].sum() / repeated.numel()
+    (options.unlikelihood * loss).backward()
+    return repeated.float().mean().item()
+
+
+@torch.no_grad()
 def heldout_loss(model, windows):
     total, loads = 0.0, 0
     model.eval()
@@ -260,10 +298,14 @@ def main():
     arguments.add_argument("--rows", type=int, default=8)
     arguments.add_argument("--length", type=int, default=512)
     arguments.add_argument("--rate", type=float, default=2e-3)
+    arguments.add_argument("--warmup", type=int, default=100, help="steps")
     arguments.add_argument("--dropout", type=float, default=0.1)
     arguments.add_argument("--autocast", action="store_true", help="bfloat16 matrix products")
     arguments.add_argument("--resume", action="store_true", help="start from the weights that are there")
     arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--unlikelihood", type=float, default=0.0, help="weight of the loss on its own repetitions")
+    arguments.add_argument("--own-rows", type=int, default=12)
+    arguments.add_argument("--own-length", type=int, default=144)
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     started = time.monotonic()
@@ -294,9 +336,9 @@ def main():
                                   lr=options.rate, betas=(0.9, 0.95), fused=True)
     print("parameters", sum(p.numel() for p in model.parameters()), "windows", len(windows), flush=True)
 
-    step, saved, smooth = 0, 0, None
+    step, saved, smooth, repeated = 0, 0, None, 0.0
     while (share := (time.monotonic() - started) / 60 / options.minutes) < 1:
-        rate = options.rate * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * share))
+        rate = options.rate * min(1, (step + 1) / options.warmup) * (0.5 + 0.5 * math.cos(math.pi * share))
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = samples.batch(options.rows)
@@ -305,6 +347,8 @@ def main():
             loss, slope = head_loss(model.lm_head, hidden.detach(), batch[:, 1:])
         balance = sum(layer.feed_forward.balance for layer in model.model.layers) / LAYERS
         torch.autograd.backward([hidden, CONFIG["router_aux_loss_coef"] * balance], [slope, None])
+        if options.unlikelihood:
+            repeated = 0.9 * repeated + 0.1 * unlikelihood(model, samples, options)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -313,7 +357,7 @@ def main():
         minutes = (time.monotonic() - started) / 60
         if step % 20 == 0:
             print(f"{minutes:6.2f} min step {step} loss {smooth:.4f} balance {balance.item():.3f} rate {rate:.2e} "
-                  f"tokens {step * options.rows * options.length}", flush=True)
+                  f"tokens {step * options.rows * options.length} repeated {repeated:.3f}", flush=True)
         if minutes > saved + options.save_every:
             saved = minutes
             save(model, options.model)
