@@ -84,6 +84,12 @@ void copyWritten(uint8_t *to, const uint8_t *from, size_t count);
 // The shared offset of a shared or generic address, or nothing.
 std::optional<uint32_t> sharedOffset(Space, uint64_t address);
 
+// Reports a cache policy, the last operand, that nothing wrote.
+inline bool requireHint(Warp &warp, const Instruction &i) {
+  return !i.opcode.has(Mod::CacheHint) ||
+         warp.requireDefined(i, warp.operand(i, i.groups - 1u), "the cache policy");
+}
+
 // Memory order of an instruction.
 bool isStrong(const Opcode &);
 bool acquires(const Opcode &);

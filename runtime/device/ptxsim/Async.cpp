@@ -18,7 +18,7 @@ void copyAsync(Warp &warp, const Instruction &i) {
   bool hinted = i.opcode.has(Mod::CacheHint);
   bool partial = i.groups > (hinted ? 4u : 3u);
   if (!warp.requireDefined(i, to, "the address") || !warp.requireDefined(i, from, "the address") ||
-      (partial && !warp.requireDefined(i, warp.operand(i, 3), "the size")))
+      (partial && !warp.requireDefined(i, warp.operand(i, 3), "the size")) || !requireHint(warp, i))
     return;
   std::unique_ptr<Warp::AsyncCopy> copy;
   if (warp.spareCopies.empty()) {
@@ -130,7 +130,7 @@ bool checkBulk(Warp &warp, const Instruction &i, unsigned lane, uint64_t bytes) 
 // [mbarrier];
 void bulkLoad(Warp &warp, const Instruction &i) {
   Block &block = *warp.block;
-  for (unsigned n = 0; n < 4; ++n)
+  for (unsigned n = 0; n < i.operands; ++n)
     if (!warp.requireDefined(i, warp.operand(i, n), "an operand"))
       return;
   for (unsigned lane = 0; lane < kLanes; ++lane) {
@@ -176,7 +176,7 @@ void bulkLoad(Warp &warp, const Instruction &i) {
 // cp.async.bulk.global.shared::cta.bulk_group [to], [from], bytes;
 void bulkStore(Warp &warp, const Instruction &i) {
   Block &block = *warp.block;
-  for (unsigned n = 0; n < 3; ++n)
+  for (unsigned n = 0; n < i.operands; ++n)
     if (!warp.requireDefined(i, warp.operand(i, n), "an operand"))
       return;
   for (unsigned lane = 0; lane < kLanes; ++lane) {

@@ -132,6 +132,13 @@ TEST(Features, HintsHaveNoEffect) {
     EXPECT_EQ(values[t], 3 * t);
 }
 
+TEST(Features, PoliciesMustBeMade) {
+  Bench bench;
+  uint64_t memory = bench.put(std::vector<U>(64, 1));
+  bench.expectError("ld.global.L2::cache_hint.u32 %r1, [%a0], %rd1;", {memory},
+                    "the cache policy depends on a value that nothing wrote");
+}
+
 TEST(Features, DiscardedBytesAreUnwritten) {
   Bench bench;
   uint64_t memory = bench.put(std::vector<U>(64, 1));

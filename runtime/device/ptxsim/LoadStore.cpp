@@ -34,7 +34,7 @@ void load(Warp &warp, const Instruction &i) {
   const Operand *to = &warp.operand(i, 0);
   unsigned count = i.groupSize(0), each = bitsOf(code.type()) / 8;
   bool strong = isStrong(code);
-  if (!warp.requireDefined(i, address, "the address"))
+  if (!warp.requireDefined(i, address, "the address") || !requireHint(warp, i))
     return;
   Places places;
   addressesOf(warp, address, places.address);
@@ -103,7 +103,7 @@ void store(Warp &warp, const Instruction &i) {
   const Operand *from = &warp.operand(i, 1);
   unsigned count = i.groupSize(1), each = bitsOf(code.type()) / 8, bytes = each * count;
   bool strong = isStrong(code);
-  if (!warp.requireDefined(i, address, "the address"))
+  if (!warp.requireDefined(i, address, "the address") || !requireHint(warp, i))
     return;
   for (unsigned n = 0; n < count; ++n)
     if (!warp.requireDefined(i, from[n], "the value"))
