@@ -9,6 +9,7 @@ void emitFinish(CudaKernel &k, const CudaSpec &spec) {
   const auto &s = std::get<FinishSpec>(spec.op);
   const CacheSpec &c = s.cache;
   TileLayout layout{c.headDim};
+  k.blocksPerSm = c.headDim <= 128 ? 4 : 1;
   Ptr positions = k.operand(0), sequences = k.operand(1), table = k.operand(2), sums = k.operand(3),
       q = k.operand(4), cache = k.operand(5);
   std::optional<Ptr> rope;

@@ -9,6 +9,7 @@ namespace moe::codegen {
 void emitEmbed(CudaKernel &k, const CudaSpec &spec) {
   const auto &s = std::get<EmbedSpec>(spec.op);
   Ptr tokens = k.operand(0), table = k.operand(1), h = k.operand(2);
+  k.blocksPerSm = 8;
   k.startNext();
   k.stride(k.block(), k.tokens(), k.blocks(), [&](Val t) {
     Val id = k.convert(k.load(k.offset(tokens, t * 4), k.i32()), k.i64());
@@ -28,6 +29,7 @@ void emitRopeTable(CudaKernel &k, const CudaSpec &spec) {
   int64_t pairs = s.frequencies.size();
   Ptr frequencies = k.constantTable(s.frequencies);
   k.threads = 64;
+  k.blocksPerSm = 8;
   k.startNext();
   k.stride(k.block(), k.tokens(), k.blocks(), [&](Val t) {
     Val position = k.convert(k.load(k.offset(positions, t * 4), k.i32()), k.f32());
