@@ -23,6 +23,29 @@ std::vector<U> results(const std::string &body, unsigned threads = 32, uint64_t 
   return stats ? bench.get<U>(out, threads) : std::vector<U>(threads);
 }
 
+TEST(Features, PairsOfFloats) {
+  Bench bench;
+  std::vector<float> a{1.5f, -2.0f}, b{3.0f, 0.1f}, c{0.25f, 1e-9f};
+  uint64_t out = bench.room(32);
+  bench.expectRun(
+      "ld.global.b64 %rd0, [%a0]; ld.global.b64 %rd1, [%a1]; ld.global.b64 %rd2, [%a2];\n"
+      "add.rn.f32x2 %rd3, %rd0, %rd1; st.global.b64 [%a3], %rd3;\n"
+      "sub.rn.f32x2 %rd3, %rd0, %rd1; st.global.b64 [%a3+8], %rd3;\n"
+      "mul.rn.f32x2 %rd3, %rd0, %rd1; st.global.b64 [%a3+16], %rd3;\n"
+      "fma.rn.f32x2 %rd3, %rd0, %rd1, %rd2; st.global.b64 [%a3+24], %rd3;",
+      {bench.put(a), bench.put(b), bench.put(c), out});
+  std::vector<float> want;
+  for (int i : {0, 1})
+    want.push_back(a[i] + b[i]);
+  for (int i : {0, 1})
+    want.push_back(a[i] - b[i]);
+  for (int i : {0, 1})
+    want.push_back(a[i] * b[i]);
+  for (int i : {0, 1})
+    want.push_back(std::fma(a[i], b[i], c[i]));
+  EXPECT_EQ(bench.get<float>(out, 8), want);
+}
+
 TEST(Features, Approximations) {
   auto roots = results("cvt.rn.f32.u32 %r2, %t; add.f32 %r2, %r2, 0f3F800000;\n"
                        "rsqrt.approx.f32 %r1, %r2;");

@@ -47,6 +47,7 @@ enum class Type : uint8_t {
   X(U32, "u32", 32) X(U64, "u64", 64) X(S8, "s8", 8) X(S16, "s16", 16) X(S32, "s32", 32)           \
   X(S64, "s64", 64) X(F16, "f16", 16) X(F16x2, "f16x2", 32) X(BF16, "bf16", 16)                    \
   X(BF16x2, "bf16x2", 32) X(TF32, "tf32", 32) X(F32, "f32", 32) X(F64, "f64", 64)                  \
+  X(F32x2, "f32x2", 64)                                                                            \
   X(E4M3, "e4m3", 8) X(E5M2, "e5m2", 8) X(E4M3x2, "e4m3x2", 16) X(E5M2x2, "e5m2x2", 16)            \
   X(Pred, "pred", 1)
 // clang-format on

@@ -2,6 +2,10 @@
 #include "runtime/device/ptxsim/Lanes.h"
 #include "runtime/device/ptxsim/Numbers.h"
 
+#include <array>
+#include <bit>
+#include <cmath>
+
 namespace moe::ptxsim {
 
 namespace {
@@ -95,6 +99,38 @@ template <class N, class P> Handler selectOf(const Opcode &code) {
   }
 }
 
+// Pairs of float32, of sm_100: each half is as if alone.
+template <class F, class... S> uint64_t eachFloat(F function, S... pairs) {
+  using Floats = std::array<float, 2>;
+  Floats result;
+  for (size_t half = 0; half < 2; ++half)
+    result[half] = function(std::bit_cast<Floats>(pairs)[half]...);
+  return std::bit_cast<uint64_t>(result);
+}
+
+Handler selectFloats(const Opcode &code) {
+  using P = uint64_t;
+  if (code.hasAny({Mod::Ftz, Mod::Sat, Mod::Rz, Mod::Rm, Mod::Rp}))
+    return nullptr;
+  switch (code.op) {
+  case Op::Add:
+    return lanewise<P(P, P)>(
+        [](P a, P b) { return eachFloat([](float x, float y) { return x + y; }, a, b); });
+  case Op::Sub:
+    return lanewise<P(P, P)>(
+        [](P a, P b) { return eachFloat([](float x, float y) { return x - y; }, a, b); });
+  case Op::Mul:
+    return lanewise<P(P, P)>(
+        [](P a, P b) { return eachFloat([](float x, float y) { return x * y; }, a, b); });
+  case Op::Fma:
+    return lanewise<P(P, P, P)>([](P a, P b, P c) {
+      return eachFloat([](float x, float y, float z) { return std::fma(x, y, z); }, a, b, c);
+    });
+  default:
+    return nullptr;
+  }
+}
+
 } // namespace
 
 Handler selectPacked(const Entry &, const Instruction &i) {
@@ -107,6 +143,8 @@ Handler selectPacked(const Entry &, const Instruction &i) {
     return selectOf<Brain, Brain>(i.opcode);
   case Type::BF16x2:
     return selectOf<Brain, Pair<Brain>>(i.opcode);
+  case Type::F32x2:
+    return selectFloats(i.opcode);
   default:
     return nullptr;
   }
