@@ -71,6 +71,7 @@ Val operator/(Val x, Val y) { return binary<arith::DivFOp, arith::DivUIOp>(x, y)
 Val operator%(Val x, Val y) { return integer<arith::RemUIOp>(x, y); }
 Val operator&(Val x, Val y) { return integer<arith::AndIOp>(x, y); }
 Val operator|(Val x, Val y) { return integer<arith::OrIOp>(x, y); }
+Val operator^(Val x, Val y) { return integer<arith::XOrIOp>(x, y); }
 Val operator<<(Val x, Val y) { return integer<arith::ShLIOp>(x, y); }
 
 static Val compare(Val x, Val y, arith::CmpFPredicate f, arith::CmpIPredicate i) {
@@ -228,19 +229,26 @@ std::pair<Val, Val> Builder::sincos(Val x) {
 }
 
 void Builder::loop(Val low, Val high, int64_t step, function_ref<void(Val)> body) {
-  loop(low, high, step, {}, [&](Val i, ArrayRef<Val>) {
+  stride(low, high, constantLike(low, step), body);
+}
+SmallVector<Val> Builder::loop(Val low, Val high, int64_t step, ArrayRef<Val> init,
+                               function_ref<SmallVector<Val>(Val, ArrayRef<Val>)> body) {
+  return stride(low, high, constantLike(low, step), init, body);
+}
+
+void Builder::stride(Val low, Val high, Val step, function_ref<void(Val)> body) {
+  stride(low, high, step, {}, [&](Val i, ArrayRef<Val>) {
     body(i);
     return SmallVector<Val>{};
   });
 }
 
-SmallVector<Val> Builder::loop(Val low, Val high, int64_t step, ArrayRef<Val> init,
-                               function_ref<SmallVector<Val>(Val, ArrayRef<Val>)> body) {
+SmallVector<Val> Builder::stride(Val low, Val high, Val step, ArrayRef<Val> init,
+                                 function_ref<SmallVector<Val>(Val, ArrayRef<Val>)> body) {
   SmallVector<Value> start;
   for (Val v : init)
     start.push_back(v.value);
-  auto loop =
-      scf::ForOp::create(*this, low.value, high.value, constantLike(low, step).value, start);
+  auto loop = scf::ForOp::create(*this, low.value, high.value, step.value, start);
   OpBuilder::InsertionGuard guard(*this);
   Block *block = loop.getBody();
   if (!block->empty())

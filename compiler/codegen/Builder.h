@@ -33,6 +33,7 @@ Val operator/(Val x, Val y); // integers: unsigned
 Val operator%(Val x, Val y); // integers only, unsigned
 Val operator&(Val x, Val y);
 Val operator|(Val x, Val y);
+Val operator^(Val x, Val y);
 Val operator<<(Val x, Val y);
 
 // A constant takes the type of the value that it meets.
@@ -48,6 +49,7 @@ MOE_MIXED(*)
 MOE_MIXED(/)
 MOE_MIXED(%)
 MOE_MIXED(&)
+MOE_MIXED(^)
 MOE_MIXED(<<)
 #undef MOE_MIXED
 
@@ -122,6 +124,11 @@ public:
   llvm::SmallVector<Val>
   loop(Val low, Val high, int64_t step, llvm::ArrayRef<Val> init,
        llvm::function_ref<llvm::SmallVector<Val>(Val, llvm::ArrayRef<Val>)> body);
+  // The same with a step that is a value.
+  void stride(Val low, Val high, Val step, llvm::function_ref<void(Val)> body);
+  llvm::SmallVector<Val>
+  stride(Val low, Val high, Val step, llvm::ArrayRef<Val> init,
+         llvm::function_ref<llvm::SmallVector<Val>(Val, llvm::ArrayRef<Val>)> body);
   void loop(int64_t low, int64_t high, int64_t step, llvm::function_ref<void(Val)> body) {
     loop(i64(low), i64(high), step, body);
   }

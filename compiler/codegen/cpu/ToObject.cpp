@@ -1,26 +1,14 @@
 // Lowers kernels to LLVM, optimises, emits an object, and links it into one flat image.
 #include "compiler/codegen/cpu/ToObject.h"
+#include "compiler/codegen/ToLlvm.h"
 #include "lld/Common/Driver.h"
-#include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "mlir/Pass/PassManager.h"
-#include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
-#include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
-#include "mlir/Target/LLVMIR/Export.h"
-#include "mlir/Transforms/Passes.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/StringSet.h"
-#include "llvm/Analysis/TargetLibraryInfo.h"
-#include "llvm/IR/LLVMContext.h"
-#include "llvm/IR/LegacyPassManager.h"
-#include "llvm/IR/Module.h"
-#include "llvm/MC/TargetRegistry.h"
 #include "llvm/Object/ELFObjectFile.h"
-#include "llvm/Passes/PassBuilder.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/MemoryBuffer.h"
-#include "llvm/Support/TargetSelect.h"
-#include "llvm/Target/TargetMachine.h"
 
 LLD_HAS_DRIVER(elf)
 
@@ -47,113 +35,32 @@ LogicalResult lowerKernels(ModuleOp module) {
       function->setAttr("llvm.linkage",
                         LLVM::LinkageAttr::get(module.getContext(), LLVM::Linkage::Internal));
   });
-  PassManager pm(module.getContext(), ModuleOp::getOperationName());
-  pm.addPass(createCanonicalizerPass());
-  pm.addPass(createCSEPass());
-  pm.addPass(createSCFToControlFlowPass());
-  ConvertVectorToLLVMPassOptions vectors;
-  pm.addPass(createConvertVectorToLLVMPass(vectors));
-  pm.addPass(createConvertMathToLLVMPass());
-  pm.addPass(createArithToLLVMConversionPass());
-  pm.addPass(createUBToLLVMConversionPass());
-  pm.addPass(createConvertFuncToLLVMPass());
-  pm.addPass(createConvertControlFlowToLLVMPass());
-  pm.addPass(createReconcileUnrealizedCastsPass());
-  pm.addPass(createCanonicalizerPass());
-  return pm.run(module);
+  return lowerToLlvmDialect(module);
 }
 
-namespace {
-// LLVM's view of a module of kernels.
-struct Code {
-  llvm::LLVMContext context;
-  std::unique_ptr<llvm::Module> module;
-  std::unique_ptr<llvm::TargetMachine> machine;
-};
-} // namespace
-
-static llvm::Expected<std::unique_ptr<Code>> optimise(ModuleOp module, const CpuTarget &target) {
-  static bool initialised = [] {
-    llvm::InitializeAllTargetInfos();
-    llvm::InitializeAllTargets();
-    llvm::InitializeAllTargetMCs();
-    llvm::InitializeAllAsmPrinters();
-    return true;
-  }();
-  (void)initialised;
-  registerBuiltinDialectTranslation(*module.getContext());
-  registerLLVMDialectTranslation(*module.getContext());
-  auto code = std::make_unique<Code>();
-  code->module = translateModuleToLLVMIR(module, code->context, "kernels");
-  if (!code->module)
-    return llvm::createStringError("the kernels for " + target.name +
-                                   " do not translate to LLVM IR");
-
-  std::string error;
-  llvm::Triple triple(target.triple);
-  const llvm::Target *backend = llvm::TargetRegistry::lookupTarget(triple, error);
-  if (!backend)
-    return llvm::createStringError("no LLVM back end for " + target.triple + ": " + error);
-  llvm::TargetOptions options;
-  options.AllowFPOpFusion = llvm::FPOpFusion::Standard;
-  code->machine.reset(backend->createTargetMachine(triple, target.cpu, target.cpuFeatures, options,
-                                                   llvm::Reloc::PIC_, std::nullopt,
-                                                   llvm::CodeGenOptLevel::Aggressive));
-  code->module->setTargetTriple(triple);
-  code->module->setDataLayout(code->machine->createDataLayout());
-  for (llvm::Function &f : *code->module) {
-    if (f.isDeclaration())
-      continue;
-    f.addFnAttr("target-cpu", target.cpu);
-    f.addFnAttr("target-features", target.cpuFeatures);
+static llvm::Expected<std::unique_ptr<LlvmCode>> optimise(ModuleOp module,
+                                                          const CpuTarget &target) {
+  LlvmTarget llvmTarget{target.name, target.triple, target.cpu, target.cpuFeatures,
+                        llvm::Reloc::PIC_};
+  return LlvmCode::make(module, llvmTarget, [&](llvm::Function &f) {
     f.addFnAttr("prefer-vector-width", std::to_string(target.lanes * 32));
-    f.addFnAttr("no-builtins"); // a kernel has no library to call
-    f.addFnAttr(llvm::Attribute::NoUnwind);
     if (f.hasInternalLinkage() && f.getName().starts_with("tile_"))
       f.addFnAttr(llvm::Attribute::NoInline);
-  }
-
-  llvm::LoopAnalysisManager lam;
-  llvm::FunctionAnalysisManager fam;
-  llvm::CGSCCAnalysisManager cam;
-  llvm::ModuleAnalysisManager mam;
-  llvm::TargetLibraryInfoImpl library(triple);
-  library.disableAllFunctions();
-  fam.registerPass([&] { return llvm::TargetLibraryAnalysis(library); });
-  llvm::PassBuilder passes(code->machine.get());
-  passes.registerModuleAnalyses(mam);
-  passes.registerCGSCCAnalyses(cam);
-  passes.registerFunctionAnalyses(fam);
-  passes.registerLoopAnalyses(lam);
-  passes.crossRegisterProxies(lam, fam, cam, mam);
-  passes.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3).run(*code->module, mam);
-  return code;
-}
-
-static llvm::Expected<llvm::SmallVector<char, 0>> emit(Code &code, llvm::CodeGenFileType type) {
-  llvm::SmallVector<char, 0> bytes;
-  llvm::raw_svector_ostream stream(bytes);
-  llvm::legacy::PassManager pm;
-  if (code.machine->addPassesToEmitFile(pm, stream, nullptr, type))
-    return llvm::createStringError("the LLVM back end cannot emit this kind of file");
-  pm.run(*code.module);
-  return bytes;
+  });
 }
 
 llvm::Expected<std::string> toLlvmText(ModuleOp module, const CpuTarget &target) {
   auto code = optimise(module, target);
   if (!code)
     return code.takeError();
-  std::string text;
-  llvm::raw_string_ostream(text) << *(*code)->module;
-  return text;
+  return (*code)->text();
 }
 
 llvm::Expected<std::string> toAssembly(ModuleOp module, const CpuTarget &target) {
   auto code = optimise(module, target);
   if (!code)
     return code.takeError();
-  auto bytes = emit(**code, llvm::CodeGenFileType::AssemblyFile);
+  auto bytes = (*code)->emit(llvm::CodeGenFileType::AssemblyFile);
   if (!bytes)
     return bytes.takeError();
   return std::string(bytes->begin(), bytes->end());
@@ -182,7 +89,7 @@ llvm::Expected<CpuImage> toImage(ModuleOp module, const CpuTarget &target) {
   auto code = optimise(module, target);
   if (!code)
     return code.takeError();
-  auto object = emit(**code, llvm::CodeGenFileType::ObjectFile);
+  auto object = (*code)->emit(llvm::CodeGenFileType::ObjectFile);
   if (!object)
     return object.takeError();
 

@@ -6,9 +6,6 @@ using namespace mlir;
 
 namespace moe::codegen {
 
-static Val exclusiveOr(Val x, Val y) {
-  return x.b->val(arith::XOrIOp::create(*x.b, x.value, y.value));
-}
 static Val wide(CudaKernel &k, Val x) { return k.convert(x, k.i64()); }
 
 Val here(CudaKernel &k, Val x) {
@@ -17,7 +14,7 @@ Val here(CudaKernel &k, Val x) {
 
 Val offsetIn(TileLayout layout, Val row, Val chunk) {
   int64_t period = layout.period();
-  return row * layout.rowBytes() + exclusiveOr(chunk, row / (8 / period) % period) * 16;
+  return row * layout.rowBytes() + (chunk ^ (row / (8 / period) % period)) * 16;
 }
 
 Val firstVisible(const CacheSpec &cache, Val position) {

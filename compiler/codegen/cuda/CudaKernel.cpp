@@ -108,9 +108,6 @@ Val CudaKernel::vectorOf(ArrayRef<Val> scalars) {
 Val CudaKernel::shiftRight(Val x, int64_t bits) {
   return val(arith::ShRUIOp::create(*this, x.value, constantLike(x, double(bits)).value));
 }
-Val CudaKernel::exclusiveOr(Val x, Val y) {
-  return val(arith::XOrIOp::create(*this, x.value, y.value));
-}
 Val CudaKernel::exp2(Val x) {
   return ptx("ex2.approx.ftz.f32 $0, $1;", f32(), {x}, "=f,f", /*effects=*/false)[0];
 }
@@ -222,7 +219,7 @@ static void spin(CudaKernel &k, function_ref<Val()> done) {
   OpBuilder::InsertionGuard guard(k);
   k.createBlock(&loop.getBefore());
   Val ended = done();
-  Val again = k.val(arith::XOrIOp::create(k, ended.value, k.constant(k.i1(), 1).value));
+  Val again = ended ^ k.constant(k.i1(), 1);
   scf::ConditionOp::create(k, again.value, ValueRange());
   k.createBlock(&loop.getAfter());
   scf::YieldOp::create(k);
@@ -249,11 +246,6 @@ Val CudaKernel::shuffle(Val x, Val lane) {
 Val CudaKernel::warpSum(Val x, int64_t lanes) {
   for (int64_t mask = lanes / 2; mask; mask /= 2)
     x = x + shuffleXor(x, mask);
-  return x;
-}
-Val CudaKernel::warpMax(Val x, int64_t lanes) {
-  for (int64_t mask = lanes / 2; mask; mask /= 2)
-    x = max(x, shuffleXor(x, mask));
   return x;
 }
 Val CudaKernel::warpScan(Val x) {
@@ -301,36 +293,6 @@ void CudaKernel::ifElse(Val condition, function_ref<void()> yes, function_ref<vo
     };
   };
   choose(condition, nothing(yes), nothing(no));
-}
-
-SmallVector<Val> CudaKernel::stride(Val low, Val high, Val step, ArrayRef<Val> init,
-                                    function_ref<SmallVector<Val>(Val, ArrayRef<Val>)> body) {
-  SmallVector<Value> start;
-  for (Val v : init)
-    start.push_back(v.value);
-  auto loop = scf::ForOp::create(*this, low.value, high.value, step.value, start);
-  OpBuilder::InsertionGuard guard(*this);
-  Block *block = loop.getBody();
-  if (!block->empty())
-    block->getTerminator()->erase();
-  setInsertionPointToEnd(block);
-  SmallVector<Val> carried;
-  for (Value v : loop.getRegionIterArgs())
-    carried.push_back(val(v));
-  SmallVector<Value> next;
-  for (Val v : body(val(loop.getInductionVar()), carried))
-    next.push_back(v.value);
-  scf::YieldOp::create(*this, next);
-  SmallVector<Val> results;
-  for (Value v : loop.getResults())
-    results.push_back(val(v));
-  return results;
-}
-void CudaKernel::stride(Val low, Val high, Val step, function_ref<void(Val)> body) {
-  stride(low, high, step, {}, [&](Val i, ArrayRef<Val>) {
-    body(i);
-    return SmallVector<Val>{};
-  });
 }
 
 //===----------------------------------------------------------------------===//
@@ -477,7 +439,7 @@ Ptr Ring::empty(Val i) { return k.offset(emptyBarriers, place(i) * 8); }
 
 Ptr Ring::acquire(Val i) {
   // The first round finds every place empty: the phase before the first counts as ended.
-  k.waitBarrier(empty(i), k.val(arith::XOrIOp::create(k, parity(i).value, k.i32(1).value)));
+  k.waitBarrier(empty(i), parity(i) ^ 1);
   return k.offset(memory, place(i) * stageBytes);
 }
 

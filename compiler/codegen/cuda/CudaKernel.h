@@ -3,7 +3,7 @@
 //
 // Integers are i32 unless said otherwise. Pointers know their address space: operands are in global
 // memory, what shared() gives is in shared memory. A vector of more than one element is loaded and
-// stored as a whole (Ptr::loadWhole): its address must be a multiple of its size.
+// stored as a whole by load() and store(): its address must be a multiple of its size.
 #ifndef MOE_COMPILER_CODEGEN_CUDA_CUDAKERNEL_H
 #define MOE_COMPILER_CODEGEN_CUDA_CUDAKERNEL_H
 
@@ -22,14 +22,14 @@ enum class Half { BF16, F16 };
 
 class CudaKernel : public Builder {
 public:
-  // Starts the entry `name` in `module`: blocks of `threads` threads, `blocksPerSm` of them
-  // resident together on a multiprocessor.
+  // Starts the entry `name` in `module`, with so many operands before its StepInfo.
   CudaKernel(mlir::ModuleOp module, const CudaTarget &target, llvm::StringRef name,
              int64_t operands);
   // Ends the entry.
   void finish();
 
-  // How the kernel is launched; set before finish().
+  // How the kernel is launched: threads of a block, and blocks that are resident together on a
+  // multiprocessor. Set before finish().
   int64_t threads = 256, blocksPerSm = 1;
 
   const CudaTarget &target;
@@ -46,10 +46,8 @@ public:
   // The lanes of a vector, and a vector of scalars.
   Val at(Val vector, int64_t lane);
   Val vectorOf(llvm::ArrayRef<Val> scalars);
-  Val logicalAnd(Val x, Val y) { return x & y; }
   Val shiftRight(Val x, int64_t bits); // unsigned
-  Val exclusiveOr(Val x, Val y);
-  Val exp2(Val x); // two units in the last place; 0 for minus infinity
+  Val exp2(Val x);                     // two units in the last place; 0 for minus infinity
   Val sigmoid(Val x);
   Val sqrt(Val x);
   Val inverseRms(Val sumOfSquares, int64_t n, float eps); // 1 / sqrt(sum / n + eps)
@@ -88,7 +86,6 @@ public:
   Val shuffle(Val x, Val lane);
   using Builder::shuffle;
   Val warpSum(Val x, int64_t lanes = 32); // over groups of `lanes` neighbours; in every lane
-  Val warpMax(Val x, int64_t lanes = 32); // f32
   Val warpScan(Val x);                    // i32: the sum over this lane and those before it
   Val one();                              // true in one lane of the warp
 
@@ -96,11 +93,6 @@ public:
   void ifElse(Val condition, llvm::function_ref<void()> yes, llvm::function_ref<void()> no);
   llvm::SmallVector<Val> choose(Val condition, llvm::function_ref<llvm::SmallVector<Val>()> yes,
                                 llvm::function_ref<llvm::SmallVector<Val>()> no);
-  // for (i = low; i < high; i += step) with a step that is a value.
-  void stride(Val low, Val high, Val step, llvm::function_ref<void(Val)> body);
-  llvm::SmallVector<Val>
-  stride(Val low, Val high, Val step, llvm::ArrayRef<Val> init,
-         llvm::function_ref<llvm::SmallVector<Val>(Val, llvm::ArrayRef<Val>)> body);
 
   //===--- Asynchronous copies and their barriers ------------------------------------------------
   // A run of `count` mbarriers, 8 bytes each.

@@ -17,8 +17,8 @@ public:
   // `columns`: the most channels of x that are in shared memory at once, a multiple of 64.
   Small(CudaKernel &k, int64_t columns);
 
-  // Runs `produce` in the producer warp and `consume` in the others. Each gets and returns the
-  // count of stages so far, which both must agree on.
+  // Runs `produce` in the producer warp and `consume` in the others. Both count stages from 0 and
+  // must stream the same ones.
   void run(llvm::function_ref<void()> produce, llvm::function_ref<void()> consume);
   void consumerBarrier() { k.barrier(1, consumers); }
 
@@ -27,8 +27,8 @@ public:
   Val stream(Val stage, Ptr from, Val tiles);
 
   //===--- Consumers -----------------------------------------------------------------------------
-  // The sum over n float32 values of x[t] squared for each token t < count, as 1 / rms in
-  // scaleOf(t). `rowOf` gives the address of a token's row. By all consumers, with barriers inside.
+  // Makes scaleOf(t) 1 / rms of the n float32 values of the row of each token t < count. By all
+  // consumers, with barriers inside.
   void computeScales(Val count, llvm::function_ref<Ptr(Val)> rowOf, int64_t n, float eps);
   Val scaleOf(Val t) { return k.load(k.offset(scales, t * 4), k.f32()); }
   // Sum over the consumers of a value of each; needs the barriers of computeScales.
@@ -42,8 +42,8 @@ public:
                   int64_t valid);
   void loadPlain(Val count, llvm::function_ref<Ptr(Val)> rowOf, Val first, Val n);
 
-  // sums + the product of `tiles` streamed tiles with x from its tile `xTile` on; columns of tokens
-  // whose bit in `columns` is not set count as zero. Returns {stage after, sums}.
+  // sums + the product of `tiles` streamed tiles with x from its tile `xTile` on; where `wanted`
+  // is not set in a lane, the column that it loads counts as zero. Returns {stage after, sums}.
   std::pair<Val, CudaKernel::Acc> multiply(Val stage, Val tiles, Val xTile,
                                            const CudaKernel::Acc &sums,
                                            std::optional<Val> wanted = std::nullopt);

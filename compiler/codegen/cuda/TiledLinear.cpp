@@ -287,7 +287,7 @@ private:
     Val me = k.thread() - kConsumerWarps * 32, early = prefetched();
     // Eight threads copy the chunks of a row; a thread has every 16th row.
     Val row = k.shiftRight(me, 3), chunk = me & 7;
-    Val place = row * 128 + k.exclusiveOr(chunk, row & 7) * kChunk + kWeightBytes;
+    Val place = row * 128 + (chunk ^ (row & 7)) * kChunk + kWeightBytes;
     Val rowBytes = k.i32(columns * 2);
     Val end = eachPiece([&](const Piece &p, Val base) {
       Weights w = weightsOf(p, k.target.bulkCopies ? k.lane() : k.i32(0));
@@ -298,7 +298,7 @@ private:
       k.loop(k.i32(0), stageCount(), 1, [&](Val j) {
         Val i = base + j;
         // The first round finds every place empty.
-        k.waitBarrier(emptyOf(i), k.exclusiveOr(parityOf(i), k.i32(1)));
+        k.waitBarrier(emptyOf(i), parityOf(i) ^ 1);
         Ptr to = placeOf(i);
         if (k.target.bulkCopies)
           k.ifThen(eq(k.warp(), kConsumerWarps) & ge(i, early), [&] { copyWeights(p, w, i, j); });
@@ -366,7 +366,7 @@ private:
     Val strip = k.warp() / halves * strips, first = k.warp() % halves * (width / halves);
     // Matrices of 8 tokens by 8 columns, two of tokens by two of columns: a lane names a row.
     Val row = (k.lane() & 7) + (k.shiftRight(k.lane(), 4) * 8) + first;
-    Val chunk = k.exclusiveOr(k.shiftRight(k.lane(), 3) & 1, k.lane() & 7) * kChunk;
+    Val chunk = ((k.shiftRight(k.lane(), 3) & 1) ^ (k.lane() & 7)) * kChunk;
     SmallVector<Val> sums(strips * columns8 * 4, k.f32(0));
     sums = k.loop(k.i32(0), stageCount(), 1, sums, [&](Val j, ArrayRef<Val> carried) {
       SmallVector<Val> sums(carried);
@@ -375,7 +375,7 @@ private:
         SmallVector<SmallVector<Val>> a;
         for (int64_t n = 0; n < strips; ++n)
           a.push_back(weightsOf(place, strip + n, k16));
-        Ptr at = k.offset(rows, k.exclusiveOr(chunk, k.i32(k16 * 32)));
+        Ptr at = k.offset(rows, chunk ^ (k16 * 32));
         for (int64_t c = 0; c < columns8; c += 2) {
           auto b = k.loadMatrices(at + c * 8 * 128);
           for (int64_t n = 0; n < strips; ++n)

@@ -1,27 +1,13 @@
 // Lowers CUDA kernels to LLVM, optimises, and prints PTX.
 #include "compiler/codegen/cuda/ToPtx.h"
+#include "compiler/codegen/ToLlvm.h"
 #include "compiler/codegen/cuda/HazardCheck.h"
-#include "mlir/Conversion/Passes.h"
-#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
-#include "mlir/Pass/PassManager.h"
-#include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
-#include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
-#include "mlir/Target/LLVMIR/Export.h"
-#include "mlir/Transforms/Passes.h"
 #include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/SmallString.h"
 #include "llvm/ADT/StringExtras.h"
-#include "llvm/Analysis/TargetLibraryInfo.h"
-#include "llvm/IR/LLVMContext.h"
-#include "llvm/IR/LegacyPassManager.h"
-#include "llvm/IR/Module.h"
-#include "llvm/MC/TargetRegistry.h"
-#include "llvm/Passes/PassBuilder.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/Program.h"
-#include "llvm/Support/TargetSelect.h"
-#include "llvm/Target/TargetMachine.h"
 #include <cstdlib>
 
 using namespace mlir;
@@ -29,107 +15,32 @@ using namespace mlir;
 namespace moe::codegen {
 
 LogicalResult lowerCudaKernels(ModuleOp module) {
-  PassManager pm(module.getContext(), ModuleOp::getOperationName());
-  pm.addPass(createCanonicalizerPass());
-  pm.addPass(createCSEPass());
-  pm.addPass(createSCFToControlFlowPass());
-  ConvertVectorToLLVMPassOptions vectors;
-  pm.addPass(createConvertVectorToLLVMPass(vectors));
-  pm.addPass(createConvertMathToLLVMPass());
-  pm.addPass(createArithToLLVMConversionPass());
-  pm.addPass(createUBToLLVMConversionPass());
-  pm.addPass(createConvertControlFlowToLLVMPass());
-  pm.addPass(createReconcileUnrealizedCastsPass());
-  pm.addPass(createCanonicalizerPass());
-  if (failed(pm.run(module)))
+  if (failed(lowerToLlvmDialect(module)))
     return failure();
   return checkNvvmHazards(module);
 }
 
-namespace {
-// LLVM's view of a module of kernels.
-struct Code {
-  llvm::LLVMContext context;
-  std::unique_ptr<llvm::Module> module;
-  std::unique_ptr<llvm::TargetMachine> machine;
-};
-} // namespace
-
-static llvm::Expected<std::unique_ptr<Code>> optimise(ModuleOp module, const CudaTarget &target) {
-  static bool initialised = [] {
-    llvm::InitializeAllTargetInfos();
-    llvm::InitializeAllTargets();
-    llvm::InitializeAllTargetMCs();
-    llvm::InitializeAllAsmPrinters();
-    return true;
-  }();
-  (void)initialised;
-  registerBuiltinDialectTranslation(*module.getContext());
-  registerLLVMDialectTranslation(*module.getContext());
-  auto code = std::make_unique<Code>();
-  code->module = translateModuleToLLVMIR(module, code->context, "kernels");
-  if (!code->module)
-    return llvm::createStringError("the kernels for " + target.name +
-                                   " do not translate to LLVM IR");
-  std::string error;
-  llvm::Triple triple("nvptx64-nvidia-cuda");
-  const llvm::Target *backend = llvm::TargetRegistry::lookupTarget(triple, error);
-  if (!backend)
-    return llvm::createStringError("this LLVM has no back end for PTX: " + error);
-  llvm::TargetOptions options;
-  options.AllowFPOpFusion = llvm::FPOpFusion::Standard;
-  code->machine.reset(backend->createTargetMachine(triple, target.chip, target.ptx, options,
-                                                   std::nullopt, std::nullopt,
-                                                   llvm::CodeGenOptLevel::Aggressive));
-  code->module->setTargetTriple(triple);
-  code->module->setDataLayout(code->machine->createDataLayout());
-  for (llvm::Function &f : *code->module) {
-    if (f.isDeclaration())
-      continue;
-    f.addFnAttr("target-cpu", target.chip);
-    f.addFnAttr("target-features", target.ptx);
-    f.addFnAttr("no-builtins"); // a kernel has no library to call
-    f.addFnAttr(llvm::Attribute::NoUnwind);
-  }
-
-  llvm::LoopAnalysisManager lam;
-  llvm::FunctionAnalysisManager fam;
-  llvm::CGSCCAnalysisManager cam;
-  llvm::ModuleAnalysisManager mam;
-  llvm::TargetLibraryInfoImpl library(triple);
-  library.disableAllFunctions();
-  fam.registerPass([&] { return llvm::TargetLibraryAnalysis(library); });
-  llvm::PassBuilder passes(code->machine.get());
-  passes.registerModuleAnalyses(mam);
-  passes.registerCGSCCAnalyses(cam);
-  passes.registerFunctionAnalyses(fam);
-  passes.registerLoopAnalyses(lam);
-  passes.crossRegisterProxies(lam, fam, cam, mam);
-  passes.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3).run(*code->module, mam);
-  return code;
+static llvm::Expected<std::unique_ptr<LlvmCode>> optimise(ModuleOp module,
+                                                          const CudaTarget &target) {
+  return LlvmCode::make(
+      module, {target.name, "nvptx64-nvidia-cuda", target.chip, target.ptx, std::nullopt});
 }
 
 llvm::Expected<std::string> toNvvmText(ModuleOp module, const CudaTarget &target) {
   auto code = optimise(module, target);
   if (!code)
     return code.takeError();
-  std::string text;
-  llvm::raw_string_ostream(text) << *(*code)->module;
-  return text;
+  return (*code)->text();
 }
 
 llvm::Expected<std::string> toPtx(ModuleOp module, const CudaTarget &target) {
   auto code = optimise(module, target);
   if (!code)
     return code.takeError();
-  llvm::SmallString<0> text;
-  llvm::raw_svector_ostream stream(text);
-  llvm::legacy::PassManager pm;
-  if ((*code)->machine->addPassesToEmitFile(pm, stream, nullptr,
-                                            llvm::CodeGenFileType::AssemblyFile))
-    return llvm::createStringError("the LLVM back end cannot print PTX");
-  pm.run(*(*code)->module);
-  return std::string(text);
+  auto text = (*code)->emit(llvm::CodeGenFileType::AssemblyFile);
+  if (!text)
+    return text.takeError();
+  return std::string(text->begin(), text->end());
 }
 
 //===----------------------------------------------------------------------===//
