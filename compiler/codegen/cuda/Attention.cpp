@@ -12,9 +12,12 @@ Val here(CudaKernel &k, Val x) {
   return k.ptx("mov.b32 $0, $1;", x.type(), {x}, x.isFloat() ? "=f,f" : "=r,r")[0];
 }
 
-Val offsetIn(TileLayout layout, Val row, Val chunk) {
+Val offsetIn(TileLayout layout, Val row, Val chunk, bool firstPanel) {
   int64_t period = layout.period();
-  return row * layout.rowBytes() + (chunk ^ (row / (8 / period) % period)) * 16;
+  Val turn = row / (8 / period) % period, at = row * layout.rowBytes();
+  if (firstPanel || layout.panels() == 1)
+    return at + (chunk ^ turn) * 16;
+  return chunk / period * layout.panelBytes() + at + (chunk % period ^ turn) * 16;
 }
 
 Val firstVisible(const CacheSpec &cache, Val position) {
@@ -116,8 +119,8 @@ void Finisher::value(Val token, Val head, Each each) {
   give(sum(token, head + (s.heads + s.cache.heads)), std::nullopt, each);
 }
 
-void Finisher::storePair(Ptr tile, Val row, Val pair, Val packed) {
-  Val at = offsetIn({s.cache.headDim}, row, k.shiftRight(pair, 2)) + (pair & 3) * 4;
+void Finisher::storePair(Ptr tile, TileLayout layout, Val row, Val pair, Val packed) {
+  Val at = offsetIn(layout, row, k.shiftRight(pair, 2)) + (pair & 3) * 4;
   k.store(k.offset(tile, at), packed);
 }
 
@@ -130,10 +133,13 @@ static void clearRows(CudaKernel &k, TileLayout layout, Ptr tile, Val begin, Val
   int64_t row = layout.rowBytes();
   Val zero = k.constant(k.vec(4, k.i32()), 0);
   k.stride(begin * row + k.lane() * 16, end * row, k.i32(512), [&](Val at) {
-    if (k.target.bulkCopies)
-      k.store(k.offset(tile, at), zero);
-    else // as the copies beside them, so that one arrival speaks for both
-      k.copy16(k.offset(tile, at), k.operand(0), k.constant(k.i1(), 0));
+    for (int64_t panel = 0; panel < layout.panels(); ++panel) {
+      Ptr to = k.offset(tile, at) + panel * layout.panelBytes();
+      if (k.target.bulkCopies)
+        k.store(to, zero);
+      else // as the copies beside them, so that one arrival speaks for both
+        k.copy16(to, k.operand(0), k.constant(k.i1(), 0));
+    }
   });
 }
 
@@ -150,13 +156,25 @@ static void fill(CudaKernel &k, Ring &ring, TileLayout layout, Val stage, Ptr fr
       k.syncWarp();
     });
   Val skipped = begin * layout.rowBytes(), bytes = (end - begin) * layout.rowBytes();
-  ring.begin(stage, bytes);
-  ring.copy(stage, k.offset(place, skipped), k.offset(from, skipped), bytes);
+  ring.begin(stage, bytes * layout.panels());
+  auto copy = [&](int64_t panel, Val bytes) {
+    int64_t at = panel * layout.panelBytes();
+    ring.copy(stage, k.offset(place, skipped) + at, k.offset(from, skipped) + at, bytes);
+  };
+  if (layout.panels() == 1)
+    copy(0, bytes);
+  else
+    k.ifElse(
+        eq(end - begin, kPageTokens), [&] { copy(0, k.i32(layout.bytes())); },
+        [&] {
+          for (int64_t panel = 0; panel < layout.panels(); ++panel)
+            copy(panel, bytes);
+        });
   ring.end(stage);
 }
 
 Val streamSpan(CudaKernel &k, Ring &ring, const CacheSpec &cache, Val stage, Ptr heads,
-               Ptr tableRow, const Span &span) {
+               Ptr tableRow, const Span &span, bool clearKeys) {
   TileLayout layout{cache.headDim};
   k.stride(k.i32(0), span.pages, k.i32(32), [&](Val some) {
     // A lane looks up one page of 32.
@@ -167,7 +185,7 @@ Val streamSpan(CudaKernel &k, Ring &ring, const CacheSpec &cache, Val stage, Ptr
       Val first = (span.firstPage + tile) * kPageTokens;
       Val begin = max(span.low - first, k.i32(0));
       Val end = min(span.high - first, k.i32(kPageTokens));
-      fill(k, ring, layout, stage + tile * 2, page, begin, end, /*clear=*/false);
+      fill(k, ring, layout, stage + tile * 2, page, begin, end, clearKeys);
       fill(k, ring, layout, stage + tile * 2 + 1, page + layout.bytes(), begin, end,
            /*clear=*/true);
     });
@@ -176,12 +194,89 @@ Val streamSpan(CudaKernel &k, Ring &ring, const CacheSpec &cache, Val stage, Ptr
 }
 
 //===----------------------------------------------------------------------===//
+// Scores and weights
+//===----------------------------------------------------------------------===//
+
+Sight Sight::of(CudaKernel &k, const CacheSpec &cache, const Span &span, Val position,
+                int64_t count, std::array<Val, 2> high, Val sure) {
+  Val last = span.high - 1, own = position + (k.lane() & 3) * 2;
+  Sight s;
+  s.masked = lt(min(sure, last), position + (count - 1));
+  s.high = {min(high[0], last) - own, min(high[1], last) - own};
+  if (cache.chunk % kPageTokens) { // a chunk may begin inside a page
+    s.masked = s.masked | lt(position, span.low);
+    s.low = span.low - own;
+  }
+  return s;
+}
+
+Val Sight::visible(int64_t i, int64_t half) const {
+  Val seen = ge(high[half], i);
+  return low ? seen & le(*low, i) : seen;
+}
+
+SmallVector<Val> maskScores(CudaKernel &k, ArrayRef<Val> scores, Val masked,
+                            function_ref<Val(int64_t i, int64_t half)> visible) {
+  return k.choose(
+      masked,
+      [&] {
+        SmallVector<Val> all;
+        for (auto [n, x] : llvm::enumerate(scores))
+          all.push_back(select(visible(n / 4 * 8 + n % 2, n / 2 % 2), x, k.f32(kUnseen)));
+        return all;
+      },
+      [&] { return SmallVector<Val>(scores); });
+}
+
+std::array<Val, 2> weigh(CudaKernel &k, MutableArrayRef<Val> state, MutableArrayRef<Val> scores) {
+  std::array<Val, 2> shrink;
+  for (int64_t half = 0; half < 2; ++half) {
+    auto each = [&](auto body) {
+      for (size_t n = half * 2; n < scores.size(); n += 4)
+        for (size_t i = 0; i < 2; ++i)
+          body(scores[n + i]);
+    };
+    Val highest = state[half];
+    each([&](Val &x) { highest = max(highest, x); });
+    highest = max(highest, k.shuffleXor(highest, 1));
+    highest = max(highest, k.shuffleXor(highest, 2));
+    // What was summed before shrinks by the growth of the maximum.
+    shrink[half] = k.exp2(state[half] - highest);
+    Val total = state[2 + half] * shrink[half];
+    each([&](Val &x) {
+      x = k.exp2(x - highest);
+      total = total + x;
+    });
+    state[half] = highest;
+    state[2 + half] = here(k, total);
+  }
+  return shrink;
+}
+
+// Scores of 16 positions lie in a lane as the weights' fragment wants them.
+SmallVector<Val> packWeights(CudaKernel &k, Half type, ArrayRef<Val> weights) {
+  SmallVector<Val> packed;
+  for (size_t n = 0; n < weights.size(); n += 2)
+    packed.push_back(k.pack(type, weights[n], weights[n + 1]));
+  return packed;
+}
+
+static void scaleSums(WarpAttention::State &state, std::array<Val, 2> factors) {
+  for (size_t n = 4; n < state.size(); ++n)
+    state[n] = state[n] * factors[n / 2 % 2];
+}
+
+static void addProduct(CudaKernel &k, Half type, ArrayRef<Val> a, ArrayRef<Val> b, Val *sums) {
+  llvm::copy(k.mma(type, a, b, {sums[0], sums[1], sums[2], sums[3]}), sums);
+}
+
+//===----------------------------------------------------------------------===//
 // A warp's attention
 //===----------------------------------------------------------------------===//
 
 WarpAttention::WarpAttention(CudaKernel &k, const CacheSpec &cache, int64_t registers)
     : layout{cache.headDim}, k(k), type(halfOf(cache.storage)), steps(cache.headDim / 16),
-      startsInside(cache.chunk % kPageTokens != 0) {
+      cache(cache) {
   // A thread has headDim / 2 sums, headDim / 4 registers of queries, half a score a position, and
   // what else a loop needs.
   int64_t left = registers - cache.headDim * 3 / 4 - 72;
@@ -197,16 +292,16 @@ WarpAttention::WarpAttention(CudaKernel &k, const CacheSpec &cache, int64_t regi
 SmallVector<Val> WarpAttention::laneOffsets(Val row, Val chunk) {
   SmallVector<Val> offsets;
   for (int64_t i = 0; i < layout.period(); i += 2) // two chunks a step
-    offsets.push_back(offsetIn(layout, row, chunk + i));
+    offsets.push_back(offsetIn(layout, row, chunk + i, /*firstPanel=*/true));
   return offsets;
 }
 
-Ptr WarpAttention::fragment(Ptr tile, ArrayRef<Val> offsets, int64_t step) {
+Ptr WarpAttention::fragment(Ptr tile, TileLayout layout, ArrayRef<Val> offsets, int64_t step) {
   int64_t turns = offsets.size();
   // In 32 bits: offsets that loops keep would take two registers each.
   Val address = k.addressOf(tile) + offsets[step % turns];
   Ptr at = k.ptr(LLVM::IntToPtrOp::create(k, tile.value.getType(), address.value));
-  return at + step / turns * turns * 32;
+  return at + step / turns * layout.panelBytes();
 }
 
 WarpAttention::Queries WarpAttention::kept(const Queries &loaded) {
@@ -221,7 +316,9 @@ WarpAttention::Queries WarpAttention::kept(const Queries &loaded) {
 WarpAttention::Queries WarpAttention::fromShared(Ptr tile, int64_t rows) {
   Val m = k.shiftRight(k.lane(), 3), row = min((m & 1) * 8 + (k.lane() & 7), k.i32(rows - 1));
   auto offsets = laneOffsets(row, k.shiftRight(m, 1));
-  return kept([=, this](int64_t step) { return k.loadMatrices(fragment(tile, offsets, step)); });
+  TileLayout own{layout.headDim, rows};
+  return kept(
+      [=, this](int64_t step) { return k.loadMatrices(fragment(tile, own, offsets, step)); });
 }
 
 WarpAttention::Queries WarpAttention::fromGlobal(Ptr row, Ptr rowPlus8) {
@@ -241,29 +338,28 @@ WarpAttention::State WarpAttention::start() {
   return state;
 }
 
-WarpAttention::Scores WarpAttention::scores(const Queries &queries, Ptr keys, int64_t count) {
-  Scores s(count / 8, k.zeroAcc());
+SmallVector<Val> WarpAttention::scores(const Queries &queries, TileLayout layout, Ptr keys,
+                                       int64_t count) {
+  SmallVector<Val> s(count / 2, k.f32(0));
   for (int64_t step = 0; step < steps; ++step) {
     auto a = queries(step);
     for (int64_t i = 0; i < count; i += 16) {
-      auto b = k.loadMatrices(fragment(keys + i * layout.rowBytes(), keyOffsets, step));
+      auto b = k.loadMatrices(fragment(keys + i * layout.rowBytes(), layout, keyOffsets, step));
       for (int64_t j = 0; j < 2; ++j)
-        s[i / 8 + j] = k.mma(type, a, {b[2 * j], b[2 * j + 1]}, s[i / 8 + j]);
+        addProduct(k, type, a, {b[2 * j], b[2 * j + 1]}, &s[(i / 8 + j) * 4]);
     }
   }
   return s;
 }
 
-void WarpAttention::addValues(State &state, ArrayRef<std::array<Val, 4>> weights, Ptr values) {
-  for (auto [i, w] : llvm::enumerate(weights))
+void WarpAttention::addValues(State &state, ArrayRef<Val> weights, TileLayout layout, Ptr values) {
+  for (size_t i = 0; i < weights.size() / 4; ++i)
     for (int64_t step = 0; step < steps; ++step) {
-      auto b = k.loadMatrices(fragment(values + i * 16 * layout.rowBytes(), valueOffsets, step),
-                              /*transposed=*/true);
-      for (int64_t j = 0; j < 2; ++j) {
-        Val *o = &state[4 + (step * 2 + j) * 4];
-        auto sum = k.mma(type, w, {b[2 * j], b[2 * j + 1]}, {o[0], o[1], o[2], o[3]});
-        std::copy(sum.begin(), sum.end(), o);
-      }
+      Ptr at = fragment(values + i * 16 * layout.rowBytes(), layout, valueOffsets, step);
+      auto b = k.loadMatrices(at, /*transposed=*/true);
+      for (int64_t j = 0; j < 2; ++j)
+        addProduct(k, type, weights.slice(i * 4, 4), {b[2 * j], b[2 * j + 1]},
+                   &state[4 + (step * 2 + j) * 4]);
     }
 }
 
@@ -277,51 +373,15 @@ WarpAttention::State WarpAttention::attend(const State &before, const Queries &q
   for (int64_t first = 0; first < count; first += piece) {
     if (!keepsQueries) // queries are loaded anew, not kept from piece to piece
       k.ptx("", {}, {}, "~{memory}");
-    Scores s = scores(queries, keys + first * layout.rowBytes(), piece);
+    auto x = scores(queries, tile.layout, keys + first * layout.rowBytes(), piece);
     if (first + piece == count)
       tile.keysRead();
-    auto flat = [&](bool mask) {
-      SmallVector<Val> all;
-      for (auto [eighth, acc] : llvm::enumerate(s))
-        for (int64_t i = 0; i < 4; ++i) {
-          int64_t position = first + int64_t(eighth) * 8 + i % 2;
-          all.push_back(mask ? select(visible(position, i / 2), acc[i], k.f32(kUnseen)) : acc[i]);
-        }
-      return all;
-    };
-    auto seen = k.choose(masked, [&] { return flat(true); }, [&] { return flat(false); });
-    // The new maxima; what was summed before shrinks by their growth.
-    for (int64_t half = 0; half < 2; ++half) {
-      Val highest = state[half];
-      for (int64_t n = 0; n < piece / 8; ++n)
-        for (int64_t i = 0; i < 2; ++i)
-          highest = max(highest, seen[n * 4 + half * 2 + i]);
-      highest = max(highest, k.shuffleXor(highest, 1));
-      highest = max(highest, k.shuffleXor(highest, 2));
-      Val shrink = k.exp2(state[half] - highest);
-      Val total = state[2 + half] * shrink;
-      for (int64_t n = 0; n < piece / 8; ++n)
-        for (int64_t i = 0; i < 2; ++i) {
-          Val &x = seen[n * 4 + half * 2 + i];
-          x = k.exp2(x - highest);
-          total = total + x;
-        }
-      for (int64_t n = 0; n < steps * 2; ++n)
-        for (int64_t i = 0; i < 2; ++i)
-          state[4 + n * 4 + half * 2 + i] = state[4 + n * 4 + half * 2 + i] * shrink;
-      state[half] = highest;
-      state[2 + half] = here(k, total);
-    }
-    // Scores of 16 positions lie in a lane as the weights' fragment wants them.
-    SmallVector<std::array<Val, 4>> weights;
-    for (int64_t n = 0; n < piece / 8; n += 2) {
-      Val *x = &seen[n * 4];
-      weights.push_back({k.pack(type, x[0], x[1]), k.pack(type, x[2], x[3]),
-                         k.pack(type, x[4], x[5]), k.pack(type, x[6], x[7])});
-    }
+    x = maskScores(k, x, masked, [&](int64_t i, int64_t half) { return visible(first + i, half); });
+    auto shrink = weigh(k, state, x);
+    scaleSums(state, shrink);
     if (!values)
       values = tile.values();
-    addValues(state, weights, *values + first * layout.rowBytes());
+    addValues(state, packWeights(k, type, x), tile.layout, *values + first * layout.rowBytes());
   }
   tile.valuesRead();
   return state;
@@ -338,19 +398,11 @@ WarpAttention::State WarpAttention::attendSpan(const State &start, const Queries
     Val keys = stage + tile * 2, values = keys + 1;
     Ptr place = ring.await(keys);
     Val position = (span.firstPage + tile) * kPageTokens + first;
-    Val last = min(sure, span.high - 1);
-    Val masked = lt(last, position + (count - 1));
-    if (startsInside)
-      masked = masked | lt(position, span.low);
-    Val own = position + (k.lane() & 3) * 2, low = span.low - own;
-    Val highs[2] = {min(high[0], span.high - 1) - own, min(high[1], span.high - 1) - own};
+    Sight sight = Sight::of(k, cache, span, position, count, high, sure);
     auto attendTile = [&] {
-      return attend(before, queries, k.offset(place, skipped), count, masked,
-                    [&](int64_t i, int64_t half) {
-                      Val seen = ge(highs[half], i);
-                      return startsInside ? seen & le(low, i) : seen;
-                    },
-                    {[&] { ring.release(keys); },
+      return attend(before, queries, k.offset(place, skipped), count, sight.masked,
+                    [&](int64_t i, int64_t half) { return sight.visible(i, half); },
+                    {layout, [&] { ring.release(keys); },
                      [&] { return k.offset(ring.await(values), skipped); },
                      [&] { ring.release(values); }});
     };

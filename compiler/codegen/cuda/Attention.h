@@ -6,6 +6,7 @@
 #include "compiler/codegen/cuda/AttentionLayout.h"
 #include "compiler/codegen/cuda/CudaKernel.h"
 #include "compiler/codegen/cuda/CudaSpec.h"
+#include "compiler/codegen/cuda/Wgmma.h"
 #include <functional>
 
 namespace moe::codegen {
@@ -18,8 +19,8 @@ inline constexpr int64_t kNineWarpRegisters = 168;
 
 inline Half halfOf(Storage s) { return s == Storage::F16 ? Half::F16 : Half::BF16; }
 
-// Where chunk `chunk` (of 8 channels) of a tile's row begins.
-Val offsetIn(TileLayout layout, Val row, Val chunk);
+// Where chunk `chunk` (of 8 channels) of a tile's row begins; firstPanel: it is in that.
+Val offsetIn(TileLayout layout, Val row, Val chunk, bool firstPanel = false);
 
 // The 32-bit value x, computed here: what follows from it is not computed before the loops around
 // it, where it would hold registers all along.
@@ -37,7 +38,7 @@ public:
   void value(Val token, Val head, Each each);
 
   // Stores a pair in row `row` of a tile of keys, of values, or of queries.
-  void storePair(Ptr tile, Val row, Val pair, Val packed);
+  void storePair(Ptr tile, TileLayout layout, Val row, Val pair, Val packed);
 
 private:
   using Pairs = llvm::SmallVector<std::pair<Val, Val>>;
@@ -67,9 +68,38 @@ Val firstVisible(const CacheSpec &cache, Val position);
 // The producer warp's part: brings the span's keys and values of one head into the ring, a stage
 // for the keys of a page and one for its values. Only the span's rows are read, since what is
 // around them may never have been written; values around them become zero, as 0 times NaN is NaN.
-// `heads` is where the head begins in page 0. Returns the count of stages after it.
+// `heads` is where the head begins in page 0; clearKeys: keys around the span become zero, too, as
+// tensor cores read them. Returns the count of stages after it.
 Val streamSpan(CudaKernel &k, Ring &ring, const CacheSpec &cache, Val stage, Ptr heads,
-               Ptr tableRow, const Span &span);
+               Ptr tableRow, const Span &span, bool clearKeys = false);
+
+// Which positions of a tile the two rows of a lane may see.
+struct Sight {
+  Val masked;              // not all rows see all of them
+  std::array<Val, 2> high; // the last that a row may see, and the first for both, less the lane's
+  std::optional<Val> low;  // position 0
+
+  // high[half]: the last position that the lane's row may see; all rows see up to `sure`. The tile
+  // has `count` positions from `position` on, of which a lane's first is its (lane % 4) * 2.
+  static Sight of(CudaKernel &k, const CacheSpec &cache, const Span &span, Val position,
+                  int64_t count, std::array<Val, 2> high, Val sure);
+  // May the row see position i + 2 (lane % 4)?
+  Val visible(int64_t i, int64_t half) const;
+};
+
+// Of a lane and 8 n positions: score 4 n + 2 half + i is of its row `half`, position
+// 8 n + 2 (lane % 4) + i. Those that `visible` is not true for become kUnseen, where `masked`
+// holds.
+llvm::SmallVector<Val> maskScores(CudaKernel &k, llvm::ArrayRef<Val> scores, Val masked,
+                                  llvm::function_ref<Val(int64_t i, int64_t half)> visible);
+
+// Takes scores into each row's maximum and total, the first four of `state` (WarpAttention::State),
+// and makes them weights. Returns what each row's sums so far are to be multiplied by.
+std::array<Val, 2> weigh(CudaKernel &k, llvm::MutableArrayRef<Val> state,
+                         llvm::MutableArrayRef<Val> scores);
+
+// Weights as the first operand of a product, four i32 for each 16 positions.
+llvm::SmallVector<Val> packWeights(CudaKernel &k, Half type, llvm::ArrayRef<Val> weights);
 
 // A warp's part: 16 rows of queries against positions, with a softmax in base 2. A lane works for
 // rows lane / 4 and lane / 4 + 8.
@@ -93,6 +123,7 @@ public:
   Val out(const State &s, int64_t eighth, int64_t i) { return s[4 + eighth * 4 + i]; }
 
   struct Tile {
+    TileLayout layout;                   // of keys, and of values
     llvm::function_ref<void()> keysRead; // nothing reads the keys any more
     llvm::function_ref<Ptr()> values;
     llvm::function_ref<void()> valuesRead;
@@ -112,21 +143,57 @@ public:
   const TileLayout layout;
 
 private:
-  using Scores = llvm::SmallVector<CudaKernel::Acc>;
   Queries kept(const Queries &loaded);
   // What a lane adds to a tile's address to load the 16 rows by 16 channels of a step.
   llvm::SmallVector<Val> laneOffsets(Val row, Val chunk);
-  Ptr fragment(Ptr tile, llvm::ArrayRef<Val> offsets, int64_t step);
-  Scores scores(const Queries &queries, Ptr keys, int64_t count);
-  void addValues(State &state, llvm::ArrayRef<std::array<Val, 4>> weights, Ptr values);
+  Ptr fragment(Ptr tile, TileLayout layout, llvm::ArrayRef<Val> offsets, int64_t step);
+  llvm::SmallVector<Val> scores(const Queries &queries, TileLayout layout, Ptr keys, int64_t count);
+  void addValues(State &state, llvm::ArrayRef<Val> weights, TileLayout layout, Ptr values);
 
   CudaKernel &k;
   Half type;
   bool keepsQueries; // in registers
   int64_t piece;     // positions whose scores are in registers at once
   int64_t steps;     // of 16 channels
-  bool startsInside; // a page: what a token sees, of its first page
+  CacheSpec cache;
   llvm::SmallVector<Val> keyOffsets, valueOffsets;
+};
+
+// A warpgroup's part, with wgmma: 64 rows of queries, of which each warp has 16 as in
+// WarpAttention. Queries are in registers, and weights stay there. While the tensor cores multiply
+// a tile's weights by its values, and the next tile's keys, a warp makes weights of the scores
+// before them; and two warpgroups take turns, so that one's products run while the other makes
+// weights.
+class WarpgroupAttention {
+public:
+  // Needs head_dim / 4 registers of queries and head_dim / 2 sums beside the 64 positions' scores.
+  static bool covers(const CudaTarget &target, const CacheSpec &cache) {
+    return target.wgmma && cache.headDim <= 128;
+  }
+  // Where stages of the ring begin.
+  static constexpr int64_t kAlignment = 1024;
+
+  WarpgroupAttention(CudaKernel &k, const CacheSpec &cache);
+
+  // By both warpgroups, warps 0 to 3 and 4 to 7, before and after everything else.
+  void begin();
+  void end();
+
+  // As WarpAttention::attendSpan, of all 64 positions of each tile, from a ring of three stages or
+  // more. A warpgroup that is not `mine` passes the tiles on.
+  WarpAttention::State attendSpan(const WarpAttention::Queries &queries, Ring &ring, Val stage,
+                                  const Span &span, Val mine, std::array<Val, 2> high, Val sure);
+
+private:
+  void takeTurn();
+  void passTurn();
+  SharedOperand keys(Ptr tile);
+  SharedOperand values(Ptr tile);
+
+  CudaKernel &k;
+  const TileLayout layout;
+  const CacheSpec cache;
+  Half type;
 };
 
 // Four sums.

@@ -420,8 +420,10 @@ Val CudaKernel::intrinsic(StringRef name, Type result, ArrayRef<Val> operands) {
 // The ring
 //===----------------------------------------------------------------------===//
 
-Ring::Ring(CudaKernel &k, int64_t stages, int64_t stageBytes, int64_t consumerWarps)
-    : k(k), stages(stages), stageBytes(stageBytes), memory(k.shared(stages * stageBytes)),
+Ring::Ring(CudaKernel &k, int64_t stages, int64_t stageBytes, int64_t consumerWarps,
+           int64_t alignment)
+    : k(k), stages(stages), stageBytes(stageBytes),
+      memory(k.shared(stages * stageBytes, alignment)),
       fullBarriers(k.mbarriers(stages)), emptyBarriers(k.mbarriers(stages)) {
   k.ifThen(eq(k.thread(), 0), [&] {
     for (int64_t i = 0; i < stages; ++i) {
@@ -440,7 +442,7 @@ Ptr Ring::empty(Val i) { return k.offset(emptyBarriers, place(i) * 8); }
 Ptr Ring::acquire(Val i) {
   // The first round finds every place empty: the phase before the first counts as ended.
   k.waitBarrier(empty(i), parity(i) ^ 1);
-  return k.offset(memory, place(i) * stageBytes);
+  return at(i);
 }
 
 void Ring::begin(Val i, Val bytes) {
@@ -463,8 +465,10 @@ void Ring::end(Val i) {
 
 Ptr Ring::await(Val i) {
   k.waitBarrier(full(i), parity(i));
-  return k.offset(memory, place(i) * stageBytes);
+  return at(i);
 }
+
+Ptr Ring::at(Val i) { return k.offset(memory, place(i) * stageBytes); }
 
 void Ring::release(Val i) {
   k.syncWarp();

@@ -147,8 +147,10 @@ private:
 // Both count stages from 0 on: stage i is in place i % stages.
 class Ring {
 public:
-  // By all threads, before the block's first barrier(), which Ring leaves to the kernel.
-  Ring(CudaKernel &k, int64_t stages, int64_t stageBytes, int64_t consumerWarps);
+  // By all threads, before the block's first barrier(), which Ring leaves to the kernel. Stages
+  // begin at multiples of `alignment`, of which stageBytes is one.
+  Ring(CudaKernel &k, int64_t stages, int64_t stageBytes, int64_t consumerWarps,
+       int64_t alignment = 128);
 
   // Producer warp, all lanes: the place of stage i, once consumers have left it.
   Ptr acquire(Val i);
@@ -159,6 +161,7 @@ public:
   void end(Val i); // when all copies of the stage were issued
   // Consumer warps: the place of stage i, filled.
   Ptr await(Val i);
+  Ptr at(Val i); // of a stage that was awaited
   void release(Val i);
 
 private:

@@ -33,7 +33,7 @@ void emitFinish(CudaKernel &k, const CudaSpec &spec) {
   k.stride(k.block() * warps + k.warp(), k.tokens() * heads, k.blocks() * warps, [&](Val i) {
     Val token = i / heads, head = i % heads;
     k.ifThen(lt(head, k.i32(s.heads)), [&] {
-      Ptr to = q + k.convert(token * s.heads + head, k.i64()) * layout.rowBytes();
+      Ptr to = q + k.convert(token * s.heads + head, k.i64()) * (c.headDim * 2);
       finisher.query(token, head,
                      [&](Val pair, Val packed) { k.store(k.offset(to, pair * 4), packed); });
     });
@@ -41,13 +41,13 @@ void emitFinish(CudaKernel &k, const CudaSpec &spec) {
     k.ifThen(ge(key, 0) & lt(value, 0), [&] {
       auto [to, row] = slot(token, key * 2);
       finisher.key(token, key, [&, to = to, row = row](Val pair, Val packed) {
-        finisher.storePair(to, row, pair, packed);
+        finisher.storePair(to, layout, row, pair, packed);
       });
     });
     k.ifThen(ge(value, 0), [&] {
       auto [to, row] = slot(token, value * 2 + 1);
       finisher.value(token, value, [&, to = to, row = row](Val pair, Val packed) {
-        finisher.storePair(to, row, pair, packed);
+        finisher.storePair(to, layout, row, pair, packed);
       });
     });
   });

@@ -32,8 +32,9 @@ struct Fused {
   Ptr partialStats = partials + kSmallTokens * s.heads * splits * c.headDim * 4;
 
   Ring ring{k, std::clamp<int64_t>(kRingBytes / layout.bytes(), 2, 8), layout.bytes(), kWarps};
-  Ptr queries = k.shared(group * layout.rowBytes());
-  Ptr freshKeys = k.shared(16 * layout.rowBytes()), freshValues = k.shared(16 * layout.rowBytes());
+  TileLayout queryLayout{c.headDim, group}, freshLayout{c.headDim, 16};
+  Ptr queries = k.shared(queryLayout.bytes());
+  Ptr freshKeys = k.shared(freshLayout.bytes()), freshValues = k.shared(freshLayout.bytes());
   Ptr arrived = k.shared(4);
   Joiner joiner{k, group, c.headDim};
   WarpAttention attention{k, c, kNineWarpRegisters};
@@ -112,7 +113,7 @@ struct Fused {
       Val row = k.warp() + first;
       auto query = [&] {
         finisher.query(w.token, w.firstHead + row, [&](Val pair, Val packed) {
-          finisher.storePair(queries, row, pair, packed);
+          finisher.storePair(queries, queryLayout, row, pair, packed);
         });
       };
       first + kWarps <= group ? query() : k.ifThen(lt(row, k.i32(group)), query);
@@ -127,8 +128,8 @@ struct Fused {
       Val homeRow = w.position % kPageTokens;
       auto keep = [&](Ptr fresh, Ptr cached) {
         return [=, this](Val pair, Val packed) {
-          finisher.storePair(fresh, token, pair, packed);
-          k.ifThen(mine, [&] { finisher.storePair(cached, homeRow, pair, packed); });
+          finisher.storePair(fresh, freshLayout, token, pair, packed);
+          k.ifThen(mine, [&] { finisher.storePair(cached, layout, homeRow, pair, packed); });
         };
       };
       k.ifThen(bit(w.fresh, token), [&] {
@@ -145,14 +146,14 @@ struct Fused {
     Val fresh = k.val(arith::ShRUIOp::create(k, w.fresh.value, ((k.lane() & 3) * 2).value));
     return attention.attend(state, q, freshKeys, 16, k.constant(k.i1(), 1),
                             [&](int64_t i, int64_t) { return eq(k.shiftRight(fresh, i) & 1, 1); },
-                            {[] {}, [&] { return freshValues; }, [] {}});
+                            {freshLayout, [] {}, [&] { return freshValues; }, [] {}});
   }
 
   Ptr outRow(const Work &w) {
     return out + k.convert(w.token, k.i64()) * (padded(s.heads * c.headDim) * 2);
   }
   void storeResult(const Work &w, Val row, Val channel, const Quad &values, Val total) {
-    Ptr to = k.offset(outRow(w), (w.firstHead + row) * layout.rowBytes() + channel * 2);
+    Ptr to = k.offset(outRow(w), ((w.firstHead + row) * c.headDim + channel) * 2);
     values.storeBf16(to, 1 / total);
   }
 
@@ -240,7 +241,7 @@ struct Fused {
 
   void emit() {
     // Rows of values that no token writes must not be NaN.
-    k.stride(k.thread() * 16, k.i32(16 * layout.rowBytes()), k.i32(k.threads * 16), [&](Val at) {
+    k.stride(k.thread() * 16, k.i32(freshLayout.bytes()), k.i32(k.threads * 16), [&](Val at) {
       Val zero = k.constant(k.vec(4, k.i32()), 0);
       k.store(k.offset(freshKeys, at), zero);
       k.store(k.offset(freshValues, at), zero);

@@ -2,8 +2,9 @@
 //
 // A step is a mixture of pieces of prompts and of single tokens. A piece of work is a run of tokens
 // with consecutive positions of one sequence and one chunk, and a key-value head: rows are its
-// tokens times the query heads of the group, and the eight consumer warps share them, 16 each. Of a
-// single token there are too few rows for that, so there the warps share the positions.
+// tokens times the query heads of the group, and the eight consumer warps share them, 16 each, as
+// two warpgroups where there is wgmma. Of a single token there are too few rows for that, so there
+// the warps share the positions.
 #include "compiler/codegen/cuda/Attention.h"
 #include "compiler/codegen/cuda/CudaKernels.h"
 
@@ -36,10 +37,13 @@ struct Tiled {
     return kSharedBytes - (joins() ? group * joinedBytes(c.headDim) : 0) - kListBytes;
   }
   bool joins() const { return group <= 16 && group * joinedBytes(c.headDim) <= kJoinBytes; }
-  Ring ring{k, std::clamp<int64_t>(ringBytes() / layout.bytes(), 2, 8), layout.bytes(), kWarps};
+  bool wgmma = WarpgroupAttention::covers(k.target, c);
+  Ring ring{k, std::clamp<int64_t>(ringBytes() / layout.bytes(), 2, 8), layout.bytes(), kWarps,
+            WarpgroupAttention::kAlignment};
   Ptr starts = k.shared((kThreads * kSlots + 1) * 4), counts = k.shared(kWarps * 4),
       listed = k.shared(4);
   WarpAttention attention{k, c, k.target.bulkCopies ? kRegisters : kNineWarpRegisters};
+  WarpgroupAttention warpgroup{k, c};
   std::optional<Joiner> joiner;
 
   Tiled(CudaKernel &k, const FinishSpec &s) : k(k), s(s) {
@@ -139,19 +143,18 @@ struct Tiled {
   void produce(const Work &w, Val stage) {
     Ptr heads = cache + k.convert(w.head, k.i64()) * layout.headBytes();
     Ptr tableRow = table + k.convert(w.sequence * k.tableStride(), k.i64()) * 4;
-    streamSpan(k, ring, c, stage, heads, tableRow, w.span);
+    streamSpan(k, ring, c, stage, heads, tableRow, w.span, /*clearKeys=*/wgmma);
   }
 
   Ptr queryRow(const Work &w, Val row) {
     Val index = (w.token + row / group) * s.heads + w.firstHead + row % group;
-    return q + k.convert(index, k.i64()) * layout.rowBytes();
+    return q + k.convert(index, k.i64()) * (c.headDim * 2);
   }
   Ptr tokenOut(Val token) {
     return out + k.convert(token, k.i64()) * (padded(s.heads * c.headDim) * 2);
   }
   Ptr outRow(const Work &w, Val row) {
-    return k.offset(tokenOut(w.token + row / group),
-                    (w.firstHead + row % group) * layout.rowBytes());
+    return k.offset(tokenOut(w.token + row / group), (w.firstHead + row % group) * (c.headDim * 2));
   }
 
   // 16 rows a warp.
@@ -160,11 +163,13 @@ struct Tiled {
     Val row = first + k.shiftRight(k.lane(), 2);
     Val real[2] = {min(row, last), min(row + 8, last)};
     auto queries = attention.fromGlobal(queryRow(w, real[0]), queryRow(w, real[1]));
-    auto state = attention.attendSpan(
-        attention.start(), queries, ring, stage, w.span, kPageTokens, k.i32(0),
-        [&](Val) { return lt(first, rows); },
-        {w.position + real[0] / group, w.position + real[1] / group},
-        w.position + min(first, last) / group);
+    std::array<Val, 2> high{w.position + real[0] / group, w.position + real[1] / group};
+    Val sure = w.position + min(first, last) / group;
+    auto state = wgmma ? warpgroup.attendSpan(queries, ring, stage, w.span,
+                                              lt(k.shiftRight(k.warp(), 2) * 64, rows), high, sure)
+                       : attention.attendSpan(
+                             attention.start(), queries, ring, stage, w.span, kPageTokens, k.i32(0),
+                             [&](Val) { return lt(first, rows); }, high, sure);
     // Looked up again: the loop had better uses for registers.
     Work again = workOf(here(k, w.number));
     Val lane = here(k, k.lane());
@@ -233,8 +238,12 @@ struct Tiled {
         lt(k.warp(), kWarps),
         [&] {
           setRegisters("inc.sync.aligned.u32 " + std::to_string(kRegisters));
+          if (wgmma)
+            warpgroup.begin();
           eachWindow([&](Val first, Val count) { listRuns(first, count); },
                      [&](const Work &w, Val stage) { consume(w, stage); });
+          if (wgmma)
+            warpgroup.end();
         },
         [&] {
           setRegisters("dec.sync.aligned.u32 40");
