@@ -186,6 +186,8 @@ static std::string operandText(const fb::Plan &plan, const fb::Operand &operand)
            std::to_string(operand.offset());
   case fb::OperandKind::Logits:
     return "logits";
+  case fb::OperandKind::Ids:
+    return "ids";
   case fb::OperandKind::Counters:
     return "counters+" + std::to_string(operand.offset());
   }

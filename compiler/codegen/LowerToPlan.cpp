@@ -153,6 +153,9 @@ void LowerToPlan::writeProgram(OpBuilder &builder, const Program &program, int64
       case Operand::Logits:
         operands.push_back(plan::LogitsOp::create(body, loc, type));
         break;
+      case Operand::Ids:
+        operands.push_back(plan::IdsOp::create(body, loc, type));
+        break;
       case Operand::Counters:
         operands.push_back(plan::CountersOp::create(body, loc, type, operand.bytes));
         break;

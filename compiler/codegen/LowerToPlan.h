@@ -21,7 +21,7 @@ public:
 protected:
   // Memory that a kernel works on: one of these, or a buffer of the arena.
   struct Operand {
-    enum Kind { Input, Weight, Cache, Arena, Logits, Counters } kind;
+    enum Kind { Input, Weight, Cache, Arena, Logits, Counters, Ids } kind;
     plan::InputName input{};
     llvm::StringRef symbol{}; // Weight: the moe.weight. Cache: the pool
     int64_t offset = 0;       // Cache: of the layer in a page
@@ -65,6 +65,7 @@ protected:
   int64_t rows() const { return programs.back().rows; }
   Operand input(plan::InputName name) { return {.kind = Operand::Input, .input = name}; }
   Operand logits() { return {.kind = Operand::Logits}; }
+  Operand ids() { return {.kind = Operand::Ids}; }
   Operand counters(int64_t bytes) { return {.kind = Operand::Counters, .bytes = bytes}; }
   Operand newBuffer(int64_t bytes) {
     programs.back().buffers.push_back(bytes);

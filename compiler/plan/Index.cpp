@@ -357,6 +357,7 @@ Expected<fb::Operand> IndexMaker::makeOperand(mlir::Value value) {
         return fb::Operand(fb::OperandKind::Input, uint32_t(op.getName()), 0, 0);
       })
       .Case([&](plan::LogitsOp) -> Made { return fb::Operand(fb::OperandKind::Logits, 0, 0, 0); })
+      .Case([&](plan::IdsOp) -> Made { return fb::Operand(fb::OperandKind::Ids, 0, 0, 0); })
       .Case([&](plan::AllocOp op) -> Made {
         if (!op.getOffset())
           return fail("a buffer has no offset: the program's memory is not planned");

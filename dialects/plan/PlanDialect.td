@@ -34,7 +34,8 @@ def Plan_InputName : I32EnumAttr<"InputName", "an input of a step", [
     I32EnumAttrCase<"Sequences", 2, "sequences">,
     I32EnumAttrCase<"Rows", 3, "rows">,
     I32EnumAttrCase<"GlobalTable", 4, "global_table">,
-    I32EnumAttrCase<"ChunkedTable", 5, "chunked_table">]> {
+    I32EnumAttrCase<"ChunkedTable", 5, "chunked_table">,
+    I32EnumAttrCase<"Sampling", 6, "sampling">]> {
   let cppNamespace = "::moe::plan";
   let genSpecializedAttr = 0;
 }

@@ -105,15 +105,28 @@ LogicalResult ProgramOp::verifyRegions() {
   return success();
 }
 
+// What only programs of GPUs have.
+static LogicalResult checkGpu(Operation *op, StringRef what) {
+  StringRef device = cast<ProgramOp>(op->getParentOp()).getDevice();
+  if (isGpu(device))
+    return success();
+  return op->emitOpError() << "is in a program of \"" << device << "\", and only kernels of GPUs "
+                           << what;
+}
+
+LogicalResult InputOp::verify() {
+  if (getName() == InputName::Sampling) // input_c1
+    return checkGpu(*this, "choose tokens");
+  return success();
+}
+
+LogicalResult IdsOp::verify() { return checkGpu(*this, "choose tokens"); } // ids_c1
+
 LogicalResult CountersOp::verify() {
   if (!isPositive(getBytes()) || getBytes() % 4) // counters_c1
     return emitOpError() << "has " << int64_t(getBytes())
                          << " bytes, expected a positive multiple of 4";
-  StringRef device = cast<ProgramOp>((*this)->getParentOp()).getDevice();
-  if (!isGpu(device)) // counters_c2
-    return emitOpError() << "is in a program of \"" << device
-                         << "\", and only kernels of GPUs have counters";
-  return success();
+  return checkGpu(*this, "have counters"); // counters_c2
 }
 
 // What a program refers to must be of its device.

@@ -110,13 +110,26 @@ class Plan_BufferOp<string mnemonic, list<Trait> traits = []> : Plan_Op<mnemonic
 
 def Plan_InputOp : Plan_BufferOp<"input", [Pure, HasParent<"ProgramOp">]> {
   let summary = "an input of the step";
+  let description = [{
+    - (C1) `sampling` is in a program of a GPU
+  }];
   let arguments = (ins EnumAttr<Plan_Dialect, Plan_InputName, "input_name">:$name);
   let assemblyFormat = "`` $name attr-dict"; // the attribute prints a space of its own
+  let hasVerifier = 1;
 }
 
 def Plan_LogitsOp : Plan_BufferOp<"logits", [Pure, HasParent<"ProgramOp">]> {
   let summary = "the output of the step: float32 [rows, vocabulary]";
   let assemblyFormat = "attr-dict";
+}
+
+def Plan_IdsOp : Plan_BufferOp<"ids", [Pure, HasParent<"ProgramOp">]> {
+  let summary = "the output of a GPU's step beside the logits: int32 [rows], a token for each row";
+  let description = [{
+    - (C1) the program is a GPU's
+  }];
+  let assemblyFormat = "attr-dict";
+  let hasVerifier = 1;
 }
 
 def Plan_AllocOp : Plan_BufferOp<"alloc", [HasParent<"ProgramOp">]> {

@@ -118,9 +118,9 @@ TEST_P(CpuExecutorTest, RunsRaggedSteps) {
   auto run = [&](std::vector<int32_t> tokens, std::vector<int32_t> positions,
                  std::vector<int32_t> sequences, std::vector<int32_t> rows) {
     Step step{tokens, positions, sequences, rows, {chunked, global}};
-    auto logits = (*executor)->run(step);
-    EXPECT_TRUE(logits) << logits.error().message;
-    return std::vector<float>(logits->begin(), logits->end());
+    auto result = (*executor)->run(step);
+    EXPECT_TRUE(result) << result.error().message;
+    return std::vector<float>(result->logits.begin(), result->logits.end());
   };
   auto expected = [](std::vector<std::pair<float, int>> rows) {
     std::vector<float> logits;
@@ -156,6 +156,10 @@ TEST_P(CpuExecutorTest, RefusesStepsThatContradictThemselves) {
   EXPECT_TRUE(refused({many, many, many, one, {table, table}}));
   EXPECT_TRUE(refused({five, five, five, five, {table, table}})); // more rows than any program
   EXPECT_TRUE(refused({one, far, one, one, {table, table}}));
+  const std::vector<RowOutput> logits(1), more(2), id{{false, true, {}}};
+  EXPECT_FALSE(refused({one, one, one, one, {table, table}, logits}));
+  EXPECT_TRUE(refused({one, one, one, one, {table, table}, more}));
+  EXPECT_TRUE(refused({one, one, one, one, {table, table}, id})); // which it does not choose
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, CpuExecutorTest, testing::Values(1, 2, 5));
@@ -212,9 +216,9 @@ TEST(CpuExecutor, RunsCodeOfAnImage) {
     ASSERT_TRUE(executor) << executor.error().message;
     EXPECT_EQ((*executor)->description(), image.target + ", 1 thread");
     const std::vector<int32_t> zero{0};
-    auto logits = (*executor)->run({zero, zero, zero, zero, {}});
-    ASSERT_TRUE(logits);
-    EXPECT_EQ((*logits)[0], 42);
+    auto result = (*executor)->run({zero, zero, zero, zero, {}});
+    ASSERT_TRUE(result);
+    EXPECT_EQ(result->logits[0], 42);
   }
   image.entries = {Image::absent};
   plan.images = {image};

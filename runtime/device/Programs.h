@@ -12,8 +12,16 @@
 namespace moe {
 
 // As OperandKind and InputName of Plan.fbs, with the same values.
-enum class OperandKind : uint8_t { Input, Arena, Weight, Cache, Logits, Counters };
-enum class InputName : uint8_t { Tokens, Positions, Sequences, Rows, GlobalTable, ChunkedTable };
+enum class OperandKind : uint8_t { Input, Arena, Weight, Cache, Logits, Counters, Ids };
+enum class InputName : uint8_t {
+  Tokens,
+  Positions,
+  Sequences,
+  Rows,
+  GlobalTable,
+  ChunkedTable,
+  Sampling
+};
 
 struct Operand {
   OperandKind kind;

@@ -437,6 +437,8 @@ Status Checker::checkOperand(const fb::Operand &operand, const fb::Program &prog
     if (operand.offset())
       return invalid(user + " reads input " + fb::EnumNameInputName(name) + " from byte " +
                      number(operand.offset()) + ", expected 0");
+    if (name == fb::InputName::Sampling && !isGpu(program.device()->string_view()))
+      return invalid(user + " reads Sampling, which only GPUs have");
     // A table exists for a pool that the plan has.
     const bool table = name == fb::InputName::GlobalTable || name == fb::InputName::ChunkedTable;
     if (table && std::none_of(plan.caches()->begin(), plan.caches()->end(), [&](auto *pool) {
@@ -471,6 +473,12 @@ Status Checker::checkOperand(const fb::Operand &operand, const fb::Program &prog
     if (operand.offset())
       return invalid(user + " writes logits from byte " + number(operand.offset()) +
                      ", expected 0");
+    return ok();
+  case fb::OperandKind::Ids:
+    if (operand.offset())
+      return invalid(user + " writes ids from byte " + number(operand.offset()) + ", expected 0");
+    if (!isGpu(program.device()->string_view()))
+      return invalid(user + " writes ids, which only GPUs do");
     return ok();
   case fb::OperandKind::Counters:
     return within(program.counter_bytes(), "the counters");

@@ -300,7 +300,7 @@ const Refusal kRefusals[] = {
     {"callOperands", [](P &p) { p.programs[0]->calls[0]->operands.pop_back(); }, "passes 2"},
 
     {"operandKind", [](P &p) { setOperand(p, Kind(9), 0, 0, 0); }, "operand of unknown kind 9"},
-    {"inputName", [](P &p) { setOperand(p, Kind::Input, 6, 0, 0); }, "reads unknown input 6"},
+    {"inputName", [](P &p) { setOperand(p, Kind::Input, 7, 0, 0); }, "reads unknown input 7"},
     {"inputNames", [](P &p) { setOperand(p, Kind::Input, 256, 0, 0); }, "unknown input 256"},
     {"inputOffset", [](P &p) { setOperand(p, Kind::Input, 0, 4, 0); }, "Tokens from byte 4"},
     {"inputTable", [](P &p) { p.caches.erase(p.caches.begin()), p.caches[0]->layers = 4; },
@@ -317,6 +317,9 @@ const Refusal kRefusals[] = {
     {"cachePool", [](P &p) { setOperand(p, Kind::Cache, 2, 0, 0); }, "uses cache pool 2 of 2"},
     {"cacheOffset", [](P &p) { setOperand(p, Kind::Cache, 0, 4096, 0); }, "of a page of pool"},
     {"logitsOffset", [](P &p) { setOperand(p, Kind::Logits, 0, 4, 0); }, "logits from byte 4"},
+
+    {"idsOfCpu", [](P &p) { setOperand(p, Kind::Ids, 0, 0, 0); }, "ids, which only GPUs do"},
+    {"samplingOfCpu", [](P &p) { setOperand(p, Kind::Input, 6, 0, 0); }, "which only GPUs have"},
 
     {"tokenizerSection", [](P &p) { p.tokenizer->section = kCode; }, "expected Tokenizer"},
     {"tokenizerVocabulary", [](P &p) { p.tokenizer->vocab_size = 101; }, "expected 1 to 100"},

@@ -96,17 +96,22 @@ Result<Generation> generate(Session &session, int32_t sequence, std::span<const 
   };
 
   auto start = Clock::now();
-  auto logits = session.append(sequence, prompt);
+  Result<int32_t> next = 0;
+  if (options.maxTokens == 0) { // nothing to choose
+    if (auto logits = session.append(sequence, prompt); !logits)
+      next = logits.error();
+  } else {
+    next = session.sample(sequence, prompt, sampler);
+  }
   result.prefillSeconds = secondsSince(start);
   while (true) {
-    if (!logits && logits.error().code == Code::Cancelled)
+    if (!next && next.error().code == Code::Cancelled)
       return finish(FinishReason::Cancelled);
-    if (!logits)
-      return logits.error();
-    // After the step of the last position one more token can be told, but not fed.
-    if (options.maxTokens >= 0 && int64_t(result.tokens.size()) >= options.maxTokens)
+    if (!next)
+      return next.error();
+    if (options.maxTokens == 0)
       return finish(FinishReason::Length);
-    MOE_ASSIGN(token, sampler.sample(*logits));
+    const int32_t token = *next;
     sampler.observe(token);
     result.tokens.push_back(token);
     bool stop = std::find(options.stopTokens.begin(), options.stopTokens.end(), token) !=
@@ -117,12 +122,13 @@ Result<Generation> generate(Session &session, int32_t sequence, std::span<const 
     MOE_TRY(onPiece({token, certain}));
     if (text.match())
       return finish(FinishReason::StopString);
+    // After the step of the last position one more token can be told, but not fed.
     if (session.length(sequence) >= session.context() ||
         (options.maxTokens >= 0 && int64_t(result.tokens.size()) >= options.maxTokens))
       return finish(FinishReason::Length);
     start = Clock::now();
-    logits = session.append(sequence, {&token, 1});
-    if (logits) {
+    next = session.sample(sequence, {&token, 1}, sampler);
+    if (next) {
       result.decodeSeconds += secondsSince(start);
       ++result.decodeSteps;
     }

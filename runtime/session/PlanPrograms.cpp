@@ -11,13 +11,15 @@ static_assert(int(OperandKind::Input) == int(fb::OperandKind::Input) &&
               int(OperandKind::Weight) == int(fb::OperandKind::Weight) &&
               int(OperandKind::Cache) == int(fb::OperandKind::Cache) &&
               int(OperandKind::Logits) == int(fb::OperandKind::Logits) &&
-              int(OperandKind::Counters) == int(fb::OperandKind::Counters));
+              int(OperandKind::Counters) == int(fb::OperandKind::Counters) &&
+              int(OperandKind::Ids) == int(fb::OperandKind::Ids));
 static_assert(int(InputName::Tokens) == int(fb::InputName::Tokens) &&
               int(InputName::Positions) == int(fb::InputName::Positions) &&
               int(InputName::Sequences) == int(fb::InputName::Sequences) &&
               int(InputName::Rows) == int(fb::InputName::Rows) &&
               int(InputName::GlobalTable) == int(fb::InputName::GlobalTable) &&
-              int(InputName::ChunkedTable) == int(fb::InputName::ChunkedTable));
+              int(InputName::ChunkedTable) == int(fb::InputName::ChunkedTable) &&
+              int(InputName::Sampling) == int(fb::InputName::Sampling));
 
 // The entries of a FlatBuffers vector, which may be absent.
 template <typename V> uint32_t countOf(const V *vector) { return vector ? vector->size() : 0; }

@@ -10,17 +10,30 @@
 namespace moe {
 namespace {
 
-// e^x for x <= 0 to within 2 ulp, from additions and multiplications alone.
-double exponential(double x) {
-  if (x < -700)
+constexpr double kOne = 0x1p36; // the weight of the most likely token
+
+// As Sampler.h has it, for x = (logit - m) * scale.
+uint64_t weightOf(float x) {
+  if (!(x > -37))
     return 0;
-  double n = std::floor(x * 1.4426950408889634 + 0.5);
-  double r =
-      (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10; // ln 2 in two parts
-  double sum = 1;
-  for (int i = 14; i > 0; --i) // |r| <= 0.35: the next term is below 2^-60
-    sum = 1 + sum * r / i;
-  return sum * std::bit_cast<double>(uint64_t(1023 + int64_t(n)) << 52);
+  const int32_t n = int32_t(x - 0.5f); // to the nearest, as x is not positive
+  const float f = x - float(n);
+  // (ln 2)^i / i!: the first term left out is below 2^-28.
+  constexpr float series[] = {1.52527338e-05f, 1.54035303e-04f, 1.33335581e-03f, 9.61812911e-03f,
+                              5.55041087e-02f, 2.40226507e-01f, 6.93147181e-01f, 1.0f};
+  float y = series[0];
+  for (int i = 1; i < 8; ++i) {
+    y = y * f;
+    y = y + series[i];
+  }
+  return uint64_t(int32_t(y * 0x1p24f)) << 12 >> -n;
+}
+
+// floor(a * b / 2^64)
+uint64_t highProduct(uint64_t a, uint64_t b) {
+  const uint64_t aLow = uint32_t(a), aHigh = a >> 32, bLow = uint32_t(b), bHigh = b >> 32;
+  const uint64_t middle = aHigh * bLow + (aLow * bLow >> 32), other = aLow * bHigh;
+  return aHigh * bHigh + (middle >> 32) + ((uint64_t(uint32_t(middle)) + other) >> 32);
 }
 
 constexpr const char *nothingToChoose = "the logits of all tokens are minus infinity";
@@ -58,6 +71,13 @@ Result<Sampler> Sampler::create(const SamplerOptions &options, int64_t vocab) {
   if (options.repetitionPenalty != 1)
     sampler.seen.resize(vocab);
   sampler.candidates.reserve(vocab);
+  Draw &draw = sampler.parameters;
+  if (options.temperature > 0) // within the normal numbers of float32
+    draw.scale = float(std::clamp(1.4426950408889634 / options.temperature, 0x1p-126, 0x1p126));
+  draw.topK = options.topK;
+  if (options.topP < 1) // at least one token is kept
+    draw.topP = std::max<uint64_t>(1, uint64_t(options.topP * 0x1p64));
+  draw.minWeight = uint64_t(std::ceil(options.minP * kOne));
   sampler.reset();
   return sampler;
 }
@@ -73,27 +93,48 @@ void Sampler::observe(int32_t token) {
 }
 
 // SplitMix64 (Steele, Lea, Flood 2014): 64 bits of state, one output per step.
-double Sampler::uniform() {
-  uint64_t z = random += 0x9e3779b97f4a7c15;
+constexpr uint64_t kStep = 0x9e3779b97f4a7c15;
+
+uint64_t Sampler::nextRandom() const {
+  uint64_t z = random + kStep;
   z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
   z = (z ^ z >> 27) * 0x94d049bb133111eb;
-  z ^= z >> 31;
-  return double(z >> 11) * 0x1p-53;
+  return z ^ z >> 31;
+}
+
+void Sampler::advance() {
+  if (options.temperature > 0)
+    random += kStep;
+}
+
+std::optional<Draw> Sampler::draw() const {
+  if (options.repetitionPenalty != 1)
+    return std::nullopt;
+  Draw draw = parameters;
+  draw.random = nextRandom();
+  return draw;
+}
+
+Error Sampler::errorOf(int32_t id) {
+  if (id == kNothingToChoose)
+    return {Code::InvalidArgument, nothingToChoose};
+  return {Code::InvalidArgument,
+          "the logit of token " + std::to_string(tokenOfBadLogit(id)) + " is not a finite number"};
 }
 
 // The logit of a token after the repetition penalty.
-inline Result<double> Sampler::penalized(std::span<const float> logits, size_t token) const {
-  double logit = logits[token];
-  if (!(logit < HUGE_VAL))
+inline Result<float> Sampler::penalized(std::span<const float> logits, size_t token) const {
+  float logit = logits[token];
+  if (!(logit < HUGE_VALF))
     return Error{Code::InvalidArgument, "the logit of token " + std::to_string(token) + " is " +
                                             (std::isnan(logit) ? "not a number" : "infinite")};
   if (token < seen.size() && seen[token])
-    return logit < 0 ? logit * options.repetitionPenalty : logit / options.repetitionPenalty;
+    return float(logit < 0 ? logit * options.repetitionPenalty : logit / options.repetitionPenalty);
   return logit;
 }
 
 Result<int32_t> Sampler::greedy(std::span<const float> logits) const {
-  double best = -HUGE_VAL;
+  float best = -HUGE_VALF;
   int32_t token = -1;
   for (size_t i = 0; i < logits.size(); ++i) {
     if (logits[i] <= best && seen.empty()) // the usual case, and false for NaN
@@ -114,8 +155,8 @@ Status Sampler::gather(std::span<const float> logits) {
   candidates.clear();
   for (size_t i = 0; i < logits.size(); ++i) {
     MOE_ASSIGN(logit, penalized(logits, i));
-    if (logit != -HUGE_VAL)
-      candidates.push_back({logit, int32_t(i)});
+    if (logit != -HUGE_VALF)
+      candidates.push_back({logit, int32_t(i), 0});
   }
   if (candidates.empty())
     return Error{Code::InvalidArgument, nothingToChoose};
@@ -135,46 +176,43 @@ Result<int32_t> Sampler::sample(std::span<const float> logits) {
                      before);
     candidates.resize(options.topK);
   }
-  if (options.topK > 0) // the order of ids is lost, and the sums below depend on the order
-    std::sort(candidates.begin(), candidates.end(), before);
-
-  double total = 0;
+  uint64_t total = 0;
   for (Candidate &candidate : candidates) {
-    candidate.logit = exponential((candidate.logit - best.logit) / options.temperature);
-    total += candidate.logit;
+    candidate.weight = weightOf((candidate.logit - best.logit) * parameters.scale);
+    total += candidate.weight;
   }
   if (options.topP < 1) {
     // A heap, since most of the probability is usually in a few of 200 000 tokens.
-    double reached = 0;
+    const uint64_t wanted = std::max<uint64_t>(1, highProduct(parameters.topP, total));
+    uint64_t reached = 0;
     auto later = [](const Candidate &a, const Candidate &b) { return before(b, a); };
     std::make_heap(candidates.begin(), candidates.end(), later);
     auto end = candidates.end();
-    while (end != candidates.begin() && reached < options.topP * total) {
+    while (end != candidates.begin() && reached < wanted) {
       std::pop_heap(candidates.begin(), end, later);
-      reached += (--end)->logit;
+      reached += (--end)->weight;
     }
-    candidates.erase(candidates.begin(), end); // what is left stands in ascending order
-    total = reached;
+    candidates.erase(candidates.begin(), end);
   }
-  if (options.minP > 0) {
-    // The best one's is 1.
-    std::erase_if(candidates, [&](const Candidate &c) { return c.logit < options.minP; });
-    total = 0;
-    for (const Candidate &candidate : candidates)
-      total += candidate.logit;
-  }
+  if (options.minP > 0)
+    std::erase_if(candidates, [&](const Candidate &c) { return c.weight < parameters.minWeight; });
+  if (options.topK > 0 || options.topP < 1) // the order of ids is lost
+    std::sort(candidates.begin(), candidates.end(),
+              [](const Candidate &a, const Candidate &b) { return a.token < b.token; });
 
-  double target = uniform() * total;
+  total = 0;
+  for (const Candidate &candidate : candidates)
+    total += candidate.weight;
+  const uint64_t target = highProduct(nextRandom(), total);
+  advance();
+  uint64_t sum = 0;
   for (const Candidate &candidate : candidates) {
-    target -= candidate.logit;
-    if (target < 0)
+    sum += candidate.weight;
+    if (sum > target)
       return candidate.token;
   }
-  // Rounding only: the last one that has any probability.
-  for (size_t i = candidates.size(); i-- > 0;)
-    if (candidates[i].logit > 0)
-      return candidates[i].token;
-  return best.token;
+  return best
+      .token; // not reached: the best one's weight is 2^36, and the target is below the total
 }
 
 } // namespace moe

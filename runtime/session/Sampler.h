@@ -1,10 +1,19 @@
-// Chooses a token from logits, the same one for the same seed on every machine.
+// Chooses a token from logits, the same one for the same seed on every machine and device.
+//
+// A token's probability is an integer, so that sums are exact in any order: with m the largest
+// logit and x = (logit - m) * scale in float32, scale = log2(e) / temperature, its weight is 2^36 *
+// 2^x, rounded down, and 0 for x <= -37. 2^x is a polynomial of float32 products and sums, each
+// rounded (weightOf in Sampler.cpp; compiler/codegen/cuda/Sample.cpp computes the same). A filter
+// keeps a sum of weights, and of tokens with the same logit the lower ids; the token drawn is the
+// first one, in the order of ids, with which the weights kept exceed floor(random * total / 2^64).
 #ifndef MOE_RUNTIME_SESSION_SAMPLER_H
 #define MOE_RUNTIME_SESSION_SAMPLER_H
 
 #include "runtime/Status.h"
+#include "runtime/device/Device.h"
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -35,13 +44,21 @@ public:
   // a logit is NaN or +inf, or all are -inf.
   Result<int32_t> sample(std::span<const float> logits);
 
+  // How a device that samples chooses the token that sample would return now. When it has, advance
+  // takes the random number, as sample does. Nothing if only sample can: with a repetition penalty.
+  std::optional<Draw> draw() const;
+  void advance();
+  // The error that sample would return, of an id below zero that a device gave instead of a token.
+  static Error errorOf(int32_t id);
+
   // As just created: forgets what was observed and starts the random numbers anew.
   void reset();
 
 private:
   struct Candidate {
-    double logit; // later the probability, times a constant
+    float logit;
     int32_t token;
+    uint64_t weight;
   };
   // Most likely first, ties to the lower id: a total order, so sorting gives one result anywhere.
   static bool before(const Candidate &a, const Candidate &b) {
@@ -50,10 +67,11 @@ private:
 
   Result<int32_t> greedy(std::span<const float> logits) const;
   Status gather(std::span<const float> logits);
-  Result<double> penalized(std::span<const float> logits, size_t token) const;
-  double uniform(); // in [0, 1)
+  Result<float> penalized(std::span<const float> logits, size_t token) const;
+  uint64_t nextRandom() const; // of the state after `random`
 
   SamplerOptions options;
+  Draw parameters;           // of the options; `random` is set by each draw
   uint64_t random = 0;       // state of SplitMix64
   std::vector<uint8_t> seen; // per token; empty without a penalty
   std::vector<Candidate> candidates;

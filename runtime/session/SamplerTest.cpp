@@ -120,10 +120,10 @@ TEST(Sampler, SameSeedSameTokensOnEveryMachine) {
   // Recorded once: another machine, compiler or library must give these.
   EXPECT_EQ(draw(options), (std::vector<int32_t>{742, 159, 278, 339, 40, 867}));
   options.topP = 0.5;
-  EXPECT_EQ(draw(options), (std::vector<int32_t>{452, 331, 310, 720, 829, 226}));
+  EXPECT_EQ(draw(options), (std::vector<int32_t>{749, 159, 289, 339, 42, 875}));
   options.topP = 1;
   options.topK = 20;
-  EXPECT_EQ(draw(options), (std::vector<int32_t>{385, 636, 954, 113, 159, 862}));
+  EXPECT_EQ(draw(options), (std::vector<int32_t>{703, 159, 226, 272, 21, 862}));
   EXPECT_EQ(draw(options), draw(options));
   auto before = draw(options);
   options.seed = 43;

@@ -73,6 +73,7 @@ Result<Session> Session::create(SessionModel model, const SessionOptions &asked,
   for (auto *buffer : {&session.tokens, &session.positions, &session.sequences})
     buffer->reserve(session.options.maxStep);
   session.rows.reserve(executor->maxRows());
+  session.outputs.reserve(executor->maxRows());
   session.segments.reserve(session.options.maxStep);
   for (size_t i = 0; i < session.model.pools.size(); ++i)
     session.step.tables.push_back(session.cache.table(i));
@@ -117,6 +118,9 @@ Status Session::check(std::span<const Append> parts) {
       return Error{Code::InvalidArgument, "logits of " + std::to_string(part.rows) +
                                               " rows are wanted of " + std::to_string(count) +
                                               " tokens"};
+    if (part.sampler && (part.rows < 1 || !part.sampled))
+      return Error{Code::InvalidArgument,
+                   "a token is to be sampled without a row, or without a place for it"};
     for (int64_t i = 0; i < count; ++i)
       if (part.tokens[i] < 0 || part.tokens[i] >= model.vocab)
         return Error{Code::InvalidArgument,
@@ -141,6 +145,7 @@ Status Session::run(std::span<const Append> parts, const RowSink &sink) {
   auto clear = [&] {
     for (auto *buffer : {&tokens, &positions, &sequences, &rows})
       buffer->clear();
+    outputs.clear();
     segments.clear();
   };
   clear();
@@ -158,8 +163,10 @@ Status Session::run(std::span<const Append> parts, const RowSink &sink) {
       if (segments.empty() || segments.back().part != p)
         segments.push_back({p, i, slot.filled, 0});
       ++segments.back().count;
-      if (i >= wanted)
+      if (i >= wanted) {
         rows.push_back(int32_t(tokens.size()));
+        outputs.push_back(outputOf(part, i + 1 == count));
+      }
       tokens.push_back(part.tokens[i]);
       positions.push_back(int32_t(slot.filled++));
       sequences.push_back(part.sequence);
@@ -168,17 +175,50 @@ Status Session::run(std::span<const Append> parts, const RowSink &sink) {
   return tokens.empty() ? ok() : runFilled(parts, sink);
 }
 
-// One step of the device: pages, run, lengths, logits.
+// What the device is asked for: of a row whose token is sampled the id, or the logits to sample
+// from.
+RowOutput Session::outputOf(const Append &part, bool last) const {
+  if (last && part.sampler && executor->samples())
+    if (std::optional<Draw> draw = part.sampler->draw())
+      return {false, true, *draw};
+  return {};
+}
+
+Status Session::tellRow(const Append &part, size_t index, int64_t token, size_t row,
+                        const StepResult &result, const RowSink &sink) {
+  const auto logits = outputs[row].logits
+                          ? result.logits.subspan(row * size_t(model.vocab), size_t(model.vocab))
+                          : std::span<const float>();
+  if (!part.sampler || token + 1 < int64_t(part.tokens.size()))
+    return sink(index, token, logits);
+  if (outputs[row].id) {
+    const int32_t id = result.ids[row];
+    if (id < 0)
+      return Sampler::errorOf(id);
+    if (id >= model.vocab)
+      return Error{Code::InvalidPlan, "the plan's kernels chose token " + std::to_string(id) +
+                                          ", the vocabulary ends at " +
+                                          std::to_string(model.vocab - 1)};
+    part.sampler->advance();
+    *part.sampled = id;
+    return ok();
+  }
+  MOE_ASSIGN(id, part.sampler->sample(logits));
+  *part.sampled = id;
+  return ok();
+}
+
+// One step of the device: pages, run, lengths, outputs.
 Status Session::runFilled(std::span<const Append> parts, const RowSink &sink) {
-  auto logits = runOnDevice(parts);
-  if (!logits) {
+  auto result = runOnDevice(parts);
+  if (!result) {
     for (const Segment &segment : segments) {
       int32_t sequence = parts[segment.part].sequence;
       auto undone = cache.truncate(sequence, slots[sequence].length);
       assert(undone); // release went no further than this length
       (void)undone;
     }
-    return logits.error();
+    return result.error();
   }
   for (const Segment &segment : segments) {
     const Append &part = parts[segment.part];
@@ -192,12 +232,12 @@ Status Session::runFilled(std::span<const Append> parts, const RowSink &sink) {
     int64_t wanted = int64_t(parts[segment.part].tokens.size()) - parts[segment.part].rows;
     int64_t end = segment.first + segment.count;
     for (int64_t token = std::max(segment.first, wanted); token < end; ++token, ++row)
-      MOE_TRY(sink(segment.part, token, logits->subspan(row * model.vocab, model.vocab)));
+      MOE_TRY(tellRow(parts[segment.part], segment.part, token, row, *result, sink));
   }
   return ok();
 }
 
-Result<std::span<const float>> Session::runOnDevice(std::span<const Append> parts) {
+Result<StepResult> Session::runOnDevice(std::span<const Append> parts) {
   if (cancel && cancel->load(std::memory_order_relaxed))
     return Error{Code::Cancelled, "interrupted"};
   for (const Segment &segment : segments) {
@@ -209,6 +249,7 @@ Result<std::span<const float>> Session::runOnDevice(std::span<const Append> part
   step.positions = positions;
   step.sequences = sequences;
   step.rows = rows;
+  step.outputs = outputs;
   return executor->run(step);
 }
 
@@ -222,6 +263,16 @@ Result<std::span<const float>> Session::append(int32_t sequence, std::span<const
     return ok();
   }));
   return last;
+}
+
+Result<int32_t> Session::sample(int32_t sequence, std::span<const int32_t> added,
+                                Sampler &sampler) {
+  if (added.empty())
+    return Error{Code::InvalidArgument, "there are no tokens to append"};
+  int32_t sampled = 0;
+  const Append part{sequence, added, 1, false, &sampler, &sampled};
+  MOE_TRY(run({&part, 1}, [](size_t, int64_t, std::span<const float>) { return ok(); }));
+  return sampled;
 }
 
 } // namespace moe

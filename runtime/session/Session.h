@@ -1,13 +1,14 @@
-// Sequences that grow by ragged steps: tokens in, logits out.
+// Sequences that grow by ragged steps: tokens in, logits or the tokens that follow out.
 //
 // A session owns the KV cache and the device's memory for any number of sequences, which join and
-// leave between steps. It knows ids alone; Generate.h adds sampling and text.
+// leave between steps. It knows ids alone; Generate.h adds text.
 #ifndef MOE_RUNTIME_SESSION_SESSION_H
 #define MOE_RUNTIME_SESSION_SESSION_H
 
 #include "runtime/device/Device.h"
 #include "runtime/plan/Plan.h"
 #include "runtime/session/KvCache.h"
+#include "runtime/session/Sampler.h"
 
 #include <atomic>
 #include <functional>
@@ -42,6 +43,10 @@ struct Append {
   int64_t rows = 1; // logits of that many of the last tokens are wanted, at most tokens.size()
   bool tentative = false; // truncate may go back before these tokens even across a chunk boundary,
                           // until the sequence's next step
+  // Where set, the token after the last one is chosen by `sampler` and written to `*sampled`, by
+  // the device itself if it can; the last row's logits are then not told to the sink. Needs a row.
+  Sampler *sampler = nullptr;
+  int32_t *sampled = nullptr;
 };
 
 // Receives logits: (index of the Append, index into its tokens, float32 [vocab]), valid during the
@@ -95,6 +100,10 @@ public:
   // Appends to one sequence; the logits of the last token, valid until the next step.
   Result<std::span<const float>> append(int32_t sequence, std::span<const int32_t> tokens);
 
+  // Appends to one sequence and chooses the token that follows. Does not observe it. Errors of the
+  // sampler come when the tokens are appended already.
+  Result<int32_t> sample(int32_t sequence, std::span<const int32_t> tokens, Sampler &sampler);
+
   // Where run looks between steps of the device: true makes it return Cancelled. May be null.
   void setCancel(const std::atomic<bool> *flag) { cancel = flag; }
 
@@ -104,6 +113,7 @@ public:
   int32_t maxStep() const { return options.maxStep; }
   uint64_t cacheBytes() const { return bytes; } // of the KV cache when all of it is in use
   std::string description() const { return executor->description(); }
+  bool samplesOnDevice() const { return executor->samples(); } // without a repetition penalty
   const std::string &planDevice() const { return programsOf; } // whose programs run: "cpu", "cuda"
 
 private:
@@ -124,7 +134,10 @@ private:
       : model(std::move(model)), options(std::move(options)), cache(std::move(cache)) {}
   Status check(std::span<const Append> parts);
   Status runFilled(std::span<const Append> parts, const RowSink &sink);
-  Result<std::span<const float>> runOnDevice(std::span<const Append> parts);
+  Result<StepResult> runOnDevice(std::span<const Append> parts);
+  RowOutput outputOf(const Append &part, bool last) const;
+  Status tellRow(const Append &part, size_t index, int64_t token, size_t row,
+                 const StepResult &result, const RowSink &sink);
 
   SessionModel model;
   SessionOptions options; // with the defaults filled in
@@ -137,6 +150,7 @@ private:
 
   // The step being filled; capacities are fixed at creation.
   std::vector<int32_t> tokens, positions, sequences, rows;
+  std::vector<RowOutput> outputs; // of `rows`
   std::vector<Segment> segments;
   Step step;
 };

@@ -293,4 +293,120 @@ TEST(Session, ChoosesAContext) {
   EXPECT_FALSE(fakeSession(model, options));
 }
 
+Sampler samplerOf(double temperature, double penalty = 1) {
+  SamplerOptions options;
+  options.temperature = temperature;
+  options.repetitionPenalty = penalty;
+  options.topK = 7;
+  options.seed = 11;
+  return std::move(*Sampler::create(options, fakeModel().vocab));
+}
+
+TEST(Session, SamplesWhereTheDeviceCannot) {
+  for (double temperature : {0.0, 2.0}) {
+    Session session = make(fakeModel(), {}), other = make(fakeModel(), {});
+    int32_t s = *session.addSequence(), o = *other.addSequence();
+    Sampler sampler = samplerOf(temperature), same = samplerOf(temperature);
+    auto tokens = someTokens(70, 3);
+    for (size_t at = 0; at < tokens.size(); at += 35) {
+      auto part = std::span(tokens).subspan(at, 35);
+      auto id = session.sample(s, part, sampler);
+      ASSERT_TRUE(id) << id.error().message;
+      EXPECT_EQ(*id, *same.sample(*other.append(o, part)));
+    }
+    EXPECT_EQ(session.length(s), 70);
+  }
+  Session session = make(fakeModel(), {});
+  Sampler sampler = samplerOf(1);
+  EXPECT_FALSE(session.sample(*session.addSequence(), {}, sampler));
+}
+
+TEST(Session, LetsTheDeviceChoose) {
+  FakeExecutor *fake = nullptr;
+  SessionOptions options;
+  options.maxSequences = 4;
+  Session session = make(fakeModel(), options, 1 << 20, &fake);
+  fake->choosing = true;
+  EXPECT_TRUE(session.samplesOnDevice());
+  const auto tokens = someTokens(9, 4);
+  Sampler greedy = samplerOf(0), drawn = samplerOf(1), sameDraws = samplerOf(1),
+          penalized = samplerOf(1, 1.2), samePenalized = samplerOf(1, 1.2);
+  int32_t ids[3] = {-5, -5, -5};
+  std::vector<Append> parts;
+  for (int i = 0; i < 4; ++i)
+    parts.push_back({*session.addSequence(), tokens, 1});
+  parts[0].sampler = &greedy, parts[0].sampled = &ids[0];
+  parts[1].sampler = &drawn, parts[1].sampled = &ids[1], parts[1].rows = 3;
+  parts[2].sampler = &penalized, parts[2].sampled = &ids[2];
+  std::vector<std::pair<size_t, int64_t>> told;
+  std::vector<float> last;
+  ASSERT_TRUE(session.run(parts, [&](size_t part, int64_t token, std::span<const float> logits) {
+    told.push_back({part, token});
+    EXPECT_EQ(logits.size(), size_t(session.vocab()));
+    EXPECT_EQ(logits[0], logits[0]); // is there
+    last.assign(logits.begin(), logits.end());
+    return ok();
+  }));
+  // Two rows of logits before the one that is sampled, and those of the part without a sampler.
+  EXPECT_EQ(told, (std::vector<std::pair<size_t, int64_t>>{{1, 6}, {1, 7}, {3, 8}}));
+  // All sequences are the same, so `last` are everybody's logits. A penalty needs them.
+  EXPECT_EQ(ids[0], std::max_element(last.begin(), last.end()) - last.begin());
+  EXPECT_EQ(ids[1], int32_t(sameDraws.draw()->random % session.vocab()));
+  EXPECT_EQ(ids[2], *samePenalized.sample(last));
+}
+
+TEST(Session, CopiesNoLogitsWhenIdsAreEnough) {
+  FakeExecutor *fake = nullptr;
+  Session session = make(fakeModel(), {}, 1 << 20, &fake);
+  fake->choosing = true;
+  int32_t s = *session.addSequence();
+  Sampler sampler = samplerOf(1);
+  for (int32_t token : {1, 2, 3}) {
+    ASSERT_TRUE(session.sample(s, {&token, 1}, sampler));
+    ASSERT_EQ(fake->outputs.size(), 1u);
+    EXPECT_FALSE(fake->outputs[0].logits);
+    EXPECT_TRUE(fake->outputs[0].id);
+    EXPECT_EQ(fake->outputs[0].draw.topK, 7);
+  }
+}
+
+TEST(Session, AFailedStepTakesNoRandomNumber) {
+  for (bool choosing : {false, true}) {
+    FakeExecutor *fake = nullptr;
+    Session session = make(fakeModel(), {}, 1 << 20, &fake);
+    fake->choosing = choosing;
+    int32_t s = *session.addSequence();
+    Sampler sampler = samplerOf(1);
+    const int32_t token = 1;
+    const uint64_t before = sampler.draw()->random;
+    fake->failAt = 1;
+    EXPECT_FALSE(session.sample(s, {&token, 1}, sampler));
+    EXPECT_EQ(sampler.draw()->random, before);
+    EXPECT_TRUE(session.sample(s, {&token, 1}, sampler));
+    EXPECT_NE(sampler.draw()->random, before);
+  }
+}
+
+TEST(Session, TrustsNoIdOfADevice) {
+  FakeExecutor *fake = nullptr;
+  Session session = make(fakeModel(), {}, 1 << 20, &fake);
+  fake->choosing = true;
+  int32_t s = *session.addSequence();
+  Sampler sampler = samplerOf(0);
+  auto errorOf = [&](int32_t id) {
+    fake->forcedId = id;
+    const int32_t token = 1;
+    auto result = session.sample(s, {&token, 1}, sampler);
+    return result ? std::string() : result.error().message;
+  };
+  EXPECT_EQ(errorOf(49), "");
+  EXPECT_EQ(errorOf(50), "the plan's kernels chose token 50, the vocabulary ends at 49");
+  EXPECT_EQ(errorOf(kNothingToChoose), "the logits of all tokens are minus infinity");
+  EXPECT_EQ(errorOf(badLogitId(0)), "the logit of token 0 is not a finite number");
+  EXPECT_EQ(errorOf(badLogitId(17)), "the logit of token 17 is not a finite number");
+  const int32_t token = 1;
+  EXPECT_FALSE(session.run(std::vector<Append>{{s, {&token, 1}, 0, false, &sampler}},
+                           [](size_t, int64_t, std::span<const float>) { return ok(); }));
+}
+
 } // namespace

@@ -5,7 +5,9 @@
 
 #include "runtime/session/Session.h"
 
-#include <map>
+#include <algorithm>
+#include <limits>
+#include <optional>
 
 namespace moe {
 
@@ -18,7 +20,7 @@ public:
       pages.emplace_back(size_t(options.poolPages[pool]) * 64, Cell{-1, -1});
   }
 
-  Result<std::span<const float>> run(const Step &step) override {
+  Result<StepResult> run(const Step &step) override {
     ++runs;
     if (failAt && runs == failAt)
       return Error{Code::Unavailable, "the device broke"};
@@ -44,13 +46,32 @@ public:
       for (int64_t v = 0; v < model.vocab; ++v)
         logits[r * model.vocab + v] = float((hash >> 20) * (v + 1) % 1009) / 100;
     }
-    return std::span<const float>(logits);
+    outputs.assign(step.outputs.begin(), step.outputs.end());
+    if (!choosing)
+      return StepResult{logits, {}};
+    ids.assign(step.rows.size(), -999);
+    for (size_t r = 0; r < outputs.size(); ++r) {
+      auto row = logits.begin() + r * model.vocab;
+      if (outputs[r].id)
+        ids[r] = forcedId ? *forcedId
+                 : outputs[r].draw.scale > 0
+                     ? int32_t(outputs[r].draw.random % model.vocab)
+                     : int32_t(std::max_element(row, row + model.vocab) - row);
+      if (!outputs[r].logits) // none may be read
+        std::fill(row, row + model.vocab, std::numeric_limits<float>::quiet_NaN());
+    }
+    return StepResult{logits, ids};
   }
   int32_t maxTokens() const override { return tokens; }
   int32_t maxRows() const override { return rows; }
   std::string description() const override { return "fake"; }
 
+  bool samples() const override { return choosing; }
+
   int runs = 0, failAt = 0;
+  bool choosing = false;           // ids: of greedy rows the largest logit, else random % vocab
+  std::optional<int32_t> forcedId; // instead of all ids
+  std::vector<RowOutput> outputs;  // of the last step
 
 private:
   struct Cell {
@@ -67,6 +88,7 @@ private:
   int32_t tokens, rows;
   std::vector<std::vector<Cell>> pages;
   std::vector<float> logits;
+  std::vector<int32_t> ids;
 };
 
 // A session on a FakeExecutor, which `*fake` then points to.

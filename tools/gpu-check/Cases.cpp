@@ -1,6 +1,7 @@
 // Buffers of each kernel as compiler/codegen/cuda/README.md lists them.
 #include "tools/gpu-check/Cases.h"
 #include "runtime/device/cuda/KernelAbi.h"
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <random>
@@ -31,7 +32,7 @@ public:
       fusedAttention();
     } else {
       norm();
-      linear("qkv", s.hidden, finish().rows(), /*perRow=*/false);
+      linear("qkv", s.hidden, finish().rows());
       finishHeads();
       attention();
     }
@@ -41,6 +42,7 @@ public:
     gateUp();
     down();
     head();
+    sample();
     return std::move(error);
   }
 
@@ -96,7 +98,7 @@ private:
   }
 
   void measure(const char *name, const CudaSpec &spec, std::vector<cuda::CUdeviceptr> operands,
-               double bytes, double flops) {
+               double bytes, double flops, int64_t outputRows = 1) {
     if (error)
       return;
     auto kernel = bench.load(spec);
@@ -111,7 +113,7 @@ private:
     row.flops = flops;
     row.registers = kernel->registers;
     row.sharedBytes = kernel->sharedBytes;
-    row.blocks = blocksOf(spec, T, 1);
+    row.blocks = blocksOf(spec, T, outputRows);
     auto time = bench.time(*kernel, row.blocks, operands, repetitions);
     if (!time)
       return fail(time.takeError());
@@ -184,11 +186,10 @@ private:
     measure("norm", {NormSpec{s.hidden, Storage::BF16, 1e-5f, false}, 64}, {h, normWeight, x},
             4.0 * T * s.hidden, 0);
   }
-  void linear(const char *name, int64_t inputs, int64_t outputs, bool perRow) {
-    double n = perRow ? 1 : double(T);
-    measure(name, {LinearSpec{inputs, outputs, Storage::BF16, perRow}, tile},
-            {x, weights(double(padded(outputs)) * inputs), room(4.0 * n * outputs)},
-            2.0 * outputs * inputs, 2.0 * n * outputs * inputs);
+  void linear(const char *name, int64_t inputs, int64_t outputs) {
+    measure(name, {LinearSpec{inputs, outputs, Storage::BF16}, tile},
+            {x, weights(double(padded(outputs)) * inputs), room(4.0 * T * outputs)},
+            2.0 * outputs * inputs, product(outputs, inputs));
   }
   void linearResidual() {
     int64_t inputs = s.heads * s.headDim;
@@ -252,14 +253,44 @@ private:
       measure("down", spec, {x, order, offsets, w, h}, bytes, flops);
     }
   }
+  // Of one row, which is greedy: its logits are not written.
   void head() {
-    if (!small)
-      return linear("head", s.hidden, s.vocabulary, /*perRow=*/true);
-    CudaSpec spec{HeadSpec{s.hidden, s.vocabulary, Storage::BF16, 1e-5f}};
-    measure("head", spec,
-            {put(std::vector<int32_t>{0}), h, normWeight, weights(double(s.vocabulary) * s.hidden),
-             room(4.0 * s.vocabulary)},
-            2.0 * s.vocabulary * s.hidden, 2.0 * s.vocabulary * s.hidden);
+    CudaSpec spec{HeadSpec{s.hidden, s.vocabulary, Storage::BF16, 1e-5f}, tile};
+    cuda::CUdeviceptr w = weights(double(padded(s.vocabulary)) * s.hidden),
+                      logits = room(4.0 * s.vocabulary), ids = room(4),
+                      counters = zeros(double(counterBytes(spec, 1))),
+                      sampling = put(std::vector<cuda::RowSampling>(1));
+    std::vector<cuda::CUdeviceptr> operands{x, sampling, w, logits, ids, counters};
+    if (small)
+      operands = {put(std::vector<int32_t>{0}), sampling, h, normWeight, w, logits, ids, counters};
+    measure("head", spec, operands, 2.0 * s.vocabulary * s.hidden, 2.0 * s.vocabulary * s.hidden);
+  }
+  // As many rows as the step has tokens, up to 64: greedy, then with each filter.
+  void sample() {
+    const int64_t rows = std::min<int64_t>(T, 64);
+    CudaSpec spec{SampleSpec{s.vocabulary}};
+    std::vector<float> values = random(s.vocabulary), all;
+    for (float &v : values)
+      v *= 3;
+    // A run reads the ids that the one before wrote: token 0 is the largest logit, and is drawn.
+    std::iter_swap(values.begin(), std::max_element(values.begin(), values.end()));
+    for (int64_t r = 0; r < rows; ++r)
+      all.insert(all.end(), values.begin(), values.end());
+    cuda::CUdeviceptr logits = put(all), partials = room(double(partialBytes(spec, rows))),
+                      counters = zeros(double(counterBytes(spec, rows)));
+    step = put(std::vector<cuda::StepInfo>{{int32_t(T), int32_t(rows), 1, 0}});
+    const auto run = [&](const char *name, cuda::RowSampling row) {
+      row.scale = float(std::numbers::log2e / 0.8);
+      measure(name, spec,
+              {put(std::vector<cuda::RowSampling>(rows, row)), logits,
+               put(std::vector<int32_t>(rows, 0)), partials, counters},
+              4.0 * double(rows) * s.vocabulary, 0, rows);
+    };
+    run("sample greedy", {});
+    run("sample", {3, 0, 0, 0, 0, 0, 0});
+    run("sample top-k", {3, 0, 0, 0, 0, 40, 0});
+    run("sample top-p", {3, 0, 0, uint64_t(0.9 * 0x1p64), 0, 0, 0});
+    run("sample top-k top-p", {3, 0, 0, uint64_t(0.9 * 0x1p64), 0, 40, 0});
   }
 
   Bench &bench;

@@ -21,7 +21,7 @@ void emitCudaKernel(CudaKernel &k, const CudaSpec &spec) {
                  [&](const EmbedSpec &) { emitEmbed(k, spec); },
                  [&](const RopeTableSpec &) { emitRopeTable(k, spec); },
                  [&](const CudaQkvSpec &) { emitSmallLinear(k, spec); },
-                 [&](const HeadSpec &) { emitSmallLinear(k, spec); },
+                 [&](const HeadSpec &s) { linear(s); },
                  [&](const LinearSpec &) { emitTiledLinear(k, spec); },
                  [&](const LinearResidualSpec &s) { linear(s); },
                  [&](const DownSpec &s) { linear(s); },
@@ -34,6 +34,7 @@ void emitCudaKernel(CudaKernel &k, const CudaSpec &spec) {
                  [&](const FinishSpec &) { emitFinish(k, spec); },
                  [&](const NormSpec &) { emitNorm(k, spec); },
                  [&](const RouterSpec &) { emitRouter(k, spec); },
+                 [&](const SampleSpec &) { emitSample(k, spec); },
              },
              spec.op);
 }

@@ -21,7 +21,9 @@ void emitFinish(CudaKernel &k, const CudaSpec &spec);
 void emitTiledAttention(CudaKernel &k, const CudaSpec &spec);
 void emitNorm(CudaKernel &k, const CudaSpec &spec);
 void emitRouter(CudaKernel &k, const CudaSpec &spec);
-void emitTiledLinear(CudaKernel &k, const CudaSpec &spec); // linear, linear_residual, gate_up, down
+// linear, linear_residual, gate_up, down, head
+void emitTiledLinear(CudaKernel &k, const CudaSpec &spec);
+void emitSample(CudaKernel &k, const CudaSpec &spec);
 
 // Builds the body of a kernel, whatever it is.
 void emitCudaKernel(CudaKernel &k, const CudaSpec &spec);

@@ -73,22 +73,25 @@ std::string nameOf(const CudaSpec &spec) {
             return llvm::formatv("down_{0}_{1}x{2}{3}", nameOf(s.storage), s.hidden, s.width,
                                  experts(s.experts, s.k));
           },
-          [](const HeadSpec &s) -> std::string {
-            return llvm::formatv("head_{0}_{1}x{2}_eps{3}", nameOf(s.storage), s.vocabulary,
-                                 s.hidden, number(s.eps));
+          [&](const HeadSpec &s) -> std::string {
+            std::string name =
+                llvm::formatv("head_{0}_{1}x{2}", nameOf(s.storage), s.vocabulary, s.hidden);
+            return spec.small() ? name + "_eps" + number(s.eps) : name;
           },
           [](const NormSpec &s) -> std::string {
             return llvm::formatv("norm_{0}_{1}{2}_eps{3}", nameOf(s.storage), s.hidden,
                                  s.gather ? "_rows" : "", number(s.eps));
           },
           [](const LinearSpec &s) -> std::string {
-            return llvm::formatv("linear_{0}_{1}x{2}{3}", nameOf(s.storage), s.outputs, s.inputs,
-                                 s.perRow ? "_rows" : "");
+            return llvm::formatv("linear_{0}_{1}x{2}", nameOf(s.storage), s.outputs, s.inputs);
           },
           [](const FinishSpec &s) -> std::string { return "finish_" + heads(s) + finishing(s); },
           [](const RouterSpec &s) -> std::string {
             return llvm::formatv("router_{0}_{1}_e{2}_eps{3}", nameOf(s.storage), s.hidden,
                                  s.experts, number(s.eps));
+          },
+          [](const SampleSpec &s) -> std::string {
+            return llvm::formatv("sample_{0}", s.vocabulary);
           },
       },
       spec.op);
@@ -113,11 +116,12 @@ int64_t operandsOf(const CudaSpec &spec) {
           [&](const DownSpec &s) -> int64_t {
             return small ? (s.experts ? 6 : 5) : (s.experts ? 5 : 3);
           },
-          [](const HeadSpec &) -> int64_t { return 5; },
+          [&](const HeadSpec &) -> int64_t { return small ? 8 : 6; },
           [](const NormSpec &s) -> int64_t { return s.gather ? 4 : 3; },
           [](const LinearSpec &) -> int64_t { return 3; },
           [](const FinishSpec &s) -> int64_t { return 6 + s.rope; },
           [](const RouterSpec &) -> int64_t { return 9; },
+          [](const SampleSpec &) -> int64_t { return 5; },
       },
       spec.op);
 }
@@ -166,20 +170,25 @@ int64_t blocksOf(const CudaSpec &spec, int64_t tokens, int64_t rows) {
               return strips(s.hidden) * shares(spec, s);
             return rowTiles(strips(s.hidden)) * (s.experts ? groups(s.experts) : tiles(tokens));
           },
-          [&](const HeadSpec &s) -> int64_t { return strips(s.vocabulary); },
+          [&](const HeadSpec &s) -> int64_t {
+            return small ? strips(s.vocabulary) : rowTiles(strips(s.vocabulary)) * tiles(rows);
+          },
           [&](const NormSpec &s) -> int64_t { return s.gather ? rows : tokens; },
           [&](const LinearSpec &s) -> int64_t {
-            return rowTiles(strips(s.outputs)) * tiles(s.perRow ? rows : tokens);
+            return rowTiles(strips(s.outputs)) * tiles(tokens);
           },
           [&](const FinishSpec &s) -> int64_t {
             return divideCeil(tokens * (s.heads + 2 * s.cache.heads), 8); // a head for each warp
           },
           [&](const RouterSpec &) -> int64_t { return tokens; },
+          [&](const SampleSpec &) -> int64_t {
+            return std::max(std::min(rows, kSharedRows) * kSampleBlocks, rows);
+          },
       },
       spec.op);
 }
 
-int64_t partialBytes(const CudaSpec &spec) {
+int64_t partialBytes(const CudaSpec &spec, int64_t rows) {
   int64_t sums = kStripRows * kSmallTokens * 4; // of a strip
   return std::visit(
       Overloaded{
@@ -190,12 +199,15 @@ int64_t partialBytes(const CudaSpec &spec) {
           [&](const CudaAttentionSpec &s) -> int64_t {
             return kSmallTokens * s.finish.heads * spec.splits * (s.finish.cache.headDim + 2) * 4;
           },
+          [&](const SampleSpec &) -> int64_t {
+            return 16 * kSampleWarps * std::max(std::min(rows, kSharedRows) * kSampleBlocks, rows);
+          },
           [](const auto &) -> int64_t { return 0; },
       },
       spec.op);
 }
 
-int64_t counterBytes(const CudaSpec &spec) {
+int64_t counterBytes(const CudaSpec &spec, int64_t rows) {
   return std::visit(
       Overloaded{
           [&](const LinearResidualSpec &s) -> int64_t { return strips(s.outputs) * 4; },
@@ -205,6 +217,10 @@ int64_t counterBytes(const CudaSpec &spec) {
           },
           [](const GateUpSpec &) -> int64_t { return 8; },
           [](const RouterSpec &) -> int64_t { return 4; },
+          [&](const HeadSpec &) -> int64_t { return 8 + rows * 8; },
+          [&](const SampleSpec &) -> int64_t {
+            return kSharedRows * 4 + std::min(rows, kSharedRows) * kSampleHistogramBytes;
+          },
           [](const auto &) -> int64_t { return 0; },
       },
       spec.op);

@@ -12,6 +12,13 @@ inline constexpr int64_t kStripRows = 16;        // weight rows of a strip of fr
 inline constexpr int64_t kFragmentBytes = 512;   // 16 rows by 16 columns
 inline constexpr int64_t kMultiprocessors = 132; // what splits are chosen for (H100)
 
+inline constexpr int64_t kRowSamplingBytes = 40; // RowSampling of runtime/device/cuda/KernelAbi.h
+inline constexpr int64_t kSampleBlocks = 16;     // that share a row of logits, at most
+inline constexpr int64_t kSampleWarps = 16;      // of a block that samples
+inline constexpr int64_t kSharedRows = 64;       // the most rows of a step whose rows are shared
+inline constexpr int64_t kSampleBuckets = 2048;  // of a digit of a logit
+inline constexpr int64_t kSampleHistogramBytes = 3 * kSampleBuckets * 8; // of a shared row
+
 // A layer's part of a KV page on a GPU: per head 64 keys of head_dim, then 64 values, 16 bits each.
 // How the bytes of a page are ordered inside is the affair of the kernels of attention.
 inline int64_t cudaLayerBytes(const CacheSpec &c) {
@@ -49,11 +56,14 @@ struct RouterSpec {
   float eps;
 };
 
-// `perRow`: one row of x for each row of logits, otherwise for each token.
 struct LinearSpec {
   int64_t inputs, outputs;
   Storage storage;
-  bool perRow;
+};
+
+// Draws the ids of rows that are not greedy.
+struct SampleSpec {
+  int64_t vocabulary;
 };
 
 // h, norm, weight, sums of small steps.
@@ -63,9 +73,9 @@ struct CudaQkvSpec {
   float eps;
 };
 
-using CudaOp =
-    std::variant<EmbedSpec, RopeTableSpec, CudaQkvSpec, CudaAttentionSpec, LinearResidualSpec,
-                 GateUpSpec, DownSpec, HeadSpec, NormSpec, LinearSpec, FinishSpec, RouterSpec>;
+using CudaOp = std::variant<EmbedSpec, RopeTableSpec, CudaQkvSpec, CudaAttentionSpec,
+                            LinearResidualSpec, GateUpSpec, DownSpec, HeadSpec, NormSpec,
+                            LinearSpec, FinishSpec, RouterSpec, SampleSpec>;
 
 struct CudaSpec {
   CudaOp op;
@@ -86,11 +96,12 @@ int64_t operandsOf(const CudaSpec &spec);
 // that are of use.
 int64_t blocksOf(const CudaSpec &spec, int64_t tokens, int64_t rows);
 
-// Bytes of the operand `partials`, for up to kSmallTokens tokens; 0 where the op has none.
-int64_t partialBytes(const CudaSpec &spec);
+// Bytes of the operand `partials`, for up to kSmallTokens tokens, and of `sample` for up to `rows`
+// rows of logits; 0 where the op has none.
+int64_t partialBytes(const CudaSpec &spec, int64_t rows = 0);
 
-// Bytes of the operand `counters`; 0 where the op has none.
-int64_t counterBytes(const CudaSpec &spec);
+// Bytes of the operand `counters`, for up to `rows` rows of logits; 0 where the op has none.
+int64_t counterBytes(const CudaSpec &spec, int64_t rows = 0);
 
 // In how many shares blocks read `rows` rows of weights of `columns` columns in a small step, so
 // that the pieces fill the multiprocessors of a large GPU evenly.

@@ -147,8 +147,7 @@ LogicalResult LowerToCuda::lower(AttentionBlockOp op) {
     operands.push_back(*rope);
   return success(
       succeeded(call(*qkv, {NormSpec{hidden, storage, eps, false}, kAnyTile}, {*h, *norm, x})) &&
-      succeeded(
-          call(*qkv, {LinearSpec{hidden, finish.rows(), storage, false}, tile()}, {x, *w, sums})) &&
+      succeeded(call(*qkv, {LinearSpec{hidden, finish.rows(), storage}, tile()}, {x, *w, sums})) &&
       succeeded(call(op, {finish, kAnyTile}, operands)) &&
       succeeded(call(op, {CudaAttentionSpec{finish, storage}, kAnyTile},
                      {positions, sequences, table, q, page, out})));
@@ -244,15 +243,23 @@ LogicalResult LowerToCuda::lower(HeadOp op) {
   Storage storage = storageOfWeight(*w);
   float eps = op.getEps().convertToFloat();
   int64_t hidden = dim(op.getX(), 1), vocabulary = dim(op.getResult(), 1);
-  Operand wanted = input(plan::InputName::Rows);
-  if (small())
-    return call(op, {HeadSpec{hidden, vocabulary, storage, eps}},
-                {wanted, *h, *norm, *w, logits()});
-  Operand x = rowsOf(rows(), hidden);
-  return success(succeeded(call(op, {NormSpec{hidden, storage, eps, true}, kAnyTile},
-                                {wanted, *h, *norm, x})) &&
-                 succeeded(call(op, {LinearSpec{hidden, vocabulary, storage, true}, tile()},
-                                {x, *w, logits()})));
+  Operand wanted = input(plan::InputName::Rows), sampling = input(plan::InputName::Sampling);
+  CudaSpec head{HeadSpec{hidden, vocabulary, storage, eps}, tile()};
+  Operand best = LowerToPlan::counters(counterBytes(head, rows()));
+  if (small()) {
+    if (failed(call(op, head, {wanted, sampling, *h, *norm, *w, logits(), ids(), best})))
+      return failure();
+  } else {
+    Operand x = rowsOf(rows(), hidden);
+    if (failed(
+            call(op, {NormSpec{hidden, storage, eps, true}, kAnyTile}, {wanted, *h, *norm, x})) ||
+        failed(call(op, head, {x, sampling, *w, logits(), ids(), best})))
+      return failure();
+  }
+  CudaSpec sample{SampleSpec{vocabulary}};
+  return call(op, sample,
+              {sampling, logits(), ids(), newBuffer(partialBytes(sample, rows())),
+               LowerToPlan::counters(counterBytes(sample, rows()))});
 }
 
 LogicalResult LowerToCuda::lower(Operation &op) {

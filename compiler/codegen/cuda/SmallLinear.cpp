@@ -1,4 +1,5 @@
 // Products of small steps: q, k, v; the output projection; down; the head.
+#include "compiler/codegen/cuda/BestLogit.h"
 #include "compiler/codegen/cuda/CudaKernels.h"
 #include "compiler/codegen/cuda/Small.h"
 
@@ -27,6 +28,7 @@ struct SmallLinear {
   // last.
   std::function<void(Val strip, Val share, Val i, Val total)> store;
   std::function<void(Small &)> prepare = [](Small &) {};
+  std::function<void(Small &)> finish = [](Small &) {}; // after the last piece
 
   int64_t pieces() const { return strips * splits; }
 
@@ -93,6 +95,7 @@ struct SmallLinear {
     carried = consumePieces(small, 0, false, carried);
     if (routed)
       consumePieces(small, pieces(), true, carried);
+    finish(small);
   }
 
   SmallVector<Val> consumePieces(Small &small, int64_t low, bool routed, ArrayRef<Val> init) {
@@ -182,7 +185,8 @@ static Ptr rowAt(CudaKernel &k, Ptr base, Val t, int64_t bytes) {
 static void emitNormed(CudaKernel &k, SmallLinear &linear, Ptr norm, float eps,
                        std::function<Ptr(Val)> rowOf) {
   int64_t hidden = linear.columns;
-  linear.prepare = [=, &linear](Small &small) {
+  linear.prepare = [=, &linear, before = linear.prepare](Small &small) {
+    before(small);
     small.computeScales(linear.count, rowOf, hidden, eps);
   };
   linear.loadX = [=, &linear](Small &small, Val first, Val n, bool) {
@@ -204,15 +208,41 @@ static void emitQkv(CudaKernel &k, const CudaQkvSpec &s, int64_t splits) {
              [&](Val t) { return rowAt(k, h, t, padded(s.hidden) * 4); });
 }
 
+// Each of the 128 threads that store keeps the largest of its logits, which all are of one row.
 static void emitHead(CudaKernel &k, const HeadSpec &s) {
-  Ptr rows = k.operand(0), h = k.operand(1), logits = k.operand(4);
+  Ptr rows = k.operand(0), sampling = k.operand(1), h = k.operand(2), logits = k.operand(5);
   SmallLinear linear{k, s.vocabulary, s.hidden, 1};
-  linear.weight = k.operand(3);
+  linear.weight = k.operand(4);
   linear.count = k.rows();
-  linear.store = [&](Val strip, Val, Val i, Val total) {
-    linear.storeRow(logits, s.vocabulary, strip, i, total);
+  BestLogits best(k, k.operand(6), k.operand(7));
+  Ptr keys = k.shared(128 * 8);
+  auto keyOf = [&](Val i) { return k.offset(keys, i * 8); };
+  linear.prepare = [&](Small &) { // computeScales and loadX have barriers
+    k.ifThen(lt(k.thread(), 128), [&] { k.store(keyOf(k.thread()), k.i64(0)); });
   };
-  emitNormed(k, linear, k.operand(2), s.eps, [&](Val r) {
+  linear.store = [&](Val strip, Val, Val i, Val total) {
+    Val row = linear.rowOf(strip, i), column = Small::columnOf(i);
+    k.ifThen(lt(row, s.vocabulary) & lt(column, linear.count), [&] {
+      Val key = unsignedMax(k.load(keyOf(i), k.i64()), logitKey(k, total, row));
+      k.store(keyOf(i), key);
+      k.ifThen(writesLogits(k, sampling, column), [&] {
+        Val at = k.convert(column, k.i64()) * s.vocabulary + k.convert(row, k.i64());
+        k.store(logits + at * 4, total);
+      });
+    });
+  };
+  linear.finish = [&](Small &small) {
+    small.consumerBarrier();
+    Val column = k.thread(); // its keys are those of 16 threads: see Small::columnOf
+    k.ifThen(lt(column, min(linear.count, k.i32(kSmallTokens))), [&] {
+      Val key = k.i64(0), first = k.shiftRight(column, 1) * 4 + (column & 1);
+      for (int64_t j = 0; j < 16; ++j)
+        key = unsignedMax(key, k.load(keyOf(first + (j / 2 * 16 + j % 2 * 2)), k.i64()));
+      best.offer(column, key);
+    });
+    best.finish(k.i32(0), Small::consumers, [&] { small.consumerBarrier(); });
+  };
+  emitNormed(k, linear, k.operand(3), s.eps, [&](Val r) {
     return rowAt(k, h, k.load(k.offset(rows, r * 4), k.i32()), padded(s.hidden) * 4);
   });
 }

@@ -176,9 +176,16 @@ TEST_P(SmallKernels, Head) {
   }
   PtxKernel kernel({HeadSpec{hidden, vocabulary, Storage::BF16, 1e-5f}}, emitSmallLinear, chip);
   uint64_t logits = bench.put(Floats(T * vocabulary, 7));
-  std::vector<uint64_t> operands{bench.put(rows), bench.put(padRows(h, hidden, padded(hidden))),
-                                 bench.put(g), bench.put(toFragments(w, vocabulary, hidden)),
-                                 logits};
+  cuda::RowSampling wantsLogits{};
+  wantsLogits.flags = cuda::RowSampling::writesLogits;
+  std::vector<uint64_t> operands{bench.put(rows),
+                                 bench.put(std::vector<cuda::RowSampling>(T, wantsLogits)),
+                                 bench.put(padRows(h, hidden, padded(hidden))),
+                                 bench.put(g),
+                                 bench.put(toFragments(w, vocabulary, hidden)),
+                                 logits,
+                                 bench.room(T * 4),
+                                 zeros(8 + T * 8)};
   step.rows = rows.size();
   bench.run(kernel, blocks, operands, step);
   Floats got = bench.get<float>(logits, T * vocabulary);

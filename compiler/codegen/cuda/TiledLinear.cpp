@@ -14,8 +14,10 @@
 //
 // Sums run over K in order, whatever the piece and its width are, so that a result does not depend
 // on the other tokens of the step or on the grid.
+#include "compiler/codegen/cuda/BestLogit.h"
 #include "compiler/codegen/cuda/CudaKernel.h"
 #include "compiler/codegen/cuda/CudaKernels.h"
+#include "compiler/codegen/cuda/Wgmma.h"
 #include <numbers>
 
 using namespace mlir;
@@ -33,18 +35,19 @@ constexpr int64_t kLag = 2;    // stages that copies of x for wgmma have to arri
 constexpr int64_t kChunk = 16; // bytes that a copy moves
 constexpr int64_t kConsumerWarps = 8, kProducerWarps = 4, kProducers = 32 * kProducerWarps;
 
-enum class Kind { Linear, Residual, GateUp, Down };
+enum class Kind { Linear, Residual, GateUp, Down, Head };
 
 struct Shape {
   Kind kind;
   int64_t inputs, outputs; // channels of a row of x and of a row of the result
   int64_t experts = 0;
-  bool perRow = false;
 };
 
 Shape shapeOf(const CudaOp &op) {
   if (auto *s = std::get_if<LinearSpec>(&op))
-    return {Kind::Linear, s->inputs, s->outputs, 0, s->perRow};
+    return {Kind::Linear, s->inputs, s->outputs};
+  if (auto *s = std::get_if<HeadSpec>(&op))
+    return {Kind::Head, s->hidden, s->vocabulary};
   if (auto *s = std::get_if<LinearResidualSpec>(&op))
     return {Kind::Residual, s->inputs, s->outputs};
   if (auto *s = std::get_if<GateUpSpec>(&op))
@@ -62,7 +65,10 @@ struct Piece {
 
 class TiledLinear {
 public:
-  TiledLinear(CudaKernel &k, const CudaSpec &spec) : k(k), s(shapeOf(spec.op)), spec(spec) {}
+  TiledLinear(CudaKernel &k, const CudaSpec &spec) : k(k), s(shapeOf(spec.op)), spec(spec) {
+    if (head)
+      best.emplace(k, k.operand(4), k.operand(5));
+  }
 
   void run() {
     bool lists = s.experts != 0;
@@ -98,6 +104,8 @@ public:
             k.ptx("setmaxnreg.inc.sync.aligned.u32 216;", {}, {}, "~{memory}");
           consume();
         });
+    if (head)
+      best->finish(k.i32(0), k.threads, [&] { k.barrier(); });
   }
 
 private:
@@ -110,7 +118,7 @@ private:
   bool joinsK() const { return s.kind == Kind::Down && s.experts; }
   bool hasPlain() const { return !joinsK(); }
 
-  Val allTokens() { return s.perRow ? k.rows() : k.tokens(); }
+  Val allTokens() { return head ? k.rows() : k.tokens(); }
   Val plainTiles() { return ceilDiv(allTokens(), tile); }
   Val plainPieces() { return hasPlain() ? plainTiles() * rowTiles : k.i32(0); }
   Val pieces() { return s.experts ? plainPieces() + routedTiles * rowTiles : plainPieces(); }
@@ -408,10 +416,11 @@ private:
     };
     auto step = [&](Val j, ArrayRef<Val> in) {
       ArrayRef<Val> a = in.drop_front(n);
-      SmallVector<Val> sums = beginWgmma(in.take_front(n), a, placeOf(base + j));
+      SmallVector<Val> sums =
+          beginWgmma(k, Half::BF16, in.take_front(n), width, a, rowsOf(placeOf(base + j)));
       // After the last stage this one is loaded again.
       SmallVector<Val> next = weights(await(base + min(j + 1, k.i32(stagesPerPiece - 1))));
-      sums = endWgmma(sums, a);
+      sums = awaitWgmma(k, sums, a);
       release(base + j);
       sums.append(next);
       return sums;
@@ -428,58 +437,12 @@ private:
     finish(p, p.strip + k.warp(), k.i32(0), ArrayRef(carried).take_front(n));
   }
 
-  // sums + a stage's product, begun. There is no op for a first operand in registers. One text, so
-  // that nothing comes between its instructions.
-  SmallVector<Val> beginWgmma(ArrayRef<Val> sums, ArrayRef<Val> a, Ptr place) {
-    int64_t n = sums.size();
-    auto list = [](int64_t first, int64_t count) {
-      std::string text = "{";
-      for (int64_t i = 0; i < count; ++i)
-        text += (i ? ", $" : "$") + std::to_string(first + i);
-      return text + "}";
-    };
-    // Descriptors first: ptxas makes products wait for each other where it finds anything between.
-    // 16 columns are 32 bytes: 2 in a descriptor's address.
-    std::string first = "$" + std::to_string(2 * n + a.size()), products;
-    std::string text = "{ .reg .pred add; .reg .b64 rows<4>; setp.eq.b32 add, 0, 0;\n";
-    for (int64_t k16 = 0; k16 < kStageColumns / 16; ++k16) {
-      std::string rows = "rows" + std::to_string(k16);
-      text += "add.s64 " + rows + ", " + first + ", " + std::to_string(2 * k16) + ";\n";
-      products += "wgmma.mma_async.sync.aligned.m64n" + std::to_string(2 * n) +
-                  "k16.f32.bf16.bf16 " + list(0, n) + ", " + list(2 * n + 4 * k16, 4) + ", " +
-                  rows + ", add, 1, 1, 0;\n";
-    }
-    text += "wgmma.fence.sync.aligned;\n" + products;
-    text += "wgmma.commit_group.sync.aligned; }";
-    // The tile of x: rows of 128 bytes with the 128-byte swizzle, groups of eight 1024 bytes apart.
-    Val address = k.shiftRight(k.addressOf(place + kWeightBytes), 4);
-    Val rows = k.val(arith::ExtUIOp::create(k, k.i64(), address.value)) |
-               k.i64(int64_t(1) << 62 | int64_t(1024 / 16) << 32 | int64_t(1) << 16);
-    SmallVector<Val> operands(sums);
-    operands.append(a.begin(), a.end());
-    operands.push_back(rows);
-    return k.ptx(text, SmallVector<Type>(n, k.f32()), operands, tied(n, a.size()) + ",l,~{memory}");
-  }
-
-  // Waits for it. Sums pass through, as they are there only now, and the weights are named so that
-  // their registers are not used for something else before.
-  SmallVector<Val> endWgmma(ArrayRef<Val> sums, ArrayRef<Val> a) {
-    SmallVector<Val> operands(sums);
-    operands.append(a.begin(), a.end());
-    return k.ptx("wgmma.wait_group.sync.aligned 0;", SmallVector<Type>(sums.size(), k.f32()),
-                 operands, tied(sums.size(), a.size()) + ",~{memory}");
-  }
-
-  // The constraints of n results in the registers of the first n operands, and of m integers.
-  static std::string tied(int64_t n, int64_t m) {
-    std::string text;
-    for (int64_t i = 0; i < n; ++i)
-      text += "=f,";
-    for (int64_t i = 0; i < n; ++i)
-      text += std::to_string(i) + ",";
-    for (int64_t i = 0; i < m; ++i)
-      text += i ? ",r" : "r";
-    return text;
+  // The stage's rows of x: columns of the product.
+  SharedOperand rowsOf(Ptr place) {
+    SharedOperand b{place + kWeightBytes, /*rowBytes=*/128, /*byColumn=*/true};
+    for (int64_t k16 = 0; k16 < kStageColumns / 16; ++k16)
+      b.steps.push_back(k16 * 32);
+    return b;
   }
 
   //===--- Results -------------------------------------------------------------------------------
@@ -492,17 +455,36 @@ private:
     for (size_t c = 0; c < sums.size() / 4; ++c) {
       Val column = column0 + int64_t(c * 8);
       ArrayRef<Val> four = sums.slice(c * 4, 4);
+      if (head)
+        offerRows(p, strip, column, four);
       s.kind == Kind::GateUp ? writeHidden(p, strip, column, four)
                              : writeRows(p, strip, column, four);
     }
   }
 
+  // The largest of the strip's logits of each token: of the lane's two rows, then of its column's
+  // eight lanes.
+  void offerRows(const Piece &p, Val strip, Val column, ArrayRef<Val> sums) {
+    Val row = strip * kStripRows + k.shiftRight(k.lane(), 2);
+    for (int64_t n = 0; n < 2; ++n) {
+      Val key = k.i64(0);
+      for (int64_t half = 0; half < 2; ++half) {
+        Val logit = logitKey(k, sums[half * 2 + n], row + half * 8);
+        key = unsignedMax(key, select(lt(row + half * 8, s.outputs), logit, k.i64(0)));
+      }
+      for (int64_t mask : {4, 8, 16})
+        key = unsignedMax(key, shuffleXor64(k, key, mask));
+      k.ifThen(lt(k.lane(), 4) & lt(column + n, p.count),
+               [&] { best->offer(p.first + column + n, key); });
+    }
+  }
+
   void writeRows(const Piece &p, Val strip, Val column, ArrayRef<Val> sums) {
-    bool adds = s.kind != Kind::Linear;
+    bool adds = s.kind == Kind::Residual || s.kind == Kind::Down;
     int64_t width = adds ? padded(s.outputs) : s.outputs;
     Val row = strip * kStripRows + k.shiftRight(k.lane(), 2);
     for (int64_t n = 0; n < 2; ++n)
-      k.ifThen(lt(column + n, p.count), [&] {
+      k.ifThen(lt(column + n, p.count) & wanted(p, column + n), [&] {
         Val token = k.convert(tokenIn(p, column + n), k.i64());
         Ptr to = k.offset(out + token * (width * 4), row * 4);
         for (int64_t half = 0; half < 2; ++half)
@@ -518,6 +500,12 @@ private:
               k.store(at, sum);
           });
       });
+  }
+
+  // Whether the token's row of the result is. (`column` may be beyond the last.)
+  Val wanted(const Piece &p, Val column) {
+    return head ? writesLogits(k, k.operand(1), p.first + min(column, p.count - 1))
+                : k.constant(k.i1(), 1);
   }
 
   // With an approximate reciprocal, one unit in the last place off: bf16 does not tell.
@@ -564,11 +552,13 @@ private:
 
   // Operands, in the order of README.md.
   const bool gateUp = s.kind == Kind::GateUp, lists = s.experts != 0;
+  const bool head = s.kind == Kind::Head;
   Ptr x = k.operand(0);
   Ptr scores = gateUp && lists ? k.operand(1) : Ptr{};
   Ptr order = lists ? k.operand(gateUp ? 2 : 1) : Ptr{};
   Ptr offsets = lists ? k.operand(gateUp ? 3 : 2) : Ptr{};
-  Ptr weight = k.operand(operandsOf(spec) - 2), out = k.operand(operandsOf(spec) - 1);
+  Ptr weight = k.operand(head ? 2 : operandsOf(spec) - 2);
+  Ptr out = k.operand(head ? 3 : operandsOf(spec) - 1);
 
   const int64_t columns = padded(s.inputs), kStages = columns / kStageColumns;
   const int64_t stagesPerPiece = kStages * (s.kind == Kind::Down && lists ? 2 : 1);
@@ -584,6 +574,7 @@ private:
   Ptr full = k.mbarriers(stages), empty = k.mbarriers(stages);
   Ptr tileCounts = k.shared((s.experts + 1) * 4), groupBegins = k.shared((s.experts + 1) * 4);
   Val routedTiles{};
+  std::optional<BestLogits> best; // of the head
 };
 
 } // namespace

@@ -208,37 +208,66 @@ constexpr Place kPlaces[] = {{"sm_80", 64},   {"sm_80", 128},  {"sm_90a", 64},  
                              {"sm_90a", 256}, {"sm_100a", 64}, {"sm_100a", 128}};
 
 TEST_F(TiledKernels, Linear) {
-  for (auto [chip, tile] : kPlaces)
-    for (bool perRow : {false, true}) {
-      if (perRow && tile != 64)
-        continue;
-      int64_t inputs = perRow ? 40 : 200, outputs = perRow ? 130 : 301;
-      PtxKernel kernel({LinearSpec{inputs, outputs, Storage::BF16, perRow}, tile}, emitTiledLinear,
-                       chip);
-      kernel.expectAssembles(kRegisters);
-      Floats w = rounded(outputs * inputs, 0.1f);
-      Halves packed = toFragments(w, outputs, inputs);
-      for (int32_t n : {1, 9, 17, 63, 64, 65, 130}) {
-        Floats x = rounded(n * inputs);
-        Floats out = sameBits(9, [&](uint64_t seed, int64_t blocks) {
-          PtxBench bench;
-          bench.options.seed = seed;
-          std::vector<uint64_t> operands{bench.put(bf16Rows(x, inputs)), bench.put(packed),
-                                         bench.room(n * outputs * 4)};
-          bench.run(kernel, blocks, operands, {perRow ? 7 : n, perRow ? n : 3, 0, 0});
-          EXPECT_EQ(bench.stats.sharedConflicts, 0u);
-          return bench.get<float>(operands[2], n * outputs);
-        });
-        expectNear(out, reference::linear(x, w, inputs), kF32);
-        if (HasFailure())
-          return;
-      }
+  for (auto [chip, tile] : kPlaces) {
+    int64_t inputs = 200, outputs = 301;
+    PtxKernel kernel({LinearSpec{inputs, outputs, Storage::BF16}, tile}, emitTiledLinear, chip);
+    kernel.expectAssembles(kRegisters);
+    Floats w = rounded(outputs * inputs, 0.1f);
+    Halves packed = toFragments(w, outputs, inputs);
+    for (int32_t n : {1, 9, 17, 63, 64, 65, 130}) {
+      Floats x = rounded(n * inputs);
+      Floats out = sameBits(9, [&](uint64_t seed, int64_t blocks) {
+        PtxBench bench;
+        bench.options.seed = seed;
+        std::vector<uint64_t> operands{bench.put(bf16Rows(x, inputs)), bench.put(packed),
+                                       bench.room(n * outputs * 4)};
+        bench.run(kernel, blocks, operands, {n, 3, 0, 0});
+        EXPECT_EQ(bench.stats.sharedConflicts, 0u);
+        return bench.get<float>(operands[2], n * outputs);
+      });
+      expectNear(out, reference::linear(x, w, inputs), kF32);
+      if (HasFailure())
+        return;
     }
+  }
+}
+
+// The same product for the rows of logits; SampleTest.cpp has its ids.
+TEST_F(TiledKernels, Head) {
+  for (auto [chip, tile] : kPlaces) {
+    int64_t inputs = 40, outputs = 130;
+    CudaSpec spec{HeadSpec{inputs, outputs, Storage::BF16, 0}, tile};
+    PtxKernel kernel(spec, emitTiledLinear, chip);
+    kernel.expectAssembles(kRegisters);
+    Floats w = rounded(outputs * inputs, 0.1f);
+    Halves packed = toFragments(w, outputs, inputs);
+    for (int32_t n : {1, 65, 130}) {
+      Floats x = rounded(n * inputs);
+      cuda::RowSampling wanted{};
+      wanted.flags = cuda::RowSampling::writesLogits;
+      Floats out = sameBits(9, [&](uint64_t seed, int64_t blocks) {
+        PtxBench bench;
+        bench.options.seed = seed;
+        std::vector<uint64_t> operands{bench.put(bf16Rows(x, inputs)),
+                                       bench.put(std::vector<cuda::RowSampling>(n, wanted)),
+                                       bench.put(packed),
+                                       bench.room(n * outputs * 4),
+                                       bench.room(n * 4),
+                                       bench.put(std::vector<uint8_t>(counterBytes(spec, n)))};
+        bench.run(kernel, blocks, operands, {7, n, 0, 0});
+        EXPECT_EQ(bench.stats.sharedConflicts, 0u);
+        return bench.get<float>(operands[3], n * outputs);
+      });
+      expectNear(out, reference::linear(x, w, inputs), kF32);
+      if (HasFailure())
+        return;
+    }
+  }
 }
 
 TEST_F(TiledKernels, Instructions) {
   for (auto [chip, tile] : kPlaces) {
-    PtxKernel kernel({LinearSpec{5120, 7168, Storage::BF16, false}, tile}, emitTiledLinear, chip);
+    PtxKernel kernel({LinearSpec{5120, 7168, Storage::BF16}, tile}, emitTiledLinear, chip);
     auto has = [&](llvm::StringRef text) { return llvm::StringRef(kernel.ptx).contains(text); };
     bool wgmma = kernel.target.wgmma && tile >= 128;
     EXPECT_EQ(has("wgmma.mma_async"), wgmma) << kernel.name << " on " << chip;
@@ -248,14 +277,6 @@ TEST_F(TiledKernels, Instructions) {
     for (const char *bad : {".local", "ld.b32", "st.b32", "ld.v4", "call", "ld.shared.b32"})
       EXPECT_FALSE(has(bad)) << bad << " in " << kernel.name << " on " << chip;
   }
-}
-
-TEST_F(TiledKernels, NoRowsOfLogits) {
-  PtxKernel kernel({LinearSpec{64, 130, Storage::BF16, true}, 64}, emitTiledLinear);
-  PtxBench bench;
-  bench.run(kernel, 2,
-            {bench.room(64), bench.put(toFragments(rounded(130 * 64), 130, 64)), bench.room(64)},
-            {20, 0, 0, 0});
 }
 
 TEST_F(TiledKernels, LinearResidual) {

@@ -26,7 +26,7 @@ class CpuExecutor final : public Executor {
 public:
   static Result<std::unique_ptr<Executor>>
   create(const DevicePlan &plan, const ExecutorOptions &options, const CpuOptions &cpu);
-  Result<std::span<const float>> run(const Step &step) override;
+  Result<StepResult> run(const Step &step) override;
   int32_t maxTokens() const override { return mostTokens; }
   int32_t maxRows() const override { return mostRows; }
   std::string description() const override {
@@ -177,6 +177,8 @@ Result<void *> CpuExecutor::pointerTo(const DevicePlan &plan, const Operand &ope
     return static_cast<void *>(logits.data());
   case OperandKind::Counters:
     return static_cast<void *>(counters.data() + operand.offset);
+  case OperandKind::Ids: // of GPUs alone
+    break;
   }
   return Error{Code::InvalidPlan, "a kernel call has an operand that does not exist"};
 }
@@ -242,8 +244,8 @@ void CpuExecutor::runWorker(void *self, int worker) {
   }
 }
 
-Result<std::span<const float>> CpuExecutor::run(const Step &step) {
-  MOE_TRY(checkStep(step, options, pools.size(), vocab));
+Result<StepResult> CpuExecutor::run(const Step &step) {
+  MOE_TRY(checkStep(step, options, pools.size(), vocab, samples()));
   auto program = std::find_if(programs.begin(), programs.end(), [&](const BoundProgram &p) {
     return size_t(p.tokens) >= step.tokens.size() && size_t(p.rows) >= step.rows.size();
   });
@@ -255,8 +257,8 @@ Result<std::span<const float>> CpuExecutor::run(const Step &step) {
   current = &*program;
   info = {int32_t(step.tokens.size()), int32_t(step.rows.size()), options.tableStride, 0};
   threads->run(runWorker, this);
-  return std::span<const float>(reinterpret_cast<const float *>(logits.data()),
-                                step.rows.size() * vocab);
+  return StepResult{
+      {reinterpret_cast<const float *>(logits.data()), step.rows.size() * size_t(vocab)}, {}};
 }
 
 class CpuDevice final : public Device {

@@ -1,6 +1,6 @@
 // All that a step can need is prepared when the executor is created: addresses, grids, and a graph
 // of each program's launches. A step then is one copy of its inputs, one graph, and one copy of the
-// logits.
+// ids or logits that are wanted.
 #include "runtime/device/cuda/CudaDevice.h"
 
 #include "runtime/device/cuda/Image.h"
@@ -14,7 +14,7 @@ namespace moe::cuda {
 namespace {
 
 constexpr uint64_t kAlignment = 256;
-constexpr int kInputs = 6;
+constexpr int kInputs = 7;
 
 uint64_t aligned(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -35,8 +35,24 @@ Sizes sizesOf(const DevicePlan &plan) {
   return sizes;
 }
 
+uint64_t idsBytes(const Sizes &sizes) {
+  return uint64_t(std::max(sizes.rows, 1)) * sizeof(int32_t);
+}
 uint64_t logitsBytes(const Sizes &sizes, int64_t vocab) {
   return uint64_t(std::max(sizes.rows, 1)) * uint64_t(vocab) * sizeof(float);
+}
+uint64_t outputBytes(const Sizes &sizes, int64_t vocab) {
+  return logitsBytes(sizes, vocab) + idsBytes(sizes);
+}
+
+// Whether every program tells ids.
+bool choosesIds(const DevicePlan &plan) {
+  return std::all_of(plan.programs.begin(), plan.programs.end(), [](const Program &program) {
+    return std::any_of(program.calls.begin(), program.calls.end(), [](const Call &call) {
+      return std::any_of(call.operands.begin(), call.operands.end(),
+                         [](const Operand &operand) { return operand.kind == OperandKind::Ids; });
+    });
+  });
 }
 
 // Where the inputs of a program lie in the block of inputs: StepInfo, the step's own inputs, packed
@@ -51,6 +67,8 @@ struct InputLayout {
       offsets[size_t(name)] = end;
       end += aligned(uint64_t(name == InputName::Rows ? rows : tokens) * sizeof(int32_t));
     }
+    offsets[size_t(InputName::Sampling)] = end;
+    end += aligned(uint64_t(rows) * sizeof(RowSampling));
   }
 };
 
@@ -74,7 +92,8 @@ public:
                                                   const CudaOptions &cuda);
   CudaExecutor(std::shared_ptr<const Gpu> gpu) : gpu(std::move(gpu)) {}
   ~CudaExecutor() override;
-  Result<std::span<const float>> run(const Step &step) override;
+  Result<StepResult> run(const Step &step) override;
+  bool samples() const override { return choosing; }
   int32_t maxTokens() const override { return sizes.tokens; }
   int32_t maxRows() const override { return sizes.rows; }
   std::string description() const override { return about; }
@@ -89,7 +108,9 @@ private:
   Result<GraphExec> record(const Program &program, const InputLayout &layout);
   Status launch(const Program &program, const InputLayout &layout);
   void copyInputs(const Step &step, const BoundProgram &program);
-  Result<std::span<const float>> runStep(const Step &step, const BoundProgram &program);
+  void copySampling(const Step &step, const BoundProgram &program);
+  Status fetchLogits(const Step &step);
+  Result<StepResult> runStep(const Step &step, const BoundProgram &program);
 
   int32_t *hostInput(uint64_t offset) const {
     return reinterpret_cast<int32_t *>(static_cast<std::byte *>(hostInputs.get()) + offset);
@@ -98,6 +119,7 @@ private:
   const std::shared_ptr<const Gpu> gpu; // first: the context outlives what is in it
   ExecutorOptions options;
   int64_t vocab = 0;
+  bool choosing = false;
   Sizes sizes;
   std::string about;
   uint64_t tableOffsets[kInputs] = {};       // of GlobalTable and ChunkedTable
@@ -109,8 +131,8 @@ private:
   Module module;
   std::vector<BoundKernel> kernels; // per kernel of the plan
   Weights weights;
-  Memory arena, counters, inputs, logits;
-  HostMemory hostInputs, hostLogits;
+  Memory arena, counters, inputs, logits, ids;
+  HostMemory hostInputs, hostLogits, hostIds;
   std::vector<Memory> pools;
   std::vector<BoundProgram> programs;
 };
@@ -129,6 +151,7 @@ Result<std::unique_ptr<Executor>> CudaExecutor::create(std::shared_ptr<const Gpu
   auto executor = std::make_unique<CudaExecutor>(std::move(gpu));
   executor->options = options;
   executor->vocab = plan.vocab;
+  executor->choosing = choosesIds(plan);
   executor->sizes = sizesOf(plan);
   if (Status status = executor->prepare(plan, cuda); !status)
     return status.error().code == Code::ResourceExhausted
@@ -277,6 +300,9 @@ Status CudaExecutor::allocate(const DevicePlan &plan) {
   MOE_TRY(take(logits, logitsBytes(sizes, vocab), "logits"));
   MOE_ASSIGN(pinnedLogits, gpu->allocateHost(logitsBytes(sizes, vocab), "logits"));
   hostLogits = std::move(pinnedLogits);
+  MOE_TRY(take(ids, idsBytes(sizes), "ids"));
+  MOE_ASSIGN(pinnedIds, gpu->allocateHost(idsBytes(sizes), "ids"));
+  hostIds = std::move(pinnedIds);
 
   for (size_t i = 0; i < plan.pools.size(); ++i) {
     const CachePool &pool = plan.pools[i];
@@ -321,7 +347,7 @@ Error CudaExecutor::outOfMemory(const Error &error, const DevicePlan &plan,
   return {Code::ResourceExhausted,
           error.message + "; the session needs " + bytesText(weightBytes) + " for weights, " +
               bytesText(cache) + " for the KV cache and " +
-              bytesText(sizes.arena + sizes.counters + logitsBytes(sizes, vocab)) +
+              bytesText(sizes.arena + sizes.counters + outputBytes(sizes, vocab)) +
               " for activations, the device has " + bytesText(total) +
               ": ask for less with --context, end what else uses the device, or choose --device "
               "cpu"};
@@ -346,6 +372,8 @@ Result<CUdeviceptr> CudaExecutor::addressOf(const Operand &operand,
     break;
   case OperandKind::Logits:
     return logits.get();
+  case OperandKind::Ids:
+    return ids.get();
   case OperandKind::Counters:
     if (operand.offset < sizes.counters)
       return counters.get() + operand.offset;
@@ -422,6 +450,7 @@ void CudaExecutor::copyInputs(const Step &step, const BoundProgram &program) {
   copy(InputName::Positions, step.positions);
   copy(InputName::Sequences, step.sequences);
   copy(InputName::Rows, step.rows);
+  copySampling(step, program);
   // Of the tables what the step can look at, up to the page of each sequence's last token; most
   // steps change nothing there.
   changedBegin = UINT64_MAX;
@@ -444,8 +473,42 @@ void CudaExecutor::copyInputs(const Step &step, const BoundProgram &program) {
   }
 }
 
-Result<std::span<const float>> CudaExecutor::runStep(const Step &step,
-                                                     const BoundProgram &program) {
+void CudaExecutor::copySampling(const Step &step, const BoundProgram &program) {
+  auto *to = reinterpret_cast<RowSampling *>(
+      hostInput(program.layout.offsets[size_t(InputName::Sampling)]));
+  for (size_t row = 0; row < step.rows.size(); ++row) {
+    const RowOutput wanted = step.outputs.empty() ? RowOutput{} : step.outputs[row];
+    const Draw &draw = wanted.draw;
+    const bool draws = wanted.id && draw.scale > 0;
+    to[row] = {(wanted.logits || draws ? RowSampling::writesLogits : 0u) |
+                   (draws ? RowSampling::draws : 0u),
+               draw.scale,
+               draw.random,
+               draw.topP,
+               draw.minWeight,
+               draw.topK,
+               0};
+  }
+}
+
+// Copies each run of rows whose logits are wanted; mostly all of them or none.
+Status CudaExecutor::fetchLogits(const Step &step) {
+  const size_t rows = step.rows.size(), rowBytes = size_t(vocab) * sizeof(float);
+  const auto wanted = [&](size_t row) { return step.outputs.empty() || step.outputs[row].logits; };
+  for (size_t begin = 0, end; begin < rows; begin = end) {
+    for (end = begin + 1; end < rows && wanted(end) == wanted(begin);)
+      ++end;
+    if (wanted(begin))
+      MOE_TRY(gpu->check(
+          gpu->api.cuMemcpyDtoHAsync(static_cast<std::byte *>(hostLogits.get()) + begin * rowBytes,
+                                     logits.get() + begin * rowBytes, (end - begin) * rowBytes,
+                                     stream.get()),
+          "copy logits"));
+  }
+  return ok();
+}
+
+Result<StepResult> CudaExecutor::runStep(const Step &step, const BoundProgram &program) {
   const DriverApi &api = gpu->api;
   MOE_TRY(gpu->makeCurrent());
   copyInputs(step, program);
@@ -459,19 +522,21 @@ Result<std::span<const float>> CudaExecutor::runStep(const Step &step,
   if (changedBegin < changedEnd)
     MOE_TRY(upload(changedBegin, changedEnd));
   MOE_TRY(gpu->check(api.cuGraphLaunch(program.graph.get(), stream.get()), "start a step"));
-  const size_t count = step.rows.size() * size_t(vocab);
-  if (count)
+  MOE_TRY(fetchLogits(step));
+  const size_t rows = step.rows.size();
+  if (std::any_of(step.outputs.begin(), step.outputs.end(), [](auto &row) { return row.id; }))
     MOE_TRY(gpu->check(
-        api.cuMemcpyDtoHAsync(hostLogits.get(), logits.get(), count * sizeof(float), stream.get()),
-        "copy logits"));
+        api.cuMemcpyDtoHAsync(hostIds.get(), ids.get(), rows * sizeof(int32_t), stream.get()),
+        "copy ids"));
   MOE_TRY(gpu->check(api.cuStreamSynchronize(stream.get()), "finish a step"));
-  return std::span<const float>(static_cast<const float *>(hostLogits.get()), count);
+  return StepResult{{static_cast<const float *>(hostLogits.get()), rows * size_t(vocab)},
+                    {static_cast<const int32_t *>(hostIds.get()), rows}};
 }
 
-Result<std::span<const float>> CudaExecutor::run(const Step &step) {
+Result<StepResult> CudaExecutor::run(const Step &step) {
   if (lost)
     return *lost;
-  MOE_TRY(checkStep(step, options, pools.size(), vocab));
+  MOE_TRY(checkStep(step, options, pools.size(), vocab, samples()));
   auto program = std::find_if(programs.begin(), programs.end(), [&](const BoundProgram &p) {
     return size_t(p.tokens) >= step.tokens.size() && size_t(p.rows) >= step.rows.size();
   });
@@ -483,7 +548,7 @@ Result<std::span<const float>> CudaExecutor::run(const Step &step) {
   if (!result) // counters and cache are in no known state, and most such errors stay
     lost = Error{result.error().code, result.error().message + "; the session is lost, make a new "
                                                                "one"};
-  return lost ? Result<std::span<const float>>(*lost) : result;
+  return lost ? Result<StepResult>(*lost) : result;
 }
 
 class CudaDevice final : public Device {
@@ -509,7 +574,7 @@ public:
     for (const WeightRange &range : ranges)
       memory.weights += range.end - range.begin;
     Sizes sizes = sizesOf(plan);
-    memory.activations = sizes.arena + sizes.counters + logitsBytes(sizes, plan.vocab);
+    memory.activations = sizes.arena + sizes.counters + outputBytes(sizes, plan.vocab);
     return std::optional<DeviceMemory>(memory);
   }
 

@@ -98,22 +98,12 @@ TEST_F(CudaDeviceTest, RunsRaggedSteps) {
   EXPECT_EQ((*executor)->maxRows(), 4);
   EXPECT_EQ((*executor)->description(), "cuda:sm_90a, on cuda:0 (Test GPU)");
   Tables tables;
-  auto step = [&](auto... arguments) {
-    auto logits = run(**executor, tables, arguments...);
-    EXPECT_TRUE(logits) << logits.error().message;
-    return logits ? *logits : Logits();
-  };
-  using V = std::vector<int32_t>;
-  EXPECT_EQ(step(V{1, 2, 3, 4, 5}, V{0, 1, 2, 0, 1}, V{0, 0, 0, 1, 1}, V{2, 4}),
-            expected({{3, 6}, {5, 9}}));
-  EXPECT_EQ(step(V{6, 1}, V{3, 2}, V{0, 1}, V{1, 0}), expected({{1, 10}, {6, 12}}));
-  EXPECT_TRUE(step(V{2}, V{4}, V{0}, V{}).empty());
-  EXPECT_EQ(step(V{0}, V{5}, V{0}, V{0}), expected({{0, 14}}));
-  // A page joins, in the second bucket and in the first.
-  tables.global[5] = 7;
-  EXPECT_EQ(step(V{7, 7}, V{64, 3}, V{1, 1}, V{1}), expected({{7, 17}}));
+  runRaggedSteps(**executor, tables);
+  // Another page, in the first bucket.
   tables.global[5] = 6;
-  EXPECT_EQ(step(V{1}, V{64}, V{1}, V{}).size(), 0u);
+  auto logits = run(**executor, tables, {1}, {64}, {1}, {});
+  ASSERT_TRUE(logits) << logits.error().message;
+  EXPECT_TRUE(logits->empty());
   EXPECT_EQ(driver.graphLaunches, 6);
   EXPECT_EQ(driver.launches, 18);
   EXPECT_EQ(driver.configs.size(), 9u); // captured once for each bucket
@@ -130,12 +120,88 @@ TEST_F(CudaDeviceTest, AsksTheDriverForLittleInAStep) {
   EXPECT_EQ(driver.log,
             (std::vector<std::string>{"cuCtxSetCurrent", "cuMemcpyHtoDAsync", "cuGraphLaunch",
                                       "cuMemcpyDtoHAsync", "cuStreamSynchronize"}));
-  EXPECT_EQ(driver.bytesIn, 5 * 256u);
+  EXPECT_EQ(driver.bytesIn, 6 * 256u);
   driver.log.clear();
   ASSERT_TRUE(run(**executor, tables, {1}, {64}, {0}, {})); // a new page, no logits
   EXPECT_EQ(driver.log,
             (std::vector<std::string>{"cuCtxSetCurrent", "cuMemcpyHtoDAsync", "cuMemcpyHtoDAsync",
                                       "cuGraphLaunch", "cuStreamSynchronize"}));
+}
+
+// A plan whose head chooses ids too: the number of a row's draw, or without one 1000 + its token.
+DevicePlan choosingPlan(TestDriver &driver) {
+  DevicePlan plan = handMadePlan();
+  plan.kernels.push_back({"choose", 2});
+  plan.images[0].entries.push_back(0);
+  plan.images[0].launches.push_back({64, 0, 8, true});
+  for (Program &program : plan.programs)
+    program.calls.push_back(
+        {4, {{OperandKind::Input, uint32_t(InputName::Sampling)}, {OperandKind::Ids}}, 1});
+  driver.kernels["choose"] = {[](Parameters p, const LaunchConfig &) {
+                                for (int32_t r = 0; r < at<cuda::StepInfo>(p, 2)->rows; ++r) {
+                                  const auto &row = at<cuda::RowSampling>(p, 0)[r];
+                                  at<int32_t>(p, 1)[r] =
+                                      row.flags & cuda::RowSampling::draws
+                                          ? int32_t(row.random + row.topK + row.topP +
+                                                    row.minWeight + uint64_t(row.scale))
+                                          : int32_t(1000 + row.flags);
+                                }
+                              },
+                              3};
+  return plan;
+}
+
+TEST_F(CudaDeviceTest, CopiesTheIdsOrTheLogitsThatAreWanted) {
+  auto executor = open(choosingPlan(driver));
+  ASSERT_TRUE(executor) << executor.error().message;
+  EXPECT_TRUE((*executor)->samples());
+  Tables tables;
+  const std::vector<int32_t> tokens{1, 2, 3, 4}, positions{0, 1, 2, 3}, sequences(4),
+      rows{0, 1, 2, 3};
+  const RowOutput logits, id{false, true, {}}, drawn{false, true, {2.5f, 3, 100, 20, 4000}},
+      both{true, true, {}};
+  struct Outcome {
+    StepResult result;
+    size_t bytes;
+  };
+  auto step = [&](std::vector<RowOutput> outputs) {
+    driver.bytesOut = 0;
+    auto result = (*executor)->run(
+        {tokens, positions, sequences, rows, {tables.chunked, tables.global}, outputs});
+    EXPECT_TRUE(result) << result.error().message;
+    return Outcome{result ? *result : StepResult{}, driver.bytesOut};
+  };
+  constexpr size_t idBytes = 4 * sizeof(int32_t), rowBytes = kVocab * sizeof(float);
+  auto [ids, idsOut] = step({id, drawn, id, drawn});
+  EXPECT_EQ(idsOut, idBytes); // 4 bytes a row
+  EXPECT_EQ(std::vector<int32_t>(ids.ids.begin(), ids.ids.end()),
+            (std::vector<int32_t>{1000, 4125, 1000, 4125}));
+  EXPECT_EQ(step({}).bytes, 4 * rowBytes);
+  EXPECT_EQ(step({logits, logits, logits, logits}).bytes, 4 * rowBytes);
+  auto [mixed, mixedOut] = step({logits, id, both, logits});
+  EXPECT_EQ(mixedOut, idBytes + 3 * rowBytes);
+  EXPECT_EQ(mixed.ids[1], 1000);
+  EXPECT_EQ(mixed.ids[2], 1001); // its logits are written
+  const Logits all = expected({{1, 1}, {2, 3}, {3, 6}, {4, 10}});
+  for (size_t r : {0, 2, 3})
+    for (size_t v = 0; v < kVocab; ++v)
+      EXPECT_EQ(mixed.logits[r * kVocab + v], all[r * kVocab + v]);
+  // Steps with other draws replay what was recorded.
+  EXPECT_EQ(driver.configs.size(), 12u);
+}
+
+TEST_F(CudaDeviceTest, ChoosesIdsOnlyWhereThePlanDoes) {
+  DevicePlan plan = choosingPlan(driver);
+  plan.programs[1].calls.pop_back();
+  auto executor = open(plan);
+  ASSERT_TRUE(executor);
+  EXPECT_FALSE((*executor)->samples());
+  Tables tables;
+  const std::vector<int32_t> zero{0};
+  const std::vector<RowOutput> id{{false, true, {}}};
+  auto result = (*executor)->run({zero, zero, zero, zero, {tables.chunked, tables.global}, id});
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, Code::InvalidArgument);
 }
 
 TEST_F(CudaDeviceTest, LaunchesAsThePlanSays) {
@@ -312,7 +378,7 @@ TEST_F(CudaDeviceTest, ComparesKernelsWithThePlan) {
   plan.programs[0].calls[0].operands[1].offset = 1000;
   expectError(plan, "outside of their section", Code::InvalidPlan);
   plan = handMadePlan();
-  plan.programs[0].calls[0].operands[0].index = 6;
+  plan.programs[0].calls[0].operands[0].index = 7;
   expectError(plan, "operand that does not exist", Code::InvalidPlan);
   plan.programs.clear();
   expectError(plan, "no step programs", Code::InvalidPlan);
@@ -356,7 +422,7 @@ TEST_F(CudaDeviceTest, SaysWhatMemoryItLacks) {
   EXPECT_EQ((*memory)->total, size_t(8) << 20);
   EXPECT_EQ((*memory)->free, (size_t(8) << 20) - (size_t(8) << 14));
   EXPECT_EQ((*memory)->weights, 64u);
-  EXPECT_EQ((*memory)->activations, 4096 + 512 + 4 * kVocab * 4u);
+  EXPECT_EQ((*memory)->activations, 4096 + 512 + 4 * (kVocab + 1) * 4u); // logits and ids
 }
 
 // Whatever call fails, first alone and then with all after it: an error, and nothing is left.

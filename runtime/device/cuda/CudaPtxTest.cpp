@@ -1,5 +1,6 @@
 // CudaDevice with kernels in PTX: on the simulator, and on this machine's GPU where it has one.
 #include "runtime/device/Devices.h"
+#include "runtime/device/cuda/TestKernels.h"
 #include "runtime/device/cuda/TestPlan.h"
 #include "runtime/device/ptxsim/Driver.h"
 
@@ -31,46 +32,6 @@ LOOP:
   ld.global.f32 %f, [%d2];
   add.s64 %d3, %c, %d0;
   st.global.f32 [%d3], %f;
-  add.s32 %i, %i, %step;
-  bra LOOP;
-END:
-  ret;
-}
-
-.visible .entry store(.param .u64 tokens, .param .u64 positions, .param .u64 sequences,
-                      .param .u64 table, .param .u64 cache, .param .u64 info)
-{
-  .reg .pred %p; .reg .b32 %i, %n, %step, %stride, %t<8>;
-  .reg .b64 %tokens, %positions, %sequences, %table, %cache, %info, %d<4>;
-  ld.param.u64 %tokens, [tokens]; ld.param.u64 %positions, [positions];
-  ld.param.u64 %sequences, [sequences]; ld.param.u64 %table, [table];
-  ld.param.u64 %cache, [cache]; ld.param.u64 %info, [info];
-  WAIT
-  ld.global.u32 %n, [%info];
-  ld.global.u32 %stride, [%info+8];
-  mov.u32 %t0, %tid.x; mov.u32 %t1, %ctaid.x; mov.u32 %t2, %ntid.x; mov.u32 %t3, %nctaid.x;
-  mad.lo.s32 %i, %t1, %t2, %t0;
-  mul.lo.s32 %step, %t2, %t3;
-LOOP:
-  setp.ge.s32 %p, %i, %n;
-  @%p bra END;
-  mul.wide.s32 %d0, %i, 4;
-  add.s64 %d1, %tokens, %d0;
-  ld.global.u32 %t0, [%d1];
-  add.s64 %d1, %positions, %d0;
-  ld.global.u32 %t1, [%d1];
-  add.s64 %d1, %sequences, %d0;
-  ld.global.u32 %t2, [%d1];
-  shr.u32 %t3, %t1, 6;
-  mad.lo.s32 %t3, %t2, %stride, %t3;
-  mul.wide.s32 %d2, %t3, 4;
-  add.s64 %d2, %table, %d2;
-  ld.global.u32 %t4, [%d2];
-  and.b32 %t5, %t1, 63;
-  mad.lo.s32 %t5, %t4, 64, %t5;
-  mul.wide.s32 %d3, %t5, 4;
-  add.s64 %d3, %cache, %d3;
-  st.global.u32 [%d3], %t0;
   add.s32 %i, %i, %step;
   bra LOOP;
 END:
@@ -144,7 +105,8 @@ END:
 )";
 
 std::string kernelsFor(const std::string &target, bool programmatic) {
-  std::string text = ".version 7.8\n.target " + target + "\n.address_size 64\n" + kKernels;
+  std::string text = ".version 7.8\n.target " + target + "\n.address_size 64\n" +
+                     cuda::storeKernel("  WAIT") + kKernels;
   for (size_t at; (at = text.find("WAIT")) != std::string::npos;)
     text.replace(at, 4, programmatic ? "griddepcontrol.wait;" : "");
   text.push_back('\0');
@@ -178,21 +140,9 @@ TEST_P(CudaPtxTest, RunsRaggedSteps) {
     auto executor = (*device)->createExecutor(plan, {2, 4, {8, 8}});
     ASSERT_TRUE(executor) << executor.error().message;
     Tables tables;
-    auto step = [&](auto... arguments) {
-      auto logits = run(**executor, tables, arguments...);
-      EXPECT_TRUE(logits) << logits.error().message;
-      return logits ? *logits : Logits();
-    };
-    using V = std::vector<int32_t>;
-    EXPECT_EQ(step(V{1, 2, 3, 4, 5}, V{0, 1, 2, 0, 1}, V{0, 0, 0, 1, 1}, V{2, 4}),
-              expected({{3, 6}, {5, 9}}));
-    EXPECT_EQ(step(V{6, 1}, V{3, 2}, V{0, 1}, V{1, 0}), expected({{1, 10}, {6, 12}}));
-    EXPECT_TRUE(step(V{2}, V{4}, V{0}, V{}).empty());
-    EXPECT_EQ(step(V{0}, V{5}, V{0}, V{0}), expected({{0, 14}}));
-    tables.global[5] = 7; // a page joins
-    EXPECT_EQ(step(V{7, 7}, V{64, 3}, V{1, 1}, V{1}), expected({{7, 17}}));
+    runRaggedSteps(**executor, tables);
     for (int i = 0; i < 100; ++i)
-      EXPECT_EQ(step(V{0}, V{6}, V{0}, V{0}), expected({{0, 14}}));
+      EXPECT_EQ(*run(**executor, tables, {0}, {6}, {0}, {0}), expected({{0, 14}}));
   }
 }
 

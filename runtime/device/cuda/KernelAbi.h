@@ -27,6 +27,23 @@ struct StepInfo {
   int32_t reserved;
 };
 
+// What is wanted of a row of logits: the input Sampling, one for each row. Draw of Device.h, whose
+// fields have the same names.
+struct RowSampling {
+  enum : uint32_t {
+    writesLogits = 1, // to the operand Logits
+    draws = 2,        // from them; otherwise the row's id is that of its largest logit
+  };
+  uint32_t flags;
+  float scale; // with `draws` above 0
+  uint64_t random;
+  uint64_t topP;
+  uint64_t minWeight;
+  int32_t topK;
+  int32_t reserved;
+};
+static_assert(sizeof(RowSampling) == 40);
+
 } // namespace moe::cuda
 
 #endif

@@ -45,7 +45,7 @@ public:
 
   // ---- what happened ----
   int calls = 0, launches = 0, graphLaunches = 0;
-  size_t bytesIn = 0, memoryUsed = 0;
+  size_t bytesIn = 0, bytesOut = 0, memoryUsed = 0;
   std::vector<std::string> log;
   std::vector<LaunchConfig> configs;           // of each captured launch
   std::vector<bool> programmatic;              // whether it had the attribute
@@ -253,6 +253,7 @@ struct TestDriverCalls {
     MOE_ENTER("cuMemcpyDtoHAsync");
     if (!d.inMemory(from, bytes))
       return R::invalidValue;
+    d.bytesOut += bytes;
     return d.enqueue(stream, [=] {
       std::memcpy(to, reinterpret_cast<const void *>(from), bytes);
       return R::success;

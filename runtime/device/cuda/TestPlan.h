@@ -5,6 +5,8 @@
 
 #include "runtime/device/Device.h"
 
+#include <gtest/gtest.h>
+
 namespace moe::cuda::testplan {
 
 inline constexpr int64_t kVocab = 8, kPageInts = 64;
@@ -78,10 +80,26 @@ struct Tables {
 inline Result<Logits> run(Executor &executor, const Tables &tables, std::vector<int32_t> tokens,
                           std::vector<int32_t> positions, std::vector<int32_t> sequences,
                           std::vector<int32_t> rows) {
-  auto logits = executor.run({tokens, positions, sequences, rows, {tables.chunked, tables.global}});
-  if (!logits)
-    return logits.error();
-  return Logits(logits->begin(), logits->end());
+  MOE_ASSIGN(result,
+             executor.run({tokens, positions, sequences, rows, {tables.chunked, tables.global}}));
+  return Logits(result.logits.begin(), result.logits.end());
+}
+
+// Steps of several sequences in both buckets; a page joins the second one.
+inline void runRaggedSteps(Executor &executor, Tables &tables) {
+  using V = std::vector<int32_t>;
+  auto step = [&](auto... arguments) {
+    auto logits = run(executor, tables, arguments...);
+    EXPECT_TRUE(logits) << logits.error().message;
+    return logits ? *logits : Logits();
+  };
+  EXPECT_EQ(step(V{1, 2, 3, 4, 5}, V{0, 1, 2, 0, 1}, V{0, 0, 0, 1, 1}, V{2, 4}),
+            expected({{3, 6}, {5, 9}}));
+  EXPECT_EQ(step(V{6, 1}, V{3, 2}, V{0, 1}, V{1, 0}), expected({{1, 10}, {6, 12}}));
+  EXPECT_TRUE(step(V{2}, V{4}, V{0}, V{}).empty());
+  EXPECT_EQ(step(V{0}, V{5}, V{0}, V{0}), expected({{0, 14}}));
+  tables.global[5] = 7;
+  EXPECT_EQ(step(V{7, 7}, V{64, 3}, V{1, 1}, V{1}), expected({{7, 17}}));
 }
 
 } // namespace moe::cuda::testplan

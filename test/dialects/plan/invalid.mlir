@@ -223,6 +223,22 @@ plan.program @p device "cuda" tokens 1 rows 1 scratch 0 {
 // -----
 
 plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
+  // input_c1
+  // expected-error @+1 {{is in a program of "cpu", and only kernels of GPUs choose tokens}}
+  %s = plan.input sampling
+}
+
+// -----
+
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
+  // ids_c1
+  // expected-error @+1 {{is in a program of "cpu", and only kernels of GPUs choose tokens}}
+  %i = plan.ids
+}
+
+// -----
+
+plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
   // counters_c2
   // expected-error @+1 {{is in a program of "cpu", and only kernels of GPUs have counters}}
   %c = plan.counters 64

@@ -58,6 +58,9 @@ plan.kernel @norm_bf16 device "cuda" operands 5
 // CHECK-LABEL: plan.program @cuda.8 device "cuda"
 // CHECK: %[[COUNTERS:.*]] = plan.counters 128
 // CHECK: plan.call @norm_bf16(%{{.*}}, %{{.*}}, %{{.*}}, %[[COUNTERS]], %{{.*}}) blocks 8{{$}}
+// CHECK: plan.input sampling
+// CHECK: %[[IDS:.*]] = plan.ids
+// CHECK-NEXT: plan.call @norm_bf16({{.*}}, %[[IDS]], %{{.*}}) blocks 1{{$}}
 plan.program @cuda.8 device "cuda" tokens 8 rows 8 scratch 0 arena 512 {
   %h = plan.alloc 64 at 256
   %n = plan.weight @norm
@@ -65,6 +68,10 @@ plan.program @cuda.8 device "cuda" tokens 8 rows 8 scratch 0 arena 512 {
   %counters = plan.counters 128
   %cache = plan.cache @cuda.global at 64
   plan.call @norm_bf16(%h, %n, %w, %counters, %cache) blocks 8
+  %sampling = plan.input sampling
+  %logits = plan.logits
+  %ids = plan.ids
+  plan.call @norm_bf16(%sampling, %n, %logits, %ids, %h) blocks 1
 }
 
 // Before memory planning there are no offsets.
