@@ -12,11 +12,5 @@ for library in $libraries; do
     *) echo "error: moe-run links $library" && exit 1 ;;
   esac
 done
-
-strip -o "$build/moe-run.stripped" "$build/bin/moe-run"
-bytes=$(stat -c %s "$build/moe-run.stripped")
-echo "moe-run: $bytes bytes stripped, links" $libraries
-if [ "$bytes" -ge 3000000 ]; then
-  echo "error: that is not under 3 MB"
-  exit 1
-fi
+echo "moe-run links" $libraries
+bash test/builds/size.sh "$build/bin/moe-run"

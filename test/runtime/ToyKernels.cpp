@@ -1,6 +1,7 @@
 #include "test/runtime/ToyKernels.h"
 
 #include "runtime/device/cpu/KernelAbi.h"
+#include "runtime/device/cuda/TestKernels.h"
 
 // The linker collects the section and names its ends.
 #define MOE_TOY_KERNEL __attribute__((section("moe_toy_kernels"), noinline, used))
@@ -58,43 +59,7 @@ Code code() {
           offset(head)};
 }
 
-static const char ptxText[] = R"(.version 7.8
-.target sm_80
-.address_size 64
-
-.visible .entry store(.param .u64 tokens, .param .u64 positions, .param .u64 sequences,
-                      .param .u64 table, .param .u64 cache, .param .u64 info)
-{
-  .reg .pred %p; .reg .b32 %i, %n, %step, %stride, %t<6>;
-  .reg .b64 %tokens, %positions, %sequences, %table, %cache, %info, %d<4>;
-  ld.param.u64 %tokens, [tokens]; ld.param.u64 %positions, [positions];
-  ld.param.u64 %sequences, [sequences]; ld.param.u64 %table, [table];
-  ld.param.u64 %cache, [cache]; ld.param.u64 %info, [info];
-  ld.global.u32 %n, [%info]; ld.global.u32 %stride, [%info+8];
-  mov.u32 %t0, %tid.x; mov.u32 %t1, %ctaid.x; mov.u32 %t2, %ntid.x; mov.u32 %t3, %nctaid.x;
-  mad.lo.s32 %i, %t1, %t2, %t0;
-  mul.lo.s32 %step, %t2, %t3;
-LOOP:
-  setp.ge.s32 %p, %i, %n;
-  @%p bra END;
-  mul.wide.s32 %d0, %i, 4;
-  add.s64 %d1, %tokens, %d0; ld.global.u32 %t0, [%d1];
-  add.s64 %d1, %positions, %d0; ld.global.u32 %t1, [%d1];
-  add.s64 %d1, %sequences, %d0; ld.global.u32 %t2, [%d1];
-  shr.u32 %t3, %t1, 6;
-  mad.lo.s32 %t3, %t2, %stride, %t3;
-  mul.wide.s32 %d2, %t3, 4;
-  add.s64 %d2, %table, %d2; ld.global.u32 %t4, [%d2];
-  and.b32 %t5, %t1, 63;
-  mad.lo.s32 %t5, %t4, 64, %t5;
-  mul.wide.s32 %d3, %t5, 4;
-  add.s64 %d3, %cache, %d3; st.global.u32 [%d3], %t0;
-  add.s32 %i, %i, %step;
-  bra LOOP;
-END:
-  ret;
-}
-
+static const char headKernel[] = R"(
 .visible .entry head(.param .u64 positions, .param .u64 sequences, .param .u64 table,
                      .param .u64 cache, .param .u64 rows, .param .u64 logits, .param .u64 info)
 {
@@ -150,6 +115,10 @@ END:
 }
 )";
 
-std::span<const std::byte> ptx() { return std::as_bytes(std::span(ptxText)); }
+std::span<const std::byte> ptx() {
+  static const std::string text =
+      ".version 7.8\n.target sm_80\n.address_size 64\n" + cuda::storeKernel("") + headKernel + '\0';
+  return std::as_bytes(std::span(text));
+}
 
 } // namespace moe::toy

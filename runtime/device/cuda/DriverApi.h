@@ -46,6 +46,7 @@ enum class CUresult : int {
   notSupported = 801,
   streamCaptureUnsupported = 900,
   streamCaptureInvalidated = 901,
+  invalidClusterSize = 912,
   unknown = 999,
 };
 
@@ -128,6 +129,31 @@ struct LaunchConfig {
   unsigned numAttrs;
 };
 
+// What describes a tensor to the copy unit: written by cuTensorMapEncodeTiled, and passed to
+// kernels as a parameter of 128 bytes that is aligned to 64.
+struct alignas(64) TensorMapBytes {
+  uint64_t opaque[16];
+};
+enum class TensorMapType : int {
+  u8 = 0,
+  u16 = 1,
+  u32 = 2,
+  s32 = 3,
+  u64 = 4,
+  s64 = 5,
+  f16 = 6,
+  f32 = 7,
+  f64 = 8,
+  bf16 = 9,
+  f32Ftz = 10,
+  tf32 = 11,
+  tf32Ftz = 12,
+};
+enum class TensorMapInterleave : int { none = 0, bytes16 = 1, bytes32 = 2 };
+enum class TensorMapSwizzle : int { none = 0, bytes32 = 1, bytes64 = 2, bytes128 = 3 };
+enum class TensorMapPromotion : int { none = 0, bytes64 = 1, bytes128 = 2, bytes256 = 3 };
+enum class TensorMapFill : int { zero = 0, nan = 1 };
+
 // MOE_CUDA_FUNCTION(name in the table, symbol of the driver, parameters), and the same for those
 // that a driver may lack: null in the table then.
 #define MOE_CUDA_FUNCTIONS(MOE_CUDA_FUNCTION, MOE_CUDA_OPTIONAL)                                   \
@@ -172,6 +198,11 @@ struct LaunchConfig {
   MOE_CUDA_FUNCTION(                                                                               \
       cuLaunchKernelEx, cuLaunchKernelEx,                                                          \
       (const LaunchConfig *config, CUfunction function, void **parameters, void **extra))          \
+  MOE_CUDA_OPTIONAL(cuTensorMapEncodeTiled, cuTensorMapEncodeTiled,                                \
+                    (TensorMapBytes * map, TensorMapType type, uint32_t rank, void *address,       \
+                     const uint64_t *sizes, const uint64_t *strides, const uint32_t *box,          \
+                     const uint32_t *elementStrides, TensorMapInterleave interleave,               \
+                     TensorMapSwizzle swizzle, TensorMapPromotion promotion, TensorMapFill fill))  \
   MOE_CUDA_FUNCTION(cuStreamCreate, cuStreamCreate, (CUstream * stream, unsigned flags))           \
   MOE_CUDA_FUNCTION(cuStreamDestroy, cuStreamDestroy_v2, (CUstream stream))                        \
   MOE_CUDA_FUNCTION(cuStreamSynchronize, cuStreamSynchronize, (CUstream stream))                   \

@@ -12,6 +12,35 @@ bool isStrong(const Opcode &code) {
 }
 bool acquires(const Opcode &code) { return code.hasAny({Mod::Acquire, Mod::AcqRel}); }
 bool releases(const Opcode &code) { return code.hasAny({Mod::Release, Mod::AcqRel}); }
+Scope scopeOf(const Opcode &code) {
+  return code.has(Mod::Cta) ? OfBlock : code.has(Mod::Cluster) ? OfCluster : OfGrid;
+}
+
+Block *ownerOf(Warp &warp, const Instruction &i, uint64_t &address) {
+  Space space = i.opcode.space();
+  bool near = space == Space::Shared && !i.opcode.has(Mod::SharedCluster);
+  uint64_t rank = address >> kRankShift;
+  if (!rank)
+    return warp.block;
+  const auto &blocks = warp.block->cluster->blocks;
+  if (near || rank > blocks.size())
+    return nullptr;
+  address &= (uint64_t(1) << kRankShift) - 1;
+  return blocks[size_t(rank - 1)];
+}
+
+bool visit(Warp &warp, const Instruction &i, unsigned lane, Block &owner) {
+  if (&owner == warp.block || !warp.block->grid->options.races)
+    return true;
+  if (owner.done()) {
+    warp.block->grid->report(warp, i, lane,
+                             "touches shared memory of block " + std::to_string(owner.index) +
+                                 ", which has ended: a barrier of the cluster is missing");
+    return false;
+  }
+  owner.visits[&warp] = {warp.clocks.own[warp.index], i.line};
+  return true;
+}
 
 bool allWritten(const uint8_t *shadow, size_t count) {
   uint64_t all = 0x0101010101010101;
@@ -75,6 +104,11 @@ bool atRest(const uint8_t *shadow, size_t count) {
   for (; at < count; ++at)
     any |= shadow[at];
   return !(any & ~uint64_t(0x0101010101010101));
+}
+
+// The place of shared bytes, as their block's offset or another's.
+uint64_t placeOf(const Warp &warp, const Block &owner, uint64_t offset) {
+  return &owner == warp.block ? offset : uint64_t(owner.rank + 1) << kRankShift | offset;
 }
 
 Viewer viewerOf(Warp &warp, const Instruction &i, bool global, bool strong) {
@@ -179,21 +213,28 @@ bool checkState(Warp &warp, const Instruction &i, unsigned lane, const char *spa
   return true;
 }
 
-Place reachShared(Warp &warp, const Instruction &i, unsigned lane, uint64_t offset, unsigned count,
+Place reachShared(Warp &warp, const Instruction &i, unsigned lane, uint64_t address, unsigned count,
                   Touch touch, bool strong) {
-  Block &block = *warp.block;
+  Grid &grid = *warp.block->grid;
   Place place;
-  if (offset >= block.shared.size() || count > block.shared.size() - offset) {
-    block.grid->report(warp, i, lane,
-                       std::string(verb(touch)) + " " + bytesAt(count, "shared", offset) +
-                           ", past the end of shared memory");
+  uint64_t offset = address;
+  Block *owner = ownerOf(warp, i, offset);
+  if (!owner || offset >= owner->shared.size() || count > owner->shared.size() - offset) {
+    bool other = address >> kRankShift && address < kWindowBytes;
+    grid.report(warp, i, lane,
+                std::string(verb(touch)) + " " + bytesAt(count, "shared", address) +
+                    (owner   ? ", past the end of shared memory"
+                     : other ? ", which is of another block: only shared::cluster and generic "
+                               "addresses reach those of the cluster"
+                             : ", past the end of shared memory"));
     return place;
   }
-  uint8_t *shadow = block.shadow.data() + offset;
-  if (!checkState(warp, i, lane, "shared", offset, shadow, count, touch) ||
-      !raceShared(warp, i, lane, uint32_t(offset), count, touch != Touch::Read, strong))
+  uint8_t *shadow = owner->shadow.data() + offset;
+  if (!visit(warp, i, lane, *owner) ||
+      !checkState(warp, i, lane, "shared", address, shadow, count, touch) ||
+      !raceShared(warp, i, lane, *owner, uint32_t(offset), count, touch != Touch::Read, strong))
     return place;
-  return {block.shared.data() + offset, shadow, Space::Shared, offset};
+  return {owner->shared.data() + offset, shadow, Space::Shared, placeOf(warp, *owner, offset)};
 }
 
 bool raceGlobal(Warp &warp, const Instruction &i, unsigned lane, Allocation &allocation,
@@ -267,11 +308,14 @@ Space spaceOf(const Instruction &i, Space space, uint64_t &address) {
 // VIEWER: of shared memory or of global memory, as SPACE is.
 Place reachQuickly(Warp &warp, const Instruction &i, const Viewer &viewer, Space space,
                    uint64_t address, uint64_t count, Touch touch) {
-  Block &block = *warp.block;
-  Grid &grid = *block.grid;
+  Grid &grid = *warp.block->grid;
   bool writes = touch != Touch::Read;
   bool words = !((address | count) & 3) || !grid.options.races;
   if (space == Space::Shared) {
+    Block *owner = ownerOf(warp, i, address);
+    if (!owner || (owner != warp.block && owner->done()))
+      return {};
+    Block &block = *owner;
     if (!words || address >= block.shared.size() || count > block.shared.size() - address)
       return {};
     uint8_t *shadow = block.shadow.data() + address;
@@ -284,7 +328,9 @@ Place reachQuickly(Warp &warp, const Instruction &i, const Viewer &viewer, Space
               .bits)
         return {};
     }
-    return {block.shared.data() + address, shadow, space, address};
+    if (owner != warp.block)
+      visit(warp, i, firstLane(warp.active), block);
+    return {block.shared.data() + address, shadow, space, placeOf(warp, block, address)};
   }
   if (space == Space::Global || space == Space::Const) {
     Allocation *allocation = words ? findAllocation(warp, address, count) : nullptr;
@@ -314,9 +360,9 @@ uint32_t segmentOf(Warp &warp) {
   return warp.segment;
 }
 
-bool raceShared(Warp &warp, const Instruction &i, unsigned lane, uint32_t offset, uint32_t count,
-                bool writes, bool strong, bool async, uint32_t segment, const Clocks &clocks) {
-  Block &block = *warp.block;
+bool raceShared(Warp &warp, const Instruction &i, unsigned lane, Block &block, uint32_t offset,
+                uint32_t count, bool writes, bool strong, bool async, uint32_t segment,
+                const Clocks &clocks) {
   if (!block.grid->options.races)
     return true;
   Viewer viewer{block.grid->segments, clocks, warp.index, block.firstSegment, 0, {}};
@@ -337,7 +383,7 @@ bool raceShared(Warp &warp, const Instruction &i, unsigned lane, uint32_t offset
         at += 4 * k;
         break;
       }
-    reportRace(warp, i, lane, viewer, other, wrote, writes, "shared", at);
+    reportRace(warp, i, lane, viewer, other, wrote, writes, "shared", placeOf(warp, block, at));
     return false;
   };
   if (!((offset | count) & 3))
@@ -488,14 +534,15 @@ void synchronise(Warp &warp, const Opcode &code, const Place &place, bool reads,
   Grid &grid = *warp.block->grid;
   if (!grid.options.races || (place.space != Space::Global && place.space != Space::Shared))
     return;
-  // .cta orders only warps of the same block.
-  bool wide = place.space == Space::Global && !code.has(Mod::Cta);
+  uint64_t key = place.offset;
+  if (place.space == Space::Shared && !(key >> kRankShift))
+    key |= uint64_t(warp.block->rank + 1) << kRankShift;
   bool published = false;
-  auto exchange = [&](std::map<uint64_t, Clocks> &map, std::unique_ptr<Clocks> &released,
-                      std::unique_ptr<Clocks> &acquired) {
+  auto exchange = [&](std::map<uint64_t, Clocks> &map, Scope scope) {
     // A relaxed store publishes what the last fence saw.
-    bool publishes = writes && (releases(code) || released);
-    auto known = map.find(place.offset);
+    const Clocks *fenced = warp.released[scope].get();
+    auto &acquired = warp.acquired[scope];
+    auto known = map.find(key);
     if (known != map.end() && reads) {
       if (acquires(code)) {
         warp.clocks.join(known->second);
@@ -505,70 +552,22 @@ void synchronise(Warp &warp, const Opcode &code, const Place &place, bool reads,
         acquired->join(known->second);
       }
     }
-    if (publishes) {
+    if (writes && (releases(code) || fenced)) {
       if (known == map.end())
-        known = map.emplace(place.offset, Clocks{warp.block->index, {}, nullptr}).first;
-      known->second.join(releases(code) ? warp.clocks : *released);
+        known = map.emplace(key, Clocks{warp.block->index, {}, nullptr}).first;
+      known->second.join(releases(code) ? warp.clocks : *fenced);
       published = true;
     }
   };
-  exchange(warp.block->published, warp.released, warp.acquired);
-  if (wide)
-    exchange(grid.published, warp.releasedWide, warp.acquiredWide);
+  // An order of some scope is one of the narrower scopes, too.
+  Scope scope = scopeOf(code);
+  exchange(warp.block->published, OfBlock);
+  if (scope >= OfCluster && warp.block->cluster->blocks.size() > 1)
+    exchange(warp.block->cluster->published, OfCluster);
+  if (scope >= OfGrid && place.space == Space::Global)
+    exchange(grid.published, OfGrid);
   if (published)
     advance(warp);
-}
-
-void countAccess(Warp &warp, Space space, const uint64_t *addresses, uint32_t lanes, unsigned bytes,
-                 bool writes) {
-  Stats &stats = warp.block->grid->stats;
-  if (!warp.block->grid->options.counters || (space != Space::Global && space != Space::Shared))
-    return;
-  // In the common case that lanes follow each other, in whole or in groups, no sorting is needed.
-  bool rising = true;
-  uint64_t last = 0;
-  unsigned count = 0;
-  if (space == Space::Global) {
-    std::array<uint64_t, kLanes> sectors;
-    for (unsigned lane = 0; lane < kLanes; ++lane)
-      if (uint64_t sector = addresses[lane] / 32; lanes >> lane & 1 && (!count || sector != last)) {
-        rising &= !count || sector > last;
-        sectors[count++] = last = sector;
-      }
-    if (!rising) {
-      std::sort(sectors.begin(), sectors.begin() + count);
-      count = unsigned(std::unique(sectors.begin(), sectors.begin() + count) - sectors.begin());
-    }
-    ++(writes ? stats.globalStores : stats.globalLoads);
-    stats.globalSectors += count;
-    stats.globalBytes += uint64_t(bytes) * unsigned(__builtin_popcount(lanes));
-    return;
-  }
-  ++stats.sharedAccesses;
-  // 32 banks of 4 bytes: wide accesses take a pass per half or quarter of the warp.
-  unsigned group = bytes <= 4 ? 32 : bytes <= 8 ? 16 : 8, width = std::max(1u, bytes / 4);
-  for (unsigned first = 0; first < kLanes; first += group) {
-    std::array<uint64_t, 256> words;
-    count = 0;
-    rising = true;
-    for (unsigned lane = first; lane < first + group; ++lane)
-      for (unsigned n = 0; lanes >> lane & 1 && n < width; ++n)
-        if (uint64_t word = addresses[lane] / 4 + n; !count || word != last) {
-          rising &= !count || word > last;
-          words[count++] = last = word;
-        }
-    if (count == 0 || (rising && words[count - 1] - words[0] < 32))
-      continue;
-    if (!rising) {
-      std::sort(words.begin(), words.begin() + count);
-      count = unsigned(std::unique(words.begin(), words.begin() + count) - words.begin());
-    }
-    std::array<uint8_t, 32> banks{};
-    uint8_t passes = 0;
-    for (unsigned n = 0; n < count; ++n)
-      passes = std::max(passes, ++banks[words[n] % 32]);
-    stats.sharedConflicts += passes > 1 ? passes - 1u : 0;
-  }
 }
 
 } // namespace moe::ptxsim

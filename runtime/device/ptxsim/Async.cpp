@@ -1,6 +1,6 @@
-// Asynchronous copies. Each is queued when it is issued and its destination is poisoned; it takes
-// place at the last moment that the rules allow, when something waits for it. Whether its source is
-// read at once or only then, the seed decides.
+// cp.async. A copy is queued when it is issued and its destination is poisoned; it takes place at
+// the last moment that the rules allow, when something waits for it. Whether its source is read at
+// once or only then, the seed decides.
 #include "runtime/device/ptxsim/Access.h"
 
 #include <algorithm>
@@ -82,6 +82,7 @@ void finish(Warp &warp, Warp::AsyncCopy &copy, uint32_t lanes) {
   Block &block = *warp.block;
   const Instruction &i = *copy.instruction;
   uint32_t bytes = copy.bytes;
+  warp.wroteShared = true;
   auto &data = copy.data;
   auto &written = copy.written;
   bool contiguous = lanes == ~0u;
@@ -99,132 +100,25 @@ void finish(Warp &warp, Warp::AsyncCopy &copy, uint32_t lanes) {
     markBytes(&written[lane * 16 + read], bytes - read, Byte::Written);
     std::memcpy(block.shared.data() + copy.to[lane], &data[lane * 16], bytes);
     copyWritten(block.shadow.data() + copy.to[lane], &written[lane * 16], bytes);
+    for (uint32_t at = 0; at < bytes && !block.laneWrites.empty(); at += 4)
+      block.laneWrites[(copy.to[lane] + at) / 4] =
+          warp.laneEpoch << 10 | uint32_t(warp.index) << 5 | lane;
     if (!contiguous)
-      raceShared(warp, i, lane, copy.to[lane], bytes, true, false);
+      raceShared(warp, i, lane, block, copy.to[lane], bytes, true, false);
   }
   if (contiguous)
-    raceShared(warp, i, 0, copy.to[0], bytes * kLanes, true, false);
+    raceShared(warp, i, 0, block, copy.to[0], bytes * kLanes, true, false);
 }
 
 void commit(Warp &warp, const Instruction &i) {
-  auto &groups = i.opcode.has(Mod::Bulk) ? warp.committedBulk : warp.committed;
   for (unsigned lane = 0; lane < kLanes; ++lane)
-    groups[lane] += warp.active >> lane & 1;
+    warp.committed[lane] += warp.active >> lane & 1;
 }
 
 void wait(Warp &warp, const Instruction &i) {
   bool all = i.opcode.has(Mod::WaitAll);
   finishCopies(warp, i, all ? 0 : uint32_t(warp.operand(i, 0).value), all);
 }
-
-bool checkBulk(Warp &warp, const Instruction &i, unsigned lane, uint64_t bytes) {
-  if (bytes && bytes % 16 == 0 && bytes < kWindowBytes)
-    return true;
-  warp.block->grid->report(warp, i, lane,
-                           "a bulk copy of " + std::to_string(bytes) +
-                               " bytes, which is not a multiple of 16");
-  return false;
-}
-
-// cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [to], [from], bytes,
-// [mbarrier];
-void bulkLoad(Warp &warp, const Instruction &i) {
-  Block &block = *warp.block;
-  for (unsigned n = 0; n < i.operands; ++n)
-    if (!warp.requireDefined(i, warp.operand(i, n), "an operand"))
-      return;
-  for (unsigned lane = 0; lane < kLanes; ++lane) {
-    if (!(warp.active >> lane & 1))
-      continue;
-    uint64_t bytes = warp.read(warp.operand(i, 2), lane);
-    auto to =
-        sharedOffset(Space::Shared, addressOf(warp, warp.operand(i, 0), lane) & (kWindowBytes - 1));
-    uint64_t from = addressOf(warp, warp.operand(i, 1), lane);
-    uint32_t mbarrier = uint32_t(addressOf(warp, warp.operand(i, 3), lane) & (kWindowBytes - 1));
-    if (!checkBulk(warp, i, lane, bytes))
-      return;
-    auto signals = block.mbarriers.find(mbarrier);
-    if (signals == block.mbarriers.end())
-      return block.grid->report(warp, i, lane,
-                                "no mbarrier was initialised at shared " + hexText(mbarrier));
-    if (block.grid->options.races &&
-        !fencedForProxy(warp, signals->second.initialiser, signals->second.initialised))
-      return block.grid->report(warp, i, lane,
-                                "the mbarrier at shared " + hexText(mbarrier) +
-                                    " was initialised without a fence.mbarrier_init or "
-                                    "fence.proxy.async in between");
-    if (*to + bytes <= block.shared.size() &&
-        !checkProxy(warp, i, lane, *to, uint32_t(bytes), false))
-      return;
-    Place target = reachRange(warp, i, lane, Space::Shared, *to, uint32_t(bytes), Touch::Write);
-    if (!target.data ||
-        !reachRange(warp, i, lane, Space::Global, from, uint32_t(bytes), Touch::Read).data)
-      return;
-    markBytes(target.shadow, bytes, Byte::InFlight);
-    block.loads.push_back({*to, uint32_t(bytes), mbarrier, from, &warp, &i, uint8_t(lane),
-                           segmentOf(warp), warp.clocks});
-    // Who waits already must look again: the copy takes place when somebody does.
-    for (const auto &other : block.warps)
-      if (other->state == Warp::AtMbarrier && other->waitsFor == mbarrier)
-        other->state = Warp::Ready;
-    block.grid->stats.globalSectors += bytes / 32;
-    block.grid->stats.globalBytes += bytes;
-  }
-  advance(warp);
-}
-
-// cp.async.bulk.global.shared::cta.bulk_group [to], [from], bytes;
-void bulkStore(Warp &warp, const Instruction &i) {
-  Block &block = *warp.block;
-  for (unsigned n = 0; n < i.operands; ++n)
-    if (!warp.requireDefined(i, warp.operand(i, n), "an operand"))
-      return;
-  for (unsigned lane = 0; lane < kLanes; ++lane) {
-    if (!(warp.active >> lane & 1))
-      continue;
-    uint64_t bytes = warp.read(warp.operand(i, 2), lane);
-    uint64_t to = addressOf(warp, warp.operand(i, 0), lane);
-    uint32_t from = uint32_t(addressOf(warp, warp.operand(i, 1), lane));
-    if (!checkBulk(warp, i, lane, bytes))
-      return;
-    Place source = reachRange(warp, i, lane, Space::Shared, from, uint32_t(bytes), Touch::Read);
-    if (!source.data || !checkProxy(warp, i, lane, from, uint32_t(bytes), true))
-      return;
-    if (block.grid->options.uninitialised && !allWritten(source.shadow, bytes))
-      return block.grid->report(warp, i, lane,
-                                "a bulk copy reads shared memory from " + hexText(from) +
-                                    " on, not all of which was written");
-    Place target = reachRange(warp, i, lane, Space::Global, to, uint32_t(bytes), Touch::Write);
-    if (!target.data)
-      return;
-    markBytes(target.shadow, bytes, Byte::InFlight);
-    markBytes(block.shadow.data() + from, unsigned(bytes), Byte::Lent);
-    warp.stores.push_back(
-        {from, uint32_t(bytes), i.line, uint8_t(lane), warp.committedBulk[lane], to});
-    block.grid->stats.globalSectors += bytes / 32;
-    block.grid->stats.globalBytes += bytes;
-  }
-}
-
-void bulkWait(Warp &warp, const Instruction &i) {
-  Block &block = *warp.block;
-  uint32_t keep = uint32_t(warp.operand(i, 0).value);
-  std::erase_if(warp.stores, [&](const Warp::BulkStore &store) {
-    if (!(warp.active >> store.lane & 1) ||
-        store.group + uint64_t(keep) >= warp.committedBulk[store.lane])
-      return false;
-    markBytes(block.shadow.data() + store.from, store.bytes, Byte::Written);
-    if (Allocation *to = block.grid->memory.find(store.to)) {
-      std::memcpy(to->data.get() + (store.to - to->base), block.shared.data() + store.from,
-                  store.bytes);
-      markBytes(to->shadow.get() + (store.to - to->base), store.bytes, Byte::Written);
-    }
-    block.grid->progress();
-    return true;
-  });
-}
-
-void nothing(Warp &, const Instruction &) {}
 
 // A policy is a token that only hints take.
 void createPolicy(Warp &warp, const Instruction &i) {
@@ -234,59 +128,7 @@ void createPolicy(Warp &warp, const Instruction &i) {
   warp.define(warp.operand(i, 0), 0, i.line);
 }
 
-Handler selectBulk(const Entry &entry, const Instruction &i) {
-  const Opcode &code = i.opcode;
-  if (code.hasAny({Mod::Tensor, Mod::Multicast}))
-    return nullptr;
-  if (code.has(Mod::CommitGroup))
-    return commit;
-  if (code.has(Mod::WaitGroup))
-    return i.operands == 1 && entry.operands[i.first].kind == Operand::Immediate ? bulkWait
-                                                                                 : nullptr;
-  if (code.has(Mod::Prefetch))
-    return nothing;
-  if (code.has(Mod::BulkGroup))
-    return i.groups >= 3 ? bulkStore : nullptr;
-  return code.has(Mod::CompleteBytes) && code.has(Mod::Global) && i.groups >= 4 ? bulkLoad
-                                                                                : nullptr;
-}
-
 } // namespace
-
-bool fencedForProxy(const Warp &warp, uint32_t writer, uint32_t clock) {
-  const Block &block = *warp.block;
-  auto covers = [&](const std::unique_ptr<Clocks> &fence) {
-    return fence && fence->of(block.index, writer) >= clock;
-  };
-  return covers(block.warps[writer]->proxied) || covers(warp.proxied);
-}
-
-// What the asynchronous proxy touches must have been made visible to it.
-bool checkProxy(Warp &warp, const Instruction &i, unsigned lane, uint32_t offset, uint32_t bytes,
-                bool reads) {
-  Block &block = *warp.block;
-  if (!block.grid->options.races)
-    return true;
-  Access last{};
-  for (uint32_t at = offset; at < offset + bytes; at += 4) {
-    Access write = block.writers[at / 4];
-    if (write.bits == last.bits)
-      continue;
-    last = write;
-    if (write.segment() < block.firstSegment || write.async())
-      continue;
-    const Segments::Segment &segment = block.grid->segments.at(write.segment());
-    if (fencedForProxy(warp, segment.warp, segment.clock))
-      continue;
-    block.grid->report(warp, i, lane,
-                       std::string("an asynchronous ") + (reads ? "read" : "write") +
-                           " of shared " + hexText(at) + ", which line " +
-                           std::to_string(block.grid->entry.code[write.instruction()].line) +
-                           " wrote, without a fence.proxy.async in between");
-    return false;
-  }
-  return true;
-}
 
 void finishCopies(Warp &warp, const Instruction &i, uint32_t keep, bool all) {
   std::erase_if(warp.copies, [&](std::unique_ptr<Warp::AsyncCopy> &copy) {
@@ -305,28 +147,12 @@ void finishCopies(Warp &warp, const Instruction &i, uint32_t keep, bool all) {
   warp.block->grid->progress();
 }
 
-void requireStoresDone(Warp &warp, const Instruction &i) {
-  if (!warp.products.empty() && warp.active == warp.alive)
-    return warp.block->grid->report(warp, i, firstLane(warp.active),
-                                    "exits while the product of line " +
-                                        std::to_string(warp.products[0].instruction->line) +
-                                        " is in flight: a wait is missing");
-  for (const Warp::BulkStore &store : warp.stores)
-    if (warp.active >> store.lane & 1)
-      return warp.block->grid->report(warp, i, store.lane,
-                                      "exits while the bulk copy of line " +
-                                          std::to_string(store.line) +
-                                          " may still read its shared memory: a wait is missing");
-}
-
 Handler selectAsync(const Entry &entry, const Instruction &i) {
   const Opcode &code = i.opcode;
   if (code.op == Op::Createpolicy)
     return i.groups >= 1 ? createPolicy : nullptr;
-  if (code.op != Op::Cp || !code.has(Mod::Async))
+  if (code.op != Op::Cp || !code.has(Mod::Async) || code.has(Mod::Bulk))
     return nullptr;
-  if (code.has(Mod::Bulk))
-    return selectBulk(entry, i);
   if (code.has(Mod::CommitGroup))
     return commit;
   if (code.has(Mod::WaitAll))

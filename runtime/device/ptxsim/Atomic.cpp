@@ -103,26 +103,24 @@ void atomic(Warp &warp, const Instruction &i) {
   }
   if (returns)
     warp.define(warp.operand(i, 0), unwritten, i.line);
+  meetLanes(warp); // perhaps by what one lane has told another
   warp.yields = true;
 }
 
 void fence(Warp &warp, const Instruction &i) {
   if (!warp.block->grid->options.races)
     return;
+  if (i.opcode.has(Mod::TensormapGeneric))
+    return; // tensor maps that a kernel wrote are refused
   if (i.opcode.hasAny({Mod::Proxy, Mod::MbarrierInit})) {
     warp.proxied = std::make_unique<Clocks>(warp.clocks);
   } else {
-    bool wide = !i.opcode.has(Mod::Cta);
-    if (warp.acquired)
-      warp.clocks.join(*warp.acquired);
-    warp.acquired.reset();
-    if (wide && warp.acquiredWide) {
-      warp.clocks.join(*warp.acquiredWide);
-      warp.acquiredWide.reset();
-    }
-    warp.released = std::make_unique<Clocks>(warp.clocks);
-    if (wide)
-      warp.releasedWide = std::make_unique<Clocks>(warp.clocks);
+    unsigned scopes = scopeOf(i.opcode) + 1u;
+    for (unsigned scope = 0; scope < scopes; ++scope)
+      if (auto acquired = std::move(warp.acquired[scope]))
+        warp.clocks.join(*acquired);
+    for (unsigned scope = 0; scope < scopes; ++scope)
+      warp.released[scope] = std::make_unique<Clocks>(warp.clocks);
   }
   advance(warp);
 }

@@ -124,6 +124,50 @@ TEST_F(Checks, MbarriersNeedInitialisation) {
                     {}, "race: ");
 }
 
+// What lanes of one warp hand each other through shared memory.
+TEST_F(Checks, LanesMustMeet) {
+  bench.launch.block[0] = 64;
+  std::vector<U> words(512);
+  for (U i = 0; i < 512; ++i)
+    words[i] = i;
+  uint64_t in = bench.put(words);
+  const std::string begin = ".shared .align 16 .b8 x[2048]; mov.u32 %r2, x;\n"
+                            "mad.lo.u32 %r3, %t, 16, %r2; xor.b32 %r4, %t, 1;\n"
+                            "mad.lo.u32 %r5, %r4, 16, %r2; mov.b32 %r20, 7;\n";
+  const std::string store = "st.shared.u32 [%r3], %t;\n", load = "ld.shared.u32 %r1, [%r5];\n",
+                    wide = "st.shared.v4.u32 [%r3], {%t, %t, %t, %t};\n",
+                    copy = "mad.wide.u32 %rd1, %t, 16, %a0;\n"
+                           "cp.async.cg.shared.global [%r3], [%rd1], 16; cp.async.wait_all;\n",
+                    matrix = "and.b32 %r6, %t, 31; shr.u32 %r7, %t, 5; mad.lo.u32 %r7, %r7, 512, "
+                             "%r2; xor.b32 %r6, %r6, 1; mad.lo.u32 %r6, %r6, 16, %r7;\n"
+                             "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r8, %r9, %r10, %r11}, "
+                             "[%r6];\n";
+  const char *message = "of the same warp wrote, without a bar.warp.sync in between";
+  for (const std::string &meet : {std::string("bar.warp.sync -1;\n"), std::string("bar.sync 0;\n"),
+                                  std::string("shfl.sync.idx.b32 %r9, %t, 0, 31, -1;\n")}) {
+    for (const std::string &write : {store, wide, copy})
+      bench.expectRun(begin + write + meet + load, {in});
+    bench.expectRun(begin + wide + meet + matrix, {in});
+    bench.expectRun(begin + copy + meet + matrix, {in});
+  }
+  for (const std::string &write : {store, wide, copy})
+    bench.expectError(begin + write + load, {in}, message);
+  bench.expectError(begin + wide + matrix, {in}, message);
+  bench.expectError(begin + copy + matrix, {in}, message);
+  bench.expectError(begin + store + "mov.u32 %r6, 5; st.shared.u32 [%r5], %r6;", {in},
+                    "race: writes shared");
+  // Diverged lanes have not met either, though one path came first.
+  bench.expectError(begin + "and.b32 %r6, %t, 1; setp.eq.u32 %p1, %r6, 0; @%p1 bra READS;\n" +
+                        store + "bra.uni END; READS: st.shared.u32 [%r3+4], %t; END:\n" + load,
+                    {in}, message);
+  // Each lane reads its own, all write the same, or what another wrote before they met.
+  bench.expectRun(begin + wide + "ld.shared.v2.u32 {%r1, %r6}, [%r3+8];", {in});
+  bench.expectRun(begin + "st.shared.u32 [%r3], %r20; st.shared.u32 [%r5], %r20;", {in});
+  bench.expectRun(begin + store + "bar.warp.sync -1; st.shared.u32 [%r3+4], %t;\n" + load, {in});
+  bench.options.races = false;
+  bench.expectRun(begin + store + load, {in});
+}
+
 TEST_F(Checks, CountsSectorsAndConflicts) {
   bench.launch.block[0] = 32;
   auto stats = bench.run("mad.wide.u32 %rd1, %t, 4, %a0; ld.global.u32 %r1, [%rd1];\n"
@@ -135,7 +179,8 @@ TEST_F(Checks, CountsSectorsAndConflicts) {
   EXPECT_EQ(stats->globalBytes, 256u);
   stats = bench.run(".shared .align 16 .b8 x[4096]; mov.u64 %rd1, x;\n"
                     "mad.wide.u32 %rd2, %t, 128, %rd1; st.shared.u32 [%rd2], %t;\n"
-                    "mad.wide.u32 %rd3, %t, 16, %rd1; st.shared.v4.u32 [%rd3], {%t, %t, %t, %t};",
+                    "bar.warp.sync -1; mad.wide.u32 %rd3, %t, 16, %rd1; st.shared.v4.u32 [%rd3], "
+                    "{%t, %t, %t, %t};",
                     {});
   ASSERT_TRUE(stats) << stats.error().message;
   EXPECT_EQ(stats->sharedConflicts, 31u);

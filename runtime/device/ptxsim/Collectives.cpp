@@ -22,6 +22,7 @@ bool requireMembers(Warp &warp, const Instruction &i, const Operand &mask) {
       return false;
     }
   }
+  meetLanes(warp);
   return true;
 }
 

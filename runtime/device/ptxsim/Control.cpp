@@ -27,6 +27,7 @@ void exitLanes(Warp &warp) {
   // Barriers wait for those that are still there.
   for (unsigned number = 0; number < warp.block->barriers.size(); ++number)
     completeBarrier(*warp.block, number);
+  completeClusterBarrier(*warp.block->cluster);
 }
 
 void completeBarrier(Block &block, unsigned number) {
@@ -39,6 +40,7 @@ void completeBarrier(Block &block, unsigned number) {
     if (barrier.clocks)
       warp->clocks.join(*barrier.clocks);
     advance(*warp);
+    meetLanes(*warp);
     const Instruction &i = block.grid->entry.code[warp->pc - 1];
     if (i.opcode.has(Mod::Red)) {
       const Operand &to = warp->operand(i, 0);
@@ -78,6 +80,8 @@ void branch(Warp &warp, const Instruction &i) {
 void leave(Warp &warp, const Instruction &i) {
   requireStoresDone(warp, i);
   exitLanes(warp);
+  if (warp.block->grid->options.races && warp.block->done())
+    requireMemoryQuiet(warp, i);
 }
 void nothing(Warp &, const Instruction &) {}
 void yield(Warp &warp, const Instruction &) { warp.yields = true; }
@@ -87,28 +91,6 @@ void waitForGrids(Warp &warp, const Instruction &) {
   warp.block->waited.push_back({warp.index, warp.clocks.own[warp.index]});
   warp.block->grid->waited = true;
   warp.dependenciesMet = true;
-}
-
-// Clusters are single blocks: rank 0.
-void rankOfCluster(Warp &warp, const Instruction &i) {
-  for (unsigned lane = 0; lane < kLanes; ++lane)
-    if (warp.active >> lane & 1)
-      warp.write(warp.operand(i, 0), lane, 0);
-  warp.define(warp.operand(i, 0), 0, i.line);
-}
-
-void mapToCluster(Warp &warp, const Instruction &i) {
-  const Operand &to = warp.operand(i, 0), &from = warp.operand(i, 1), &rank = warp.operand(i, 2);
-  if (!warp.requireDefined(i, rank, "the rank"))
-    return;
-  for (unsigned lane = 0; lane < kLanes; ++lane) {
-    if (!(warp.active >> lane & 1))
-      continue;
-    if (warp.read(rank, lane) & 0xffffffff)
-      return warp.block->grid->report(warp, i, lane, "the cluster has one block");
-    warp.write(to, lane, warp.read(from, lane));
-  }
-  warp.define(to, warp.undefinedLanes(from), warp.originOf(from));
 }
 
 void trap(Warp &warp, const Instruction &i) {
@@ -168,41 +150,10 @@ void blockBarrier(Warp &warp, const Instruction &i) {
   completeBarrier(block, unsigned(number));
 }
 
-// barrier.cluster.arrive and barrier.cluster.wait, where the cluster is one block.
-void arriveAtCluster(Warp &warp, const Instruction &) {
-  Block &block = *warp.block;
-  if (!block.clusterGathered)
-    block.clusterGathered = warp.clocks;
-  block.clusterGathered->join(warp.clocks);
-  advance(warp);
-  warp.clusterPhase = block.clusterPhase;
-  block.clusterArrived += unsigned(__builtin_popcount(warp.active));
-  if (block.clusterArrived >= block.aliveThreads()) {
-    block.clusterArrived = 0;
-    ++block.clusterPhase;
-    block.clusterKnown = block.clusterGathered;
-  }
-  block.grid->progress();
-}
-
-void waitForCluster(Warp &warp, const Instruction &i) {
-  if (!warp.clusterPhase)
-    return warp.block->grid->report(warp, i, firstLane(warp.active),
-                                    "waits for a barrier at which it has not arrived");
-  if (warp.block->clusterPhase == warp.clusterPhase) { // look again later
-    --warp.pc;
-    warp.yields = true;
-    return;
-  }
-  warp.clocks.join(*warp.block->clusterKnown);
-}
-
 Handler selectBarrier(const Instruction &i) {
   const Opcode &code = i.opcode;
-  if (code.has(Mod::Warp))
-    return nullptr; // a collective
-  if (code.has(Mod::Cluster))
-    return code.has(Mod::Arrive) ? arriveAtCluster : code.has(Mod::W) ? waitForCluster : nullptr;
+  if (code.hasAny({Mod::Warp, Mod::Cluster}))
+    return nullptr; // a collective, or of clusters
   bool known = code.hasAny({Mod::Sync, Mod::Arrive, Mod::Red});
   bool fits = code.has(Mod::Red) ? i.groups >= 3 : i.groups >= 1;
   return known && fits ? blockBarrier : nullptr;
@@ -227,15 +178,12 @@ Handler selectControl(const Entry &entry, const Instruction &i) {
     return trap;
   case Op::Griddepcontrol:
     return i.opcode.has(Mod::W) ? waitForGrids : nothing;
+  case Op::Prefetch:
+    return i.opcode.has(Mod::Tensormap) ? nullptr : nothing; // a tensor copy's
   case Op::Pmevent:
   case Op::Setmaxnreg:
-  case Op::Prefetch:
   case Op::Applypriority:
     return nothing;
-  case Op::Getctarank:
-    return i.groups == 2 ? rankOfCluster : nullptr;
-  case Op::Mapa:
-    return i.groups == 3 ? mapToCluster : nullptr;
   default:
     return nullptr;
   }

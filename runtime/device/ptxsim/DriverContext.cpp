@@ -126,10 +126,8 @@ CUresult CUctx_st::checkLaunch(const LaunchConfig &config, CUfunction function, 
                                          " are resident");
       break;
     case LaunchAttributeId::clusterDimension:
-      if (attribute.value.clusterDim.x * attribute.value.clusterDim.y *
-              attribute.value.clusterDim.z !=
-          1)
-        return refuse(CUresult::notSupported, "clusters are not simulated");
+      work.launch.cluster = {attribute.value.clusterDim.x, attribute.value.clusterDim.y,
+                             attribute.value.clusterDim.z};
       break;
     case LaunchAttributeId::programmaticStreamSerialization:
       if (options.arch < 90)
@@ -140,6 +138,21 @@ CUresult CUctx_st::checkLaunch(const LaunchConfig &config, CUfunction function, 
       return refuse(CUresult::notSupported, "an unknown attribute");
     }
   }
+  const auto &asked = work.launch.cluster, &stated = entry.cluster;
+  const auto &cluster = stated[0] ? stated : asked;
+  uint64_t together = uint64_t(cluster[0]) * cluster[1] * cluster[2];
+  if (cluster[0] && options.arch < 90)
+    return refuse(CUresult::notSupported, "clusters need sm_90");
+  if (stated[0] && asked[0] && stated != asked)
+    return refuse(CUresult::invalidValue, "the cluster is not the one that the kernel asks for");
+  if ((cluster[0] || cluster[1] || cluster[2]) && (together == 0 || together > 8))
+    return refuse(CUresult::invalidClusterSize,
+                  "a cluster of " + std::to_string(together) + " blocks, expected 1 to 8");
+  for (unsigned axis = 0; axis < 3 && together; ++axis)
+    if (work.launch.grid[axis] % cluster[axis])
+      return refuse(CUresult::invalidValue, "the grid is not whole clusters");
+  if (together > work.resident)
+    return refuse(CUresult::invalidClusterSize, "a cluster is larger than the device");
   return CUresult::success;
 }
 

@@ -12,6 +12,7 @@ namespace moe::ptxsim {
 namespace {
 
 constexpr uint32_t kMostSlots = 60000;
+constexpr size_t kMostInstructions = size_t(1) << 18; // an Access tells 2^20 apart
 constexpr size_t kRedZone = 16; // bytes between shared variables that belong to none
 
 Error invalid(std::string message) { return Error{Code::InvalidArgument, std::move(message)}; }
@@ -49,8 +50,26 @@ void EntryBuilder::closeScope() {
     if (label != scope.labels.end())
       entry.operands[fixup.operand].value = label->second;
     else // perhaps a label around this scope
-      (scopes.empty() ? unresolved : scopes.back().fixups).push_back(std::move(fixup));
+      (scopes.empty() || scope.function ? unresolved : scopes.back().fixups)
+          .push_back(std::move(fixup));
   }
+}
+
+void EntryBuilder::openFunction() {
+  openScope();
+  scopes.back().function = true;
+}
+
+void EntryBuilder::closeFunction() {
+  for (size_t operand : scopes.back().returns)
+    land(operand);
+  closeScope();
+}
+
+void EntryBuilder::bind(std::string_view name, Variable variable) {
+  variable.name = name;
+  locals.push_back(std::move(variable));
+  scopes.back().variables.push_back(locals.size() - 1);
 }
 
 void EntryBuilder::declareRegisters(std::string_view name, uint64_t count, unsigned bits) {
@@ -89,6 +108,8 @@ const EntryBuilder::Reg *EntryBuilder::find(std::string_view name) {
               range.bits};
       return &scope->registers.emplace(name, reg).first->second;
     }
+    if (scope->function)
+      break;
   }
   return nullptr;
 }
@@ -133,10 +154,13 @@ Status EntryBuilder::declare(Variable variable) {
 }
 
 const Variable *EntryBuilder::variable(std::string_view name) {
-  for (auto scope = scopes.rbegin(); scope != scopes.rend(); ++scope)
+  bool inFunction = false;
+  for (auto scope = scopes.rbegin(); scope != scopes.rend() && !inFunction; ++scope) {
     for (size_t index : scope->variables)
       if (locals[index].name == name)
         return &locals[index];
+    inFunction = scope->function;
+  }
   for (const Variable &variable : entry.shared)
     if (variable.name == name)
       return &variable;
@@ -149,7 +173,7 @@ const Variable *EntryBuilder::variable(std::string_view name) {
       return &entry.shared.back();
     }
   for (const Variable &variable : entry.params)
-    if (variable.name == name)
+    if (variable.name == name && !inFunction)
       return &variable;
   for (const Variable &variable : module.globals)
     if (variable.name == name)
@@ -162,6 +186,7 @@ void EntryBuilder::begin(uint32_t line) {
   current.line = line;
   current.first = uint32_t(entry.operands.size());
   pending.clear();
+  ownParam = false;
 }
 
 bool EntryBuilder::guard(std::string_view name, bool negated) {
@@ -201,6 +226,7 @@ Result<Operand> EntryBuilder::resolveAddress(const Pending &from, const Opcode &
     operand.slot = global ? constant(Constant::Global, 64, uint64_t(base - &module.globals[0]))
                           : constant(Constant::Literal, 64, 0);
     operand.value += int64_t(base->offset);
+    ownParam = base->space == Space::Local && opcode.has(Mod::Param);
   } else {
     return invalid("unknown name '" + std::string(from.token.text) + "'");
   }
@@ -311,6 +337,65 @@ Status EntryBuilder::end(const Opcode &opcode) {
                    std::to_string(count));
   if (entry.slots >= kMostSlots || entry.predicates >= kMostSlots)
     return Error{Code::ResourceExhausted, "the kernel names too many registers"};
+  if (entry.code.size() >= kMostInstructions)
+    return Error{Code::ResourceExhausted,
+                 "the kernel has more than " + std::to_string(kMostInstructions) +
+                     " instructions, those of the functions it calls included"};
+  if (ownParam) {
+    current.opcode.mods.reset(unsigned(Mod::Param));
+    current.opcode.mods.set(unsigned(Mod::Local));
+  }
+  if (opcode.op == Op::Ret)
+    for (auto scope = scopes.rbegin(); scope != scopes.rend(); ++scope)
+      if (scope->function) {
+        scope->returns.push_back(branch());
+        return ok();
+      }
+  entry.code.push_back(current);
+  return ok();
+}
+
+// Makes the current instruction a branch. The place of its label among the operands.
+size_t EntryBuilder::branch() {
+  Operand label;
+  label.kind = Operand::Label;
+  current.opcode = Opcode();
+  current.opcode.op = Op::Bra;
+  current.groups = current.operands = 1;
+  entry.operands.push_back(label);
+  entry.code.push_back(current);
+  return entry.operands.size() - 1;
+}
+
+size_t EntryBuilder::branchUnless(uint32_t line, std::string_view predicate, bool negated) {
+  begin(line);
+  guard(predicate, !negated);
+  return branch();
+}
+
+void EntryBuilder::land(size_t branch) {
+  entry.operands[branch].value = int64_t(entry.code.size());
+}
+
+Result<Operand> EntryBuilder::argument(const Token &token, bool negated, unsigned bits) {
+  Opcode opcode;
+  opcode.op = Op::Mov;
+  return resolve({token, false, negated, 0}, opcode, bits, true);
+}
+
+Status EntryBuilder::move(uint32_t line, const Operand &to, const Operand &from) {
+  begin(line);
+  Opcode &opcode = current.opcode;
+  opcode.op = Op::Mov;
+  opcode.types[0] = to.kind == Operand::Predicate ? Type::Pred
+                    : to.bits == 64               ? Type::B64
+                    : to.bits == 32               ? Type::B32
+                                                  : Type::B16;
+  opcode.typeCount = 1;
+  current.groups = current.operands = 2;
+  current.starts[1] = 1;
+  entry.operands.push_back(to);
+  entry.operands.push_back(from);
   entry.code.push_back(current);
   return ok();
 }

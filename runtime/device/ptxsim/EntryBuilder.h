@@ -24,6 +24,12 @@ public:
 
   void openScope() { scopes.emplace_back(); }
   void closeScope();
+  // The body of a device function, in place of its call: it sees no name of its caller, and `ret`
+  // goes to where it is closed.
+  void openFunction();
+  void closeFunction();
+  // In the body of the function: what it calls NAME is VARIABLE of the caller.
+  void bind(std::string_view name, Variable variable);
   // COUNT 0: one register of that name; else NAME0 to NAME<COUNT - 1>. BITS 1: predicates.
   void declareRegisters(std::string_view name, uint64_t count, unsigned bits);
   Status declare(Variable);
@@ -36,6 +42,13 @@ public:
   void element(const Token &, bool negated, int64_t offset);
   void address(const Token &base, int64_t offset);
   Status end(const Opcode &);
+  // The operand that a token names where the call stands, and a move to or from one.
+  Result<Operand> argument(const Token &, bool negated, unsigned bits);
+  Status move(uint32_t line, const Operand &to, const Operand &from);
+  const Variable *variable(std::string_view name);
+  // A branch past a guarded call, and where it goes.
+  size_t branchUnless(uint32_t line, std::string_view predicate, bool negated);
+  void land(size_t branch);
 
   // Ends the code with an exit, so that every label has an instruction.
   Status finish(uint32_t line);
@@ -61,6 +74,8 @@ private:
     std::unordered_map<std::string_view, uint32_t> labels;
     std::vector<size_t> variables; // in locals
     std::vector<Fixup> fixups;
+    bool function = false;
+    std::vector<size_t> returns; // operands, of a function
   };
   struct Pending {
     Token token;
@@ -72,7 +87,7 @@ private:
   const Reg *find(std::string_view name);
   uint16_t newSlot(unsigned bits);
   uint16_t constant(Constant::Kind, unsigned bits, uint64_t value);
-  const Variable *variable(std::string_view name);
+  size_t branch();
   Status layOut(Variable &);
   Result<Operand> resolve(const Pending &, const Opcode &, unsigned bits, bool exact);
   Result<Operand> resolveAddress(const Pending &, const Opcode &);
@@ -87,6 +102,7 @@ private:
   std::vector<std::vector<Pending>> pending;
   std::vector<Fixup> unresolved; // when the outermost scope has closed
   Instruction current;
+  bool ownParam = false; // of a call, which is local memory here
   uint64_t sharedEnd = kSharedStatic;
 };
 

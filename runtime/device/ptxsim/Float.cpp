@@ -21,28 +21,36 @@ template <bool ftz> float input(float value) {
   return value;
 }
 
+// Only the most usual forms have fast versions.
+template <bool sat, Round round, class Signature, class F> Handler formOf(F function) {
+  if constexpr (!sat && round == Round::Nearest)
+    return lanewise<Signature>(function);
+  else
+    return rareLanewise<Signature>(function);
+}
+
 template <bool ftz, bool sat, Round round> Handler selectRounded(const Opcode &code) {
   switch (code.op) {
   case Op::Add:
-    return lanewise<float(float, float)>([](float a, float b) {
+    return formOf<sat, round, float(float, float)>([](float a, float b) {
       a = input<ftz>(a), b = input<ftz>(b);
       return finish<ftz, sat>(round == Round::Nearest ? a + b
                                                       : roundFloat(fusedOdd(a, 1, b), round));
     });
   case Op::Sub:
-    return lanewise<float(float, float)>([](float a, float b) {
+    return formOf<sat, round, float(float, float)>([](float a, float b) {
       a = input<ftz>(a), b = input<ftz>(b);
       return finish<ftz, sat>(round == Round::Nearest ? a - b
                                                       : roundFloat(fusedOdd(a, 1, -b), round));
     });
   case Op::Mul:
-    return lanewise<float(float, float)>([](float a, float b) {
+    return formOf<sat, round, float(float, float)>([](float a, float b) {
       a = input<ftz>(a), b = input<ftz>(b);
       return finish<ftz, sat>(round == Round::Nearest ? a * b : roundFloat(double(a) * b, round));
     });
   case Op::Mad:
   case Op::Fma:
-    return lanewise<float(float, float, float)>([](float a, float b, float c) {
+    return formOf<sat, round, float(float, float, float)>([](float a, float b, float c) {
       a = input<ftz>(a), b = input<ftz>(b), c = input<ftz>(c);
       return finish<ftz, sat>(round == Round::Nearest ? fused(a, b, c)
                                                       : roundFloat(fusedOdd(a, b, c), round));
@@ -75,12 +83,12 @@ template <bool ftz> Handler selectUnary(const Opcode &code) {
   using F = float;
   switch (code.op) {
   case Op::Min:
-    return nan ? lanewise<F(F, F)>(
+    return nan ? rareLanewise<F(F, F)>(
                      [](F a, F b) { return pick<F, true, true>(input<ftz>(a), input<ftz>(b)); })
                : lanewise<F(F, F)>(
                      [](F a, F b) { return pick<F, true, false>(input<ftz>(a), input<ftz>(b)); });
   case Op::Max:
-    return nan ? lanewise<F(F, F)>(
+    return nan ? rareLanewise<F(F, F)>(
                      [](F a, F b) { return pick<F, false, true>(input<ftz>(a), input<ftz>(b)); })
                : lanewise<F(F, F)>(
                      [](F a, F b) { return pick<F, false, false>(input<ftz>(a), input<ftz>(b)); });
@@ -89,26 +97,26 @@ template <bool ftz> Handler selectUnary(const Opcode &code) {
   case Op::Neg:
     return lanewise<F(F)>([](F a) { return -input<ftz>(a); });
   case Op::Div:
-    return lanewise<F(F, F)>(
+    return rareLanewise<F(F, F)>(
         [](F a, F b) { return finish<ftz, false>(input<ftz>(a) / input<ftz>(b)); });
   case Op::Rcp:
     return lanewise<F(F)>([](F a) { return finish<ftz, false>(1 / input<ftz>(a)); });
   case Op::Sqrt:
-    return lanewise<F(F)>([](F a) { return std::sqrt(input<ftz>(a)); });
+    return rareLanewise<F(F)>([](F a) { return std::sqrt(input<ftz>(a)); });
   case Op::Rsqrt:
-    return lanewise<F(F)>([](F a) { return F(1 / std::sqrt(double(input<ftz>(a)))); });
+    return rareLanewise<F(F)>([](F a) { return F(1 / std::sqrt(double(input<ftz>(a)))); });
   case Op::Ex2:
     return lanewise<F(F)>([](F a) { return finish<ftz, false>(std::exp2(input<ftz>(a))); });
   case Op::Lg2:
-    return lanewise<F(F)>([](F a) { return std::log2(input<ftz>(a)); });
+    return rareLanewise<F(F)>([](F a) { return std::log2(input<ftz>(a)); });
   case Op::Sin:
-    return lanewise<F(F)>([](F a) { return std::sin(input<ftz>(a)); });
+    return rareLanewise<F(F)>([](F a) { return std::sin(input<ftz>(a)); });
   case Op::Cos:
-    return lanewise<F(F)>([](F a) { return std::cos(input<ftz>(a)); });
+    return rareLanewise<F(F)>([](F a) { return std::cos(input<ftz>(a)); });
   case Op::Tanh:
-    return lanewise<F(F)>([](F a) { return std::tanh(a); });
+    return rareLanewise<F(F)>([](F a) { return std::tanh(a); });
   case Op::Copysign: // the sign of the first, the value of the second
-    return lanewise<F(F, F)>([](F a, F b) { return std::copysign(b, a); });
+    return rareLanewise<F(F, F)>([](F a, F b) { return std::copysign(b, a); });
   default:
     return nullptr;
   }
@@ -120,32 +128,32 @@ Handler selectDouble(const Opcode &code) {
   using D = double;
   switch (code.op) {
   case Op::Add:
-    return lanewise<D(D, D)>([](D a, D b) { return a + b; });
+    return rareLanewise<D(D, D)>([](D a, D b) { return a + b; });
   case Op::Sub:
-    return lanewise<D(D, D)>([](D a, D b) { return a - b; });
+    return rareLanewise<D(D, D)>([](D a, D b) { return a - b; });
   case Op::Mul:
-    return lanewise<D(D, D)>([](D a, D b) { return a * b; });
+    return rareLanewise<D(D, D)>([](D a, D b) { return a * b; });
   case Op::Mad:
   case Op::Fma:
-    return lanewise<D(D, D, D)>([](D a, D b, D c) { return std::fma(a, b, c); });
+    return rareLanewise<D(D, D, D)>([](D a, D b, D c) { return std::fma(a, b, c); });
   case Op::Div:
-    return lanewise<D(D, D)>([](D a, D b) { return a / b; });
+    return rareLanewise<D(D, D)>([](D a, D b) { return a / b; });
   case Op::Rcp:
-    return lanewise<D(D)>([](D a) { return 1 / a; });
+    return rareLanewise<D(D)>([](D a) { return 1 / a; });
   case Op::Sqrt:
-    return lanewise<D(D)>([](D a) { return std::sqrt(a); });
+    return rareLanewise<D(D)>([](D a) { return std::sqrt(a); });
   case Op::Rsqrt:
-    return lanewise<D(D)>([](D a) { return 1 / std::sqrt(a); });
+    return rareLanewise<D(D)>([](D a) { return 1 / std::sqrt(a); });
   case Op::Abs:
-    return lanewise<D(D)>([](D a) { return std::fabs(a); });
+    return rareLanewise<D(D)>([](D a) { return std::fabs(a); });
   case Op::Neg:
-    return lanewise<D(D)>([](D a) { return -a; });
+    return rareLanewise<D(D)>([](D a) { return -a; });
   case Op::Min:
-    return lanewise<D(D, D)>([](D a, D b) { return pick<D, true, false>(a, b); });
+    return rareLanewise<D(D, D)>([](D a, D b) { return pick<D, true, false>(a, b); });
   case Op::Max:
-    return lanewise<D(D, D)>([](D a, D b) { return pick<D, false, false>(a, b); });
+    return rareLanewise<D(D, D)>([](D a, D b) { return pick<D, false, false>(a, b); });
   case Op::Copysign:
-    return lanewise<D(D, D)>([](D a, D b) { return std::copysign(b, a); });
+    return rareLanewise<D(D, D)>([](D a, D b) { return std::copysign(b, a); });
   default:
     return nullptr;
   }

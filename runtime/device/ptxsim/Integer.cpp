@@ -23,99 +23,51 @@ template <class T> T clampTo(Twice<T> value) {
                       Twice<T>(std::numeric_limits<T>::max())));
 }
 
-template <class T> Handler selectArithmetic(const Opcode &code) {
-  bool sat = code.has(Mod::Sat);
+// Seldom in kernels, or never in their loops.
+template <class T> Handler selectRare(const Opcode &code) {
   switch (code.op) {
-  case Op::Add:
-    if (sat)
-      return lanewise<T(T, T)>([](T a, T b) { return clampTo<T>(Twice<T>(a) + Twice<T>(b)); });
-    return lanewise<T(T, T)>([](T a, T b) { return T(Wrap<T>(a) + Wrap<T>(b)); });
-  case Op::Sub:
-    if (sat)
-      return lanewise<T(T, T)>([](T a, T b) { return clampTo<T>(Twice<T>(a) - Twice<T>(b)); });
-    return lanewise<T(T, T)>([](T a, T b) { return T(Wrap<T>(a) - Wrap<T>(b)); });
-  case Op::Mul:
-    if constexpr (sizeof(T) < 8)
-      if (code.has(Mod::Wide))
-        return lanewise<Twice<T>(T, T)>([](T a, T b) { return Twice<T>(Twice<T>(a) * b); });
-    if (code.has(Mod::Hi))
-      return lanewise<T(T, T)>(
-          [](T a, T b) { return T(Twice<T>(Twice<T>(a) * b) >> 8 * sizeof(T)); });
-    return lanewise<T(T, T)>([](T a, T b) { return T(Wrap<T>(a) * Wrap<T>(b)); });
-  case Op::Mad:
-    if constexpr (sizeof(T) < 8)
-      if (code.has(Mod::Wide))
-        return lanewise<Twice<T>(T, T, Twice<T>)>([](T a, T b, Twice<T> c) {
-          using U = Unsigned<Twice<T>>;
-          return Twice<T>(U(Twice<T>(a) * b) + U(c));
-        });
-    if (code.has(Mod::Hi))
-      return lanewise<T(T, T, T)>([](T a, T b, T c) {
-        return T(Wrap<T>(T(Twice<T>(Twice<T>(a) * b) >> 8 * sizeof(T))) + Wrap<T>(c));
-      });
-    return lanewise<T(T, T, T)>(
-        [](T a, T b, T c) { return T(Wrap<T>(a) * Wrap<T>(b) + Wrap<T>(c)); });
   case Op::Div: // by zero: all ones, as the hardware has it
-    return lanewise<T(T, T)>([](T a, T b) {
+    return rareLanewise<T(T, T)>([](T a, T b) {
       return b == 0 ? T(-1) : b == T(-1) && std::is_signed_v<T> ? T(0 - Wrap<T>(a)) : T(a / b);
     });
   case Op::Rem:
-    return lanewise<T(T, T)>([](T a, T b) {
+    return rareLanewise<T(T, T)>([](T a, T b) {
       return b == 0 ? a : b == T(-1) && std::is_signed_v<T> ? T(0) : T(a % b);
     });
-  case Op::Min:
-    return lanewise<T(T, T)>([](T a, T b) { return std::min(a, b); });
-  case Op::Max:
-    return lanewise<T(T, T)>([](T a, T b) { return std::max(a, b); });
   case Op::Abs:
-    return lanewise<T(T)>([](T a) { return T(a < T(0) ? 0 - Wrap<T>(a) : Wrap<T>(a)); });
+    return rareLanewise<T(T)>([](T a) { return T(a < T(0) ? 0 - Wrap<T>(a) : Wrap<T>(a)); });
   case Op::Neg:
-    return lanewise<T(T)>([](T a) { return T(0 - Wrap<T>(a)); });
+    return rareLanewise<T(T)>([](T a) { return T(0 - Wrap<T>(a)); });
   case Op::Sad:
-    return lanewise<T(T, T, T)>([](T a, T b, T c) {
+    return rareLanewise<T(T, T, T)>([](T a, T b, T c) {
       return T(Wrap<T>(c) + (a < b ? Wrap<T>(b) - Wrap<T>(a) : Wrap<T>(a) - Wrap<T>(b)));
     });
-  case Op::And:
-    return lanewise<T(T, T)>([](T a, T b) { return T(a & b); });
-  case Op::Or:
-    return lanewise<T(T, T)>([](T a, T b) { return T(a | b); });
-  case Op::Xor:
-    return lanewise<T(T, T)>([](T a, T b) { return T(a ^ b); });
-  case Op::Not:
-    return lanewise<T(T)>([](T a) { return T(~a); });
   case Op::Cnot:
-    return lanewise<T(T)>([](T a) { return T(a == 0); });
-  case Op::Shl: // amounts of the width and more shift everything out
-    return lanewise<T(T, uint32_t)>(
-        [](T a, uint32_t by) { return by < 8 * sizeof(T) ? T(Wrap<T>(a) << by) : T(0); });
-  case Op::Shr:
-    return lanewise<T(T, uint32_t)>([](T a, uint32_t by) {
-      constexpr uint32_t bits = 8 * sizeof(T);
-      return by < bits ? T(a >> by) : T(std::is_signed_v<T> ? a >> (bits - 1) : 0);
-    });
+    return rareLanewise<T(T)>([](T a) { return T(a == 0); });
   case Op::Popc:
-    return lanewise<uint32_t(T)>([](T a) { return uint32_t(std::popcount(Unsigned<T>(a))); });
+    return rareLanewise<uint32_t(T)>([](T a) { return uint32_t(std::popcount(Unsigned<T>(a))); });
   case Op::Clz:
-    return lanewise<uint32_t(T)>([](T a) { return uint32_t(std::countl_zero(Unsigned<T>(a))); });
+    return rareLanewise<uint32_t(T)>(
+        [](T a) { return uint32_t(std::countl_zero(Unsigned<T>(a))); });
   case Op::Bfind:
     if (code.has(Mod::Shiftamt))
-      return lanewise<uint32_t(T)>([](T a) {
+      return rareLanewise<uint32_t(T)>([](T a) {
         auto bits = Unsigned<T>(std::is_signed_v<T> && a < T(0) ? ~a : a);
         return bits ? uint32_t(std::countl_zero(bits)) : ~0u;
       });
-    return lanewise<uint32_t(T)>([](T a) {
+    return rareLanewise<uint32_t(T)>([](T a) {
       auto bits = Unsigned<T>(std::is_signed_v<T> && a < T(0) ? ~a : a);
       return uint32_t(std::bit_width(bits)) - 1;
     });
   case Op::Brev:
-    return lanewise<T(T)>([](T a) {
+    return rareLanewise<T(T)>([](T a) {
       Unsigned<T> bits = Unsigned<T>(a), result = 0;
       for (unsigned i = 0; i < 8 * sizeof(T); ++i)
         result = Unsigned<T>(result << 1 | (bits >> i & 1));
       return T(result);
     });
   case Op::Bfe:
-    return lanewise<T(T, uint32_t, uint32_t)>([](T a, uint32_t from, uint32_t count) {
+    return rareLanewise<T(T, uint32_t, uint32_t)>([](T a, uint32_t from, uint32_t count) {
       constexpr unsigned bits = 8 * sizeof(T);
       from &= 255, count &= 255;
       if (count == 0)
@@ -130,7 +82,7 @@ template <class T> Handler selectArithmetic(const Opcode &code) {
       return T((field & mask) | (sign ? ~(mask & valid) : 0));
     });
   case Op::Bfi:
-    return lanewise<T(T, T, uint32_t, uint32_t)>([](T a, T b, uint32_t at, uint32_t count) {
+    return rareLanewise<T(T, T, uint32_t, uint32_t)>([](T a, T b, uint32_t at, uint32_t count) {
       constexpr unsigned bits = 8 * sizeof(T);
       at &= 255, count &= 255;
       if (count == 0 || at >= bits)
@@ -142,6 +94,117 @@ template <class T> Handler selectArithmetic(const Opcode &code) {
     });
   default:
     return nullptr;
+  }
+}
+
+// 16 bits are seldom, too.
+template <class T, class Signature, class F> Handler common(F function) {
+  if constexpr (sizeof(T) == 2)
+    return rareLanewise<Signature>(function);
+  else
+    return lanewise<Signature>(function);
+}
+
+template <class T> Handler selectSaturating(const Opcode &code) {
+  if (code.op == Op::Add)
+    return rareLanewise<T(T, T)>([](T a, T b) { return clampTo<T>(Twice<T>(a) + Twice<T>(b)); });
+  return rareLanewise<T(T, T)>([](T a, T b) { return clampTo<T>(Twice<T>(a) - Twice<T>(b)); });
+}
+
+template <class T> Handler selectSigned(const Opcode &code) {
+  switch (code.op) {
+  case Op::Add:
+  case Op::Sub:
+    return selectSaturating<T>(code);
+  case Op::Mul:
+    if constexpr (sizeof(T) < 8)
+      if (code.has(Mod::Wide))
+        return common<T, Twice<T>(T, T)>([](T a, T b) { return Twice<T>(Twice<T>(a) * b); });
+    return rareLanewise<T(T, T)>(
+        [](T a, T b) { return T(Twice<T>(Twice<T>(a) * b) >> 8 * sizeof(T)); });
+  case Op::Mad:
+    if constexpr (sizeof(T) < 8)
+      if (code.has(Mod::Wide))
+        return common<T, Twice<T>(T, T, Twice<T>)>([](T a, T b, Twice<T> c) {
+          using U = Unsigned<Twice<T>>;
+          return Twice<T>(U(Twice<T>(a) * b) + U(c));
+        });
+    return rareLanewise<T(T, T, T)>([](T a, T b, T c) {
+      return T(Wrap<T>(T(Twice<T>(Twice<T>(a) * b) >> 8 * sizeof(T))) + Wrap<T>(c));
+    });
+  case Op::Min:
+    return common<T, T(T, T)>([](T a, T b) { return std::min(a, b); });
+  case Op::Max:
+    return common<T, T(T, T)>([](T a, T b) { return std::max(a, b); });
+  case Op::Shr: // amounts of the width and more shift everything out
+    return common<T, T(T, uint32_t)>([](T a, uint32_t by) {
+      constexpr uint32_t bits = 8 * sizeof(T);
+      return by < bits ? T(a >> by) : T(std::is_signed_v<T> ? a >> (bits - 1) : 0);
+    });
+  default:
+    return selectRare<T>(code);
+  }
+}
+
+// What gives the same bits for signed and unsigned numbers.
+bool ignoresSign(const Opcode &code) {
+  switch (code.op) {
+  case Op::Add:
+  case Op::Sub:
+    return !code.has(Mod::Sat);
+  case Op::Mul:
+  case Op::Mad:
+    return !code.hasAny({Mod::Wide, Mod::Hi});
+  case Op::And:
+  case Op::Or:
+  case Op::Xor:
+  case Op::Not:
+  case Op::Shl:
+    return true;
+  default:
+    return false;
+  }
+}
+
+template <class T> Handler selectUnsigned(const Opcode &code) {
+  switch (code.op) {
+  case Op::Add:
+    return common<T, T(T, T)>([](T a, T b) { return T(Wrap<T>(a) + Wrap<T>(b)); });
+  case Op::Sub:
+    return common<T, T(T, T)>([](T a, T b) { return T(Wrap<T>(a) - Wrap<T>(b)); });
+  case Op::Mul:
+    return common<T, T(T, T)>([](T a, T b) { return T(Wrap<T>(a) * Wrap<T>(b)); });
+  case Op::Mad:
+    return common<T, T(T, T, T)>(
+        [](T a, T b, T c) { return T(Wrap<T>(a) * Wrap<T>(b) + Wrap<T>(c)); });
+  case Op::And:
+    return common<T, T(T, T)>([](T a, T b) { return T(a & b); });
+  case Op::Or:
+    return common<T, T(T, T)>([](T a, T b) { return T(a | b); });
+  case Op::Xor:
+    return common<T, T(T, T)>([](T a, T b) { return T(a ^ b); });
+  case Op::Not:
+    return common<T, T(T)>([](T a) { return T(~a); });
+  case Op::Shl:
+    return common<T, T(T, uint32_t)>(
+        [](T a, uint32_t by) { return by < 8 * sizeof(T) ? T(Wrap<T>(a) << by) : T(0); });
+  default:
+    return nullptr;
+  }
+}
+
+Handler selectArithmetic(const Opcode &code) {
+  if (!ignoresSign(code))
+    return forInteger(code.type(), [&](auto zero) { return selectSigned<decltype(zero)>(code); });
+  if (!forInteger(code.type(), [](auto) { return Handler([](Warp &, const Instruction &) {}); }))
+    return nullptr; // no integer
+  switch (bitsOf(code.type())) {
+  case 16:
+    return selectUnsigned<uint16_t>(code);
+  case 32:
+    return selectUnsigned<uint32_t>(code);
+  default:
+    return selectUnsigned<uint64_t>(code);
   }
 }
 
@@ -268,7 +331,7 @@ Handler selectInteger(const Entry &, const Instruction &i) {
   }
   if (code.has(Mod::Cc))
     return nullptr;
-  return forInteger(code.type(), [&](auto zero) { return selectArithmetic<decltype(zero)>(code); });
+  return selectArithmetic(code);
 }
 
 } // namespace moe::ptxsim

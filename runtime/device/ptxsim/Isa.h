@@ -16,6 +16,12 @@
 #else
 #define MOE_PTXSIM_HAS_VERSIONS 0
 #endif
+// For what need not be fast: loops stay loops.
+#if defined(__clang__)
+#define MOE_PTXSIM_SMALL [[clang::minsize]]
+#else
+#define MOE_PTXSIM_SMALL
+#endif
 
 namespace moe::ptxsim {
 
@@ -25,8 +31,10 @@ int isaLevel();
 // versions<FUNCTION>(): a pointer to the version of FUNCTION that this machine runs best.
 template <auto function> struct Versions;
 template <class R, class... A, R (*function)(A...)> struct Versions<function> {
+#if !MOE_PTXSIM_HAS_VERSIONS
   static R base(A... arguments) { return function(static_cast<A>(arguments)...); }
-#if MOE_PTXSIM_HAS_VERSIONS
+#else // few machines lack AVX2
+  MOE_PTXSIM_SMALL static R base(A... arguments) { return function(static_cast<A>(arguments)...); }
   MOE_PTXSIM_V3 static R v3(A... arguments) { return function(static_cast<A>(arguments)...); }
   MOE_PTXSIM_V4 static R v4(A... arguments) { return function(static_cast<A>(arguments)...); }
 #endif

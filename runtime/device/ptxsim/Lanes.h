@@ -46,58 +46,73 @@ template <class T> const Held<T> *lanesOf(Warp &warp, const Operand &operand) {
   return reinterpret_cast<const Held<T> *>(warp.slots[operand.slot].lanes);
 }
 
-template <class D>
-MOE_PTXSIM_INLINE void store(Warp &warp, const Operand &operand, const Held<D> *values) {
-  auto *to = reinterpret_cast<Held<D> *>(warp.slots[operand.slot].lanes);
-  if (warp.active == ~0u) {
-    std::memcpy(to, values, sizeof(Held<D>) * kLanes);
-    return;
-  }
+// Keeps results for the active lanes, and what is undefined of them.
+template <class Held>
+[[gnu::noinline]] void keepSome(Warp &warp, const Instruction &i, unsigned sources,
+                                const Held *results) {
+  const Operand *operand = warp.operands + i.first;
+  auto *to = reinterpret_cast<Held *>(warp.slots[operand->slot].lanes);
+  uint32_t bad = 0, origin = i.line;
+  for (unsigned n = sources; n > 0; --n)
+    if (uint32_t lanes = warp.undefined[operand[n].slot] & warp.active) {
+      bad |= lanes;
+      origin = warp.origin[operand[n].slot];
+    }
   for (unsigned lane = 0; lane < kLanes; ++lane)
-    to[lane] = warp.active >> lane & 1 ? values[lane] : to[lane];
+    if (warp.active >> lane & 1)
+      to[lane] = results[lane];
+  warp.define(*operand, bad, origin);
 }
 
-template <class... S, size_t... I>
-MOE_PTXSIM_INLINE uint32_t undefinedInputs(const Warp &warp, const Operand *sources,
-                                           std::index_sequence<I...>) {
-  return (0u | ... | warp.undefined[sources[I].slot]);
-}
-
-template <class D, class... S, class F, size_t... I>
-MOE_PTXSIM_INLINE void mapLanes(Warp &warp, const Instruction &i, F function,
-                                std::index_sequence<I...> sequence) {
+// WHOLE: only if the warp is full and all is defined, so that results need not be kept apart; else
+// false, and nothing was done.
+template <bool whole, class D, class... S, class F, size_t... I>
+MOE_PTXSIM_INLINE bool mapLanes(Warp &warp, const Instruction &i, F function,
+                                std::index_sequence<I...>) {
   const Operand *operand = warp.operands + i.first;
   if (operand->kind != Operand::Register)
-    return;
+    return true;
+  uint32_t undefined = (warp.undefined[operand->slot] | ... | warp.undefined[operand[I + 1].slot]);
+  if (whole && (warp.active != ~0u || undefined))
+    return false;
   alignas(64) Held<D> results[kLanes];
   auto compute = [&](const Held<S> *...sources) __attribute__((always_inline)) {
     for (unsigned lane = 0; lane < kLanes; ++lane)
       results[lane] = heldOf<D>(function(valueOf<S>(sources[lane])...));
   };
   compute(lanesOf<S>(warp, operand[I + 1])...);
-  store<D>(warp, *operand, results);
-  uint32_t bad = undefinedInputs<S...>(warp, operand + 1, sequence) & warp.active;
-  if (bad | (warp.undefined[operand->slot] & warp.active)) {
-    uint32_t origin = i.line;
-    ((warp.undefined[operand[I + 1].slot] & bad ? void(origin = warp.origin[operand[I + 1].slot])
-                                                : void()),
-     ...);
-    warp.define(*operand, bad, origin);
-  }
+  if constexpr (whole)
+    std::memcpy(warp.slots[operand->slot].lanes, results, sizeof results);
+  else
+    keepSome(warp, i, sizeof...(S), results);
+  return true;
 }
 
 template <class Signature> struct Lanewise;
 template <class D, class... S> struct Lanewise<D(S...)> {
+  using Sequence = std::index_sequence_for<S...>;
+  template <class F> [[gnu::noinline]] static void some(Warp &warp, const Instruction &i) {
+    mapLanes<false, D, S...>(warp, i, F{}, Sequence{});
+  }
   template <class F> MOE_PTXSIM_INLINE static void run(Warp &warp, const Instruction &i) {
-    mapLanes<D, S...>(warp, i, F{}, std::index_sequence_for<S...>{});
+    if (!mapLanes<true, D, S...>(warp, i, F{}, Sequence{}))
+      some<F>(warp, i);
+  }
+  template <class F> MOE_PTXSIM_SMALL static void small(Warp &warp, const Instruction &i) {
+    mapLanes<false, D, S...>(warp, i, F{}, Sequence{});
   }
   template <class F> static Handler handler(F) { return versions<&run<F>>(); }
+  template <class F> static Handler smallHandler(F) { return small<F>; }
 };
 
 // lanewise<uint32_t(uint32_t, uint32_t)>([](auto a, auto b) { return a + b; }): a handler whose
 // first operand is the result. The function sees idle lanes too, so it must be total.
 template <class Signature, class F> Handler lanewise(F function) {
   return Lanewise<Signature>::handler(function);
+}
+// The same for what kernels seldom execute: one version, and a short one.
+template <class Signature, class F> Handler rareLanewise(F function) {
+  return Lanewise<Signature>::smallHandler(function);
 }
 
 // The same function for one of several types: forType<int32_t, uint32_t>(type, ...).

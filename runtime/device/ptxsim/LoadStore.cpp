@@ -38,7 +38,8 @@ void load(Warp &warp, const Instruction &i) {
     return;
   Places places;
   addressesOf(warp, address, places.address);
-  if (!reachAll(warp, i, code.space(), places, each * count, Touch::Read, strong))
+  if (!reachAll(warp, i, code.space(), places, each * count, Touch::Read, strong) ||
+      !lanesInOrder(warp, i, places, each * count, nullptr))
     return;
   for (unsigned n = 0; n < count; ++n) {
     if (to[n].kind == Operand::Sink)
@@ -63,12 +64,14 @@ void load(Warp &warp, const Instruction &i) {
     }
     warp.define(to[n], unwritten, i.line);
   }
-  if (strong)
+  if (strong) {
     for (unsigned lane = 0; lane < kLanes; ++lane)
       if (warp.active >> lane & 1)
         synchronise(warp, code,
                     {places.data[lane], places.shadow[lane], places.space, places.address[lane]},
                     true, false);
+    meetLanes(warp); // perhaps another lane has told this one
+  }
   countAccess(warp, places.space, places.address.data(), warp.active, each * count, false);
   warp.yields |= strong; // perhaps it polls
 }
@@ -126,6 +129,8 @@ void store(Warp &warp, const Instruction &i) {
       }
     }
   }
+  if (!lanesInOrder(warp, i, places, bytes, values.data()))
+    return;
   bool changed = false;
   if (places.contiguous) {
     changed = std::memcmp(places.data[0], values.data(), bytes * kLanes) != 0;

@@ -86,9 +86,10 @@ bool Block::done() const {
 namespace {
 
 Handler select(const Entry &entry, const Instruction &i) {
-  for (auto select : {selectControl, selectLoadStore, selectAtomic, selectAsync, selectMbarrier,
-                      selectCollective, selectTensor, selectWgmma, selectMove, selectConvert,
-                      selectInteger, selectFloat, selectPacked})
+  for (auto select :
+       {selectControl, selectCluster, selectLoadStore, selectAtomic, selectAsync, selectBulk,
+        selectTensorCopy, selectMbarrier, selectCollective, selectTensor, selectWgmma, selectMove,
+        selectConvert, selectInteger, selectFloat, selectPacked})
     if (Handler handler = select(entry, i))
       return handler;
   return nullptr;
@@ -100,6 +101,7 @@ uint64_t specialValue(Special special, const Warp &warp, unsigned lane) {
   uint32_t thread = warp.index * kLanes + lane;
   uint32_t bit = 1u << lane;
   const auto &size = launch.block;
+  const auto &cluster = block.grid->cluster;
   switch (special) {
   case Special::TidX:
     return thread % size[0];
@@ -115,10 +117,28 @@ uint64_t specialValue(Special special, const Warp &warp, unsigned lane) {
   case Special::CtaidY:
   case Special::CtaidZ:
     return block.id[unsigned(special) - unsigned(Special::CtaidX)];
-  case Special::ClusteridX: // clusters of one block
+  case Special::ClusteridX:
   case Special::ClusteridY:
-  case Special::ClusteridZ:
-    return block.id[unsigned(special) - unsigned(Special::ClusteridX)];
+  case Special::ClusteridZ: {
+    unsigned axis = unsigned(special) - unsigned(Special::ClusteridX);
+    return block.id[axis] / cluster[axis];
+  }
+  case Special::ClusterCtaidX:
+  case Special::ClusterCtaidY:
+  case Special::ClusterCtaidZ: {
+    unsigned axis = unsigned(special) - unsigned(Special::ClusterCtaidX);
+    return block.id[axis] % cluster[axis];
+  }
+  case Special::ClusterNctaidX:
+  case Special::ClusterNctaidY:
+  case Special::ClusterNctaidZ:
+    return cluster[unsigned(special) - unsigned(Special::ClusterNctaidX)];
+  case Special::ClusterCtarank:
+    return block.rank;
+  case Special::ClusterNctarank:
+    return block.cluster->blocks.size();
+  case Special::IsExplicitCluster:
+    return block.grid->entry.cluster[0] != 0 || launch.cluster[0] != 0;
   case Special::NctaidX:
   case Special::NctaidY:
   case Special::NctaidZ:
@@ -126,7 +146,8 @@ uint64_t specialValue(Special special, const Warp &warp, unsigned lane) {
   case Special::NclusteridX:
   case Special::NclusteridY:
   case Special::NclusteridZ:
-    return launch.grid[unsigned(special) - unsigned(Special::NclusteridX)];
+    return launch.grid[unsigned(special) - unsigned(Special::NclusteridX)] /
+           cluster[unsigned(special) - unsigned(Special::NclusteridX)];
   case Special::Laneid:
     return lane;
   case Special::Warpid:
@@ -134,10 +155,6 @@ uint64_t specialValue(Special special, const Warp &warp, unsigned lane) {
   case Special::Nwarpid:
     return block.warps.size();
   case Special::Nsmid:
-  case Special::ClusterNctaidX:
-  case Special::ClusterNctaidY:
-  case Special::ClusterNctaidZ:
-  case Special::ClusterNctarank:
     return 1;
   case Special::LanemaskEq:
     return bit;
@@ -212,7 +229,9 @@ void resetWarp(Warp &warp, Block &block, uint32_t index, uint32_t warps, uint32_
   setConstants(warp);
 }
 
-std::unique_ptr<Block> startBlock(Grid &grid, uint32_t index) {
+// A block of the cluster, which must have all of its blocks when their warps start.
+std::unique_ptr<Block> newBlock(Grid &grid, const std::array<uint32_t, 3> &id,
+                                std::shared_ptr<Cluster> cluster) {
   const Entry &entry = grid.entry;
   const Launch &launch = grid.launch;
   auto block = std::make_unique<Block>();
@@ -224,11 +243,14 @@ std::unique_ptr<Block> startBlock(Grid &grid, uint32_t index) {
     block->shadow = std::move(old->shadow);
     block->writers = std::move(old->writers);
     block->readers = std::move(old->readers);
+    block->laneWrites = std::move(old->laneWrites);
   }
   block->grid = &grid;
-  block->index = index;
-  block->id = {index % launch.grid[0], index / launch.grid[0] % launch.grid[1],
-               index / (launch.grid[0] * launch.grid[1])};
+  block->id = id;
+  block->index = id[0] + launch.grid[0] * (id[1] + launch.grid[1] * id[2]);
+  block->rank = uint32_t(cluster->blocks.size());
+  cluster->blocks.push_back(block.get());
+  block->cluster = std::move(cluster);
   uint64_t sharedEnd = launch.sharedBytes ? kSharedDynamic + launch.sharedBytes : 0;
   for (const Variable &variable : entry.shared)
     sharedEnd = std::max(sharedEnd, variable.offset + variable.bytes);
@@ -242,20 +264,41 @@ std::unique_ptr<Block> startBlock(Grid &grid, uint32_t index) {
     open(variable.offset, variable.bytes);
   if (launch.sharedBytes)
     open(kSharedDynamic, launch.sharedBytes);
+  block->laneWrites.assign(grid.options.races ? sharedEnd / 4 : 0, 0);
   block->firstSegment = grid.segments.next();
   if (grid.options.races && block->writers.size() < sharedEnd / 4) {
     block->writers.resize(sharedEnd / 4);
     block->readers.resize(sharedEnd / 4);
   }
-  uint32_t threads = launch.block[0] * launch.block[1] * launch.block[2];
-  uint32_t warps = (threads + kLanes - 1) / kLanes;
-  block->warps.resize(warps);
-  for (uint32_t w = 0; w < warps; ++w) {
-    if (!block->warps[w])
-      block->warps[w] = std::make_unique<Warp>();
-    resetWarp(*block->warps[w], *block, w, warps, std::min(kLanes, threads - w * kLanes));
-  }
   return block;
+}
+
+void startWarps(Block &block) {
+  const auto &size = block.grid->launch.block;
+  uint32_t threads = size[0] * size[1] * size[2];
+  uint32_t warps = (threads + kLanes - 1) / kLanes;
+  block.warps.resize(warps);
+  for (uint32_t w = 0; w < warps; ++w) {
+    if (!block.warps[w])
+      block.warps[w] = std::make_unique<Warp>();
+    resetWarp(*block.warps[w], block, w, warps, std::min(kLanes, threads - w * kLanes));
+  }
+}
+
+// Starts the blocks of the cluster with that number.
+void startCluster(Grid &grid, uint64_t number) {
+  auto cluster = std::make_shared<Cluster>();
+  const auto &size = grid.cluster;
+  uint64_t x = grid.launch.grid[0] / size[0], y = grid.launch.grid[1] / size[1];
+  std::array<uint64_t, 3> at{number % x, number / x % y, number / (x * y)};
+  for (uint32_t n = 0; n < size[0] * size[1] * size[2]; ++n)
+    grid.blocks.push_back(newBlock(grid,
+                                   {uint32_t(at[0] * size[0] + n % size[0]),
+                                    uint32_t(at[1] * size[1] + n / size[0] % size[1]),
+                                    uint32_t(at[2] * size[2] + n / (size[0] * size[1]))},
+                                   cluster));
+  for (Block *block : cluster->blocks)
+    startWarps(*block);
 }
 
 [[gnu::noinline]] void reportGuard(Warp &warp, const Instruction &i) {
@@ -319,6 +362,11 @@ std::string deadlockReport(const Grid &grid, size_t started, size_t blocks) {
           text += ", phase " + std::to_string(found->second.phase) + ", which lacks " +
                   std::to_string(found->second.pending) + " arrivals and " +
                   std::to_string(found->second.bytes) + " bytes";
+      } else if (warp->state == Warp::AtCluster) {
+        text += " waits at line " + std::to_string(warp->waitLine) +
+                " for the barrier of its cluster, where " +
+                std::to_string(block->cluster->arrived) + " of " +
+                std::to_string(block->cluster->aliveThreads()) + " threads are";
       } else {
         text += " spins at line " + std::to_string(line);
       }
@@ -326,6 +374,18 @@ std::string deadlockReport(const Grid &grid, size_t started, size_t blocks) {
   if (started < blocks)
     text += "\n  " + std::to_string(blocks - started) + " blocks have not started";
   return text;
+}
+
+constexpr uint64_t kMostClusterBlocks = 8; // all devices that have clusters can
+
+std::array<uint32_t, 3> clusterOf(const Entry &entry, const Launch &launch) {
+  return entry.cluster[0]    ? entry.cluster
+         : launch.cluster[0] ? launch.cluster
+                             : std::array<uint32_t, 3>{1, 1, 1};
+}
+
+std::string triple(const std::array<uint32_t, 3> &of) {
+  return ptxsim::triple(of[0], of[1], of[2]);
 }
 
 Status checkLaunch(const Entry &entry, const Launch &launch) {
@@ -348,8 +408,18 @@ Status checkLaunch(const Entry &entry, const Launch &launch) {
     return wrong("more threads than .maxntid allows");
   if (launch.sharedBytes > kSharedMost)
     return wrong(std::to_string(launch.sharedBytes) + " bytes of shared memory");
-  if (entry.cluster[0] && entry.cluster[0] * entry.cluster[1] * entry.cluster[2] != 1)
-    return Error{Code::Unimplemented, "'" + entry.name + "' asks for clusters"};
+  if (entry.cluster[0] && launch.cluster[0] && entry.cluster != launch.cluster)
+    return wrong("clusters of " + triple(launch.cluster) + ", and .reqnctapercluster asks for " +
+                 triple(entry.cluster));
+  const auto cluster = clusterOf(entry, launch);
+  uint64_t blocks = uint64_t(cluster[0]) * cluster[1] * cluster[2];
+  if (blocks == 0 || blocks > kMostClusterBlocks)
+    return wrong("a cluster of " + std::to_string(blocks) + " blocks, expected 1 to " +
+                 std::to_string(kMostClusterBlocks));
+  for (unsigned axis = 0; axis < 3; ++axis)
+    if (launch.grid[axis] % cluster[axis])
+      return wrong("the grid " + triple(launch.grid) + " is not whole clusters of " +
+                   triple(cluster));
   return ok();
 }
 
@@ -357,17 +427,19 @@ Status checkLaunch(const Entry &entry, const Launch &launch) {
 Status schedule(Grid &grid) {
   const auto &size = grid.launch.grid;
   size_t blocks = size_t(size[0]) * size[1] * size[2], started = 0;
+  size_t together = size_t(grid.cluster[0]) * grid.cluster[1] * grid.cluster[2];
+  size_t resident = std::max<size_t>(together, grid.options.residentBlocks);
   std::vector<Block *> order;
   std::vector<Warp *> ready;
   for (;;) {
     std::erase_if(grid.blocks, [&](auto &block) {
-      if (!block->done())
+      if (!block->done() || !block->cluster->done())
         return false;
       grid.pool.blocks.push_back(std::move(block));
       return true;
     });
-    while (started < blocks && grid.blocks.size() < std::max(1u, grid.options.residentBlocks))
-      grid.blocks.push_back(startBlock(grid, uint32_t(started++)));
+    for (; started < blocks && grid.blocks.size() + together <= resident; started += together)
+      startCluster(grid, started / together);
     if (grid.blocks.empty())
       return ok();
     // Blocks take turns in random order, each with several rounds of its warps: what a block
@@ -448,6 +520,7 @@ Result<Stats> run(const Module &module, std::string_view name, const Launch &lau
             memory,
             options,
             *memory.pool,
+            clusterOf(*entry, launch),
             {},
             {},
             std::mt19937_64(options.seed),

@@ -24,6 +24,7 @@ struct Launch {
   // A programmatic launch: what kernels have written since this segment (Memory::nextSegment when
   // the first of the chain was launched) may be touched only after griddepcontrol.wait. 0: all may.
   uint32_t chain = 0;
+  std::array<uint32_t, 3> cluster{}; // blocks; zero: what the entry says, or one
 };
 
 struct Options {

@@ -1,6 +1,6 @@
 // mbarriers: phases that end when all arrivals have come and all announced bytes were copied. Their
 // state is kept beside shared memory, where kernels cannot look into it.
-#include "runtime/device/ptxsim/Access.h"
+#include "runtime/device/ptxsim/Bulk.h"
 
 #include <algorithm>
 #include <cstring>
@@ -32,38 +32,62 @@ bool deliver(Block &block, uint32_t address) {
   size_t which = candidates[block.grid->random() % candidates.size()];
   BulkLoad load = std::move(block.loads[which]);
   block.loads.erase(block.loads.begin() + ptrdiff_t(which));
-  if (Allocation *from = block.grid->memory.find(load.from)) {
-    uint64_t offset = load.from - from->base;
-    std::memcpy(block.shared.data() + load.to, from->data.get() + offset, load.bytes);
-    copyWritten(block.shadow.data() + load.to, from->shadow.get() + offset, load.bytes);
-  }
-  raceShared(*load.warp, *load.instruction, load.lane, load.to, load.bytes, true, false, true,
-             load.segment, load.clocks);
-  arriveAt(block, address, 0, load.bytes, &load.clocks);
+  std::vector<uint8_t> written(load.bytes);
+  readSource(*block.grid, load, block.shared.data() + load.to, written.data());
+  copyWritten(block.shadow.data() + load.to, written.data(), load.bytes);
+  raceShared(*load.warp, *load.instruction, load.lane, block, load.to, load.bytes, true, false,
+             true, load.segment, load.clocks);
+  arriveAt(block, address, 0, load.bytes, &load.clocks, &load.clocks);
   return true;
 }
 
-// The mbarrier that a lane names, or null after a report.
+// The mbarrier that a lane names, or null after a report. ADDRESS: where it is in OWNER.
 Mbarrier *find(Warp &warp, const Instruction &i, unsigned lane, const Operand &operand,
-               uint32_t &address, bool initialises) {
-  Block &block = *warp.block;
-  uint64_t full = addressOf(warp, operand, lane);
-  address = uint32_t(full & (kWindowBytes - 1));
-  bool inside = address + uint64_t(8) <= block.shared.size() && address % 8 == 0 &&
-                (full < kWindowBytes || full - kSharedWindow < kWindowBytes) &&
-                block.shadow[address] != uint8_t(Byte::RedZone) &&
-                block.shadow[address + 7] != uint8_t(Byte::RedZone);
-  auto found = block.mbarriers.find(address);
-  if (!inside || (!initialises && found == block.mbarriers.end())) {
-    block.grid->report(warp, i, lane,
-                       inside ? "no mbarrier was initialised at shared " + hexText(address)
-                              : "no room for an mbarrier at " + hexText(full));
+               Block *&owner, uint32_t &address, bool initialises) {
+  Grid &grid = *warp.block->grid;
+  uint64_t full = addressOf(warp, operand, lane), offset = full & (kWindowBytes - 1);
+  bool shared = full < kWindowBytes || full - kSharedWindow < kWindowBytes;
+  owner = shared ? ownerOf(warp, i, offset) : nullptr;
+  // Generic addresses are of the own block only.
+  if (owner && owner != warp.block && !i.opcode.has(Mod::SharedCluster))
+    owner = nullptr;
+  address = uint32_t(offset);
+  bool inside = owner && offset + 8 <= owner->shared.size() && offset % 8 == 0 &&
+                owner->shadow[offset] != uint8_t(Byte::RedZone) &&
+                owner->shadow[offset + 7] != uint8_t(Byte::RedZone);
+  if (!inside) {
+    grid.report(warp, i, lane, "no room for an mbarrier at " + hexText(full));
     return nullptr;
   }
-  // Its initialisation must be ordered before its use; uses are atomic.
-  if (!raceShared(warp, i, lane, address, 8, true, !initialises))
+  auto found = owner->mbarriers.find(address);
+  if (!initialises && found == owner->mbarriers.end()) {
+    grid.report(warp, i, lane, "no mbarrier was initialised at shared " + hexText(full));
     return nullptr;
-  return found == block.mbarriers.end() ? &block.mbarriers[address] : &found->second;
+  }
+  // Its initialisation must be ordered before its use; uses are atomic, and hide it from the words'
+  // memory of their last access.
+  if (!initialises && grid.options.races) {
+    const Warp &by = *found->second.initialiser;
+    if (&by != &warp && warp.clocks.of(by.block->index, by.index) < found->second.initialised) {
+      grid.report(warp, i, lane,
+                  "race: uses the mbarrier at shared " + hexText(full) + ", which block " +
+                      std::to_string(by.block->index) + " warp " + std::to_string(by.index) +
+                      " initialised, with nothing in between that orders them");
+      return nullptr;
+    }
+  }
+  if (!visit(warp, i, lane, *owner) ||
+      !raceShared(warp, i, lane, *owner, address, 8, true, !initialises))
+    return nullptr;
+  return found == owner->mbarriers.end() ? &owner->mbarriers[address] : &found->second;
+}
+
+// An arrival of a warp at an mbarrier of OWNER.
+void arriveFrom(Warp &warp, const Opcode &code, Block &owner, uint32_t address, int64_t count,
+                int64_t bytes) {
+  bool wide = scopeOf(code) == OfCluster, near = &owner == warp.block;
+  const Clocks *known = code.has(Mod::Relaxed) ? nullptr : &warp.clocks;
+  arriveAt(owner, address, count, bytes, near ? known : nullptr, wide ? known : nullptr);
 }
 
 void initialise(Warp &warp, const Instruction &i) {
@@ -72,8 +96,9 @@ void initialise(Warp &warp, const Instruction &i) {
   for (unsigned lane = 0; lane < kLanes; ++lane) {
     if (!(warp.active >> lane & 1))
       continue;
+    Block *owner;
     uint32_t address;
-    Mbarrier *mbarrier = find(warp, i, lane, warp.operand(i, 0), address, true);
+    Mbarrier *mbarrier = find(warp, i, lane, warp.operand(i, 0), owner, address, true);
     if (!mbarrier)
       return;
     uint64_t count = warp.read(warp.operand(i, 1), lane);
@@ -83,7 +108,7 @@ void initialise(Warp &warp, const Instruction &i) {
     *mbarrier = Mbarrier();
     mbarrier->expected = uint32_t(count);
     mbarrier->pending = int64_t(count);
-    mbarrier->initialiser = warp.index;
+    mbarrier->initialiser = &warp;
     mbarrier->initialised = warp.clocks.own[warp.index];
     markBytes(warp.block->shadow.data() + address, 8, Byte::Written);
   }
@@ -91,10 +116,11 @@ void initialise(Warp &warp, const Instruction &i) {
 
 void invalidate(Warp &warp, const Instruction &i) {
   for (unsigned lane = 0; lane < kLanes; ++lane) {
+    Block *owner;
     uint32_t address;
     if (!(warp.active >> lane & 1))
       continue;
-    if (!find(warp, i, lane, warp.operand(i, 0), address, false))
+    if (!find(warp, i, lane, warp.operand(i, 0), owner, address, false))
       return;
     warp.block->mbarriers.erase(address);
     markBytes(warp.block->shadow.data() + address, 8, Byte::Unwritten);
@@ -112,8 +138,9 @@ void arrive(Warp &warp, const Instruction &i) {
   for (unsigned lane = 0; lane < kLanes; ++lane) {
     if (!(warp.active >> lane & 1))
       continue;
+    Block *owner;
     uint32_t address;
-    Mbarrier *mbarrier = find(warp, i, lane, warp.operand(i, at), address, false);
+    Mbarrier *mbarrier = find(warp, i, lane, warp.operand(i, at), owner, address, false);
     if (!mbarrier)
       return;
     int64_t count = counted ? int64_t(warp.read(warp.operand(i, at + 1), lane)) : 1;
@@ -123,7 +150,7 @@ void arrive(Warp &warp, const Instruction &i) {
       mbarrier->bytes += count;
       arrivals = arrives ? 1 : 0;
     } else if (code.has(Mod::CompleteTx)) {
-      arriveAt(*warp.block, address, 0, count, &warp.clocks);
+      arriveFrom(warp, code, *owner, address, 0, count);
     }
     if (arrivals > mbarrier->pending)
       return warp.block->grid->report(warp, i, lane,
@@ -132,7 +159,7 @@ void arrive(Warp &warp, const Instruction &i) {
     if (code.has(Mod::ArriveDrop))
       --mbarrier->expected;
     if (arrivals)
-      arriveAt(*warp.block, address, arrivals, 0, &warp.clocks);
+      arriveFrom(warp, code, *owner, address, arrivals, 0);
     if (arrives)
       warp.write(warp.operand(i, 0), lane, phase);
   }
@@ -145,15 +172,16 @@ void arrive(Warp &warp, const Instruction &i) {
 void arriveAfterCopies(Warp &warp, const Instruction &i) {
   finishCopies(warp, i, 0, true);
   for (unsigned lane = 0; lane < kLanes; ++lane) {
+    Block *owner;
     uint32_t address;
     if (!(warp.active >> lane & 1))
       continue;
-    Mbarrier *mbarrier = find(warp, i, lane, warp.operand(i, 0), address, false);
+    Mbarrier *mbarrier = find(warp, i, lane, warp.operand(i, 0), owner, address, false);
     if (!mbarrier)
       return;
     if (!i.opcode.has(Mod::Noinc))
       ++mbarrier->pending;
-    arriveAt(*warp.block, address, 1, 0, &warp.clocks);
+    arriveAt(*warp.block, address, 1, 0, &warp.clocks, nullptr);
   }
   advance(warp);
 }
@@ -179,8 +207,9 @@ void wait(Warp &warp, const Instruction &i) {
   for (unsigned lane = firstLane(warp.active); lane < kLanes; ++lane) {
     if (!(warp.active >> lane & 1))
       continue;
+    Block *owner;
     uint32_t address;
-    Mbarrier *mbarrier = find(warp, i, lane, warp.operand(i, 1), address, false);
+    Mbarrier *mbarrier = find(warp, i, lane, warp.operand(i, 1), owner, address, false);
     if (!mbarrier)
       return;
     uint64_t phase = warp.read(warp.operand(i, 2), lane);
@@ -193,8 +222,10 @@ void wait(Warp &warp, const Instruction &i) {
       ;
     if (complete()) {
       results |= together ? warp.active : 1u << lane;
-      if (mbarrier->completed)
-        warp.clocks.join(*mbarrier->completed);
+      bool wide = scopeOf(i.opcode) == OfCluster;
+      for (unsigned scope = 0; scope < (wide ? 2u : 1u); ++scope)
+        if (mbarrier->completed[scope] && !i.opcode.has(Mod::Relaxed))
+          warp.clocks.join(*mbarrier->completed[scope]);
       if (together)
         break;
       continue;
@@ -212,6 +243,8 @@ void wait(Warp &warp, const Instruction &i) {
       break;
   }
   warp.writePredicate(warp.operand(i, 0), results);
+  if (results)
+    meetLanes(warp); // those that wait, with those that arrived
   warp.yields = true;
 }
 
@@ -224,20 +257,23 @@ void pendingCount(Warp &warp, const Instruction &i) { // of an opaque state, whi
 
 } // namespace
 
-void arriveAt(Block &block, uint32_t address, int64_t count, int64_t bytes, const Clocks *clocks) {
+void arriveAt(Block &block, uint32_t address, int64_t count, int64_t bytes, const Clocks *ofBlock,
+              const Clocks *ofCluster) {
   Mbarrier &mbarrier = block.mbarriers[address];
-  if (clocks) {
-    if (mbarrier.gathered)
-      mbarrier.gathered->join(*clocks);
-    else
-      mbarrier.gathered = *clocks;
-  }
+  for (unsigned scope = 0; scope < 2; ++scope)
+    if (const Clocks *known = scope ? ofCluster : ofBlock) {
+      auto &gathered = mbarrier.gathered[scope];
+      if (gathered)
+        gathered->join(*known);
+      else
+        gathered = *known;
+    }
   mbarrier.pending -= count;
   mbarrier.bytes -= bytes;
   completePhase(block, address, mbarrier);
 }
 
-Handler selectMbarrier(const Entry &, const Instruction &i) {
+Handler selectMbarrier(const Entry &entry, const Instruction &i) {
   const Opcode &code = i.opcode;
   if (code.op == Op::Cp)
     return code.has(Mod::Mbarrier) && i.groups == 1 ? arriveAfterCopies : nullptr;
@@ -251,8 +287,12 @@ Handler selectMbarrier(const Entry &, const Instruction &i) {
     return i.groups >= 3 ? wait : nullptr;
   if (code.has(Mod::PendingCount))
     return i.groups == 2 ? pendingCount : nullptr;
-  if (code.hasAny({Mod::Arrive, Mod::ArriveDrop, Mod::ExpectTx, Mod::CompleteTx}))
-    return i.groups >= 2 ? arrive : nullptr;
+  if (code.hasAny({Mod::Arrive, Mod::ArriveDrop, Mod::ExpectTx, Mod::CompleteTx})) {
+    // Arrivals in the cluster give no state.
+    bool far = code.has(Mod::SharedCluster) && code.hasAny({Mod::Arrive, Mod::ArriveDrop});
+    bool fits = !far || entry.operands[i.first].kind == Operand::Sink;
+    return i.groups >= 2 && fits ? arrive : nullptr;
+  }
   return nullptr;
 }
 

@@ -20,6 +20,9 @@ inline constexpr uint64_t kSharedWindow = uint64_t(1) << 48;
 inline constexpr uint64_t kLocalWindow = uint64_t(2) << 48;
 inline constexpr uint64_t kParamWindow = uint64_t(3) << 48;
 inline constexpr uint64_t kWindowBytes = uint64_t(1) << 32;
+// An address of shared::cluster has the rank of a block, plus one, above these bits; zero there
+// means the block itself, so that addresses of shared::cta are valid in it.
+inline constexpr unsigned kRankShift = 24;
 
 // Static shared variables start at kSharedStatic, so that a null pointer is never valid. At most
 // 48 KiB of them exist, so the dynamic part has a fixed place, aligned for 128 byte swizzles.

@@ -72,7 +72,9 @@ template <class T> void select(Warp &warp, const Instruction &i) {
   Held<T> results[kLanes];
   for (unsigned lane = 0; lane < kLanes; ++lane)
     results[lane] = which >> lane & 1 ? a[lane] : b[lane];
-  store<T>(warp, operand[0], results);
+  auto *to = reinterpret_cast<Held<T> *>(warp.slots[operand[0].slot].lanes);
+  for (unsigned lane = 0; lane < kLanes; ++lane)
+    to[lane] = warp.active >> lane & 1 ? results[lane] : to[lane];
   uint32_t fromA = warp.undefinedLanes(operand[1]), fromB = warp.undefinedLanes(operand[2]);
   uint32_t unknown = warp.undefinedLanes(condition);
   uint32_t bad = ((which & fromA) | (~which & fromB) | unknown) & warp.active;
@@ -89,18 +91,10 @@ Handler selectSelp(const Instruction &i) {
   return bits == 64 ? select<uint64_t> : bits == 32 ? select<uint32_t> : select<uint16_t>;
 }
 
-// What a comparison gives, for predicates and for `set`.
-template <class T, class F> uint32_t compare(Warp &warp, const Operand &a, const Operand &b, F f) {
-  const Held<T> *x = lanesOf<T>(warp, a), *y = lanesOf<T>(warp, b);
-  uint32_t result = 0;
-  for (unsigned lane = 0; lane < kLanes; ++lane)
-    result |= uint32_t(f(valueOf<T>(x[lane]), valueOf<T>(y[lane]))) << lane;
-  return result;
-}
-
-template <class T, class F> void compareLanes(Warp &warp, const Instruction &i) {
+// Keeps what a comparison gave, in predicates or, for `set`, in a register.
+void keepComparison(Warp &warp, const Instruction &i, uint32_t result) {
   const Operand &a = warp.operand(i, 1), &b = warp.operand(i, 2);
-  uint32_t result = compare<T>(warp, a, b, F{}), negation = ~result;
+  uint32_t negation = ~result;
   uint32_t bad = (warp.undefinedLanes(a) | warp.undefinedLanes(b)) & warp.active;
   uint32_t origin = !bad                           ? i.line
                     : warp.undefinedLanes(a) & bad ? warp.originOf(a)
@@ -134,7 +128,28 @@ template <class T, class F> void compareLanes(Warp &warp, const Instruction &i) 
   }
 }
 
-template <class T, class F> Handler comparison(F) { return compareLanes<T, F>; }
+template <class T, class F> MOE_PTXSIM_INLINE void compare(Warp &warp, const Instruction &i) {
+  const Held<T> *x = lanesOf<T>(warp, warp.operand(i, 1)),
+                *y = lanesOf<T>(warp, warp.operand(i, 2));
+  uint32_t result = 0;
+  for (unsigned lane = 0; lane < kLanes; ++lane)
+    result |= uint32_t(F{}(valueOf<T>(x[lane]), valueOf<T>(y[lane]))) << lane;
+  keepComparison(warp, i, result);
+}
+template <class T, class F> void compareOften(Warp &warp, const Instruction &i) {
+  compare<T, F>(warp, i);
+}
+template <class T, class F> MOE_PTXSIM_SMALL void compareRarely(Warp &warp, const Instruction &i) {
+  compare<T, F>(warp, i);
+}
+
+// 16 bits and doubles are seldom compared.
+template <class T, class F> Handler comparison(F) {
+  if constexpr (sizeof(T) == 2 || std::is_same_v<T, double>)
+    return compareRarely<T, F>;
+  else
+    return compareOften<T, F>;
+}
 
 template <class T> Handler selectOrder(const Opcode &code) {
   if (code.hasAny({Mod::Eq}))
@@ -223,11 +238,12 @@ Handler selectCvta(const Instruction &i) {
   return nullptr;
 }
 
-template <uint64_t window> void isInWindow(Warp &warp, const Instruction &i) {
+template <uint64_t window, uint64_t size = kWindowBytes>
+void isInWindow(Warp &warp, const Instruction &i) {
   uint32_t result = 0;
   for (unsigned lane = 0; lane < kLanes; ++lane) {
     uint64_t address = warp.read(warp.operand(i, 1), lane);
-    bool inside = window ? address - window < kWindowBytes : address < kSharedWindow;
+    bool inside = window ? address - window < size : address < kSharedWindow;
     result |= uint32_t(inside) << lane;
   }
   warp.writePredicate(warp.operand(i, 0), result);
@@ -237,7 +253,9 @@ template <uint64_t window> void isInWindow(Warp &warp, const Instruction &i) {
 Handler selectIsspacep(const Opcode &code) {
   switch (code.space()) {
   case Space::Shared:
-    return isInWindow<kSharedWindow>;
+    return code.has(Mod::SharedCluster)
+               ? isInWindow<kSharedWindow>
+               : isInWindow<kSharedWindow, uint64_t(1) << kRankShift>; // its own block's
   case Space::Local:
     return isInWindow<kLocalWindow>;
   case Space::Param:

@@ -2,6 +2,7 @@
 // or bound at a time, and run with several seeds: a report or another result catches the mutant.
 #include "runtime/device/ptxsim/Machine.h"
 #include "runtime/device/ptxsim/Parser.h"
+#include "runtime/device/ptxsim/TensorBox.h"
 
 #include <bit>
 #include <cmath>
@@ -49,11 +50,16 @@ struct Device {
   uint64_t room(size_t bytes) { return *memory.allocate(bytes); }
   Status launch(const Module &module, const char *entry, Launch how,
                 const std::vector<uint64_t> &pointers, const std::vector<uint32_t> &counts,
-                uint32_t chain = 0) {
-    std::vector<std::byte> params(pointers.size() * 8 + counts.size() * 4);
-    std::memcpy(params.data(), pointers.data(), pointers.size() * 8);
-    if (!counts.empty())
-      std::memcpy(params.data() + pointers.size() * 8, counts.data(), counts.size() * 4);
+                uint32_t chain = 0, const std::vector<TensorMap> &maps = {}) {
+    std::vector<std::byte> params;
+    auto append = [&](const auto &values) {
+      auto bytes = std::as_bytes(std::span(values));
+      params.insert(params.end(), bytes.begin(), bytes.end());
+    };
+    for (const TensorMap &map : maps)
+      append(map.encode());
+    append(pointers);
+    append(counts);
     how.params = params;
     how.chain = chain;
     Options options;
@@ -187,6 +193,41 @@ Result<Values> runWgmmaTile(const Module &module, uint64_t seed) {
   return result;
 }
 
+// A matrix of ROWS by COLUMNS, and boxes of it.
+TensorMap mapOf(uint64_t address, uint32_t rows, uint32_t columns, uint32_t elementBytes,
+                uint32_t boxRows, uint32_t boxColumns, unsigned swizzle) {
+  TensorMap map;
+  map.rank = 2;
+  map.elementBytes = elementBytes;
+  map.swizzle = swizzle;
+  map.address = address;
+  map.size = {columns, rows};
+  map.stride = {elementBytes, uint64_t(columns) * elementBytes};
+  map.box = {boxColumns, boxRows};
+  map.traversal = {1, 1};
+  EXPECT_TRUE(map.check());
+  return map;
+}
+
+Result<Values> runClusterGemm(const Module &module, uint64_t seed) {
+  constexpr uint32_t m = 100, n = 32, k = 296, tiles = 5; // the last rows and columns are outside
+  Values a = numbers(m * k, 10), b = numbers(n * k, 11);
+  Device device(seed);
+  uint64_t out = device.room(m * n * 4);
+  MOE_TRY(device.launch(
+      module, "cluster_gemm", {{2, 1, 1}, {160, 1, 1}, 32800, {}, {}, 0}, {}, {tiles}, 0,
+      {mapOf(device.put(brains(a)), m, k, 2, 64, 64, 128),
+       mapOf(device.put(brains(b)), n, k, 2, 16, 64, 128), mapOf(out, m, n, 4, 64, 32, 0)}));
+  MOE_ASSIGN(result, device.get(out, m * n));
+  for (uint32_t i = 0; i < m * n; ++i) {
+    float sum = 0;
+    for (uint32_t j = 0; j < k; ++j)
+      sum += a[i / n * k + j] * b[i % n * k + j];
+    result.push_back(sum - result[i]);
+  }
+  return result;
+}
+
 struct Kernel {
   const char *file;
   Result<Values> (*run)(const Module &, uint64_t seed);
@@ -195,7 +236,8 @@ struct Kernel {
 const Kernel kKernels[] = {{"ring-gemv.ptx", runRingGemv, 512},
                            {"async-gemm.ptx", runAsyncGemm, (75 + 98) * 64},
                            {"split-softmax.ptx", runSplitSoftmax, 64},
-                           {"wgmma-tile.ptx", runWgmmaTile, 2048}};
+                           {"wgmma-tile.ptx", runWgmmaTile, 2048},
+                           {"cluster-gemm.ptx", runClusterGemm, 3200}};
 
 std::string textOf(const Kernel &kernel) {
   std::stringstream text;
@@ -235,8 +277,9 @@ std::string scaled(const std::smatch &match, double factor, int plus) {
 
 const Rule kRules[] = {
     {"without",
-     "^(@\\S+ )?(bar\\.sync|fence\\.|griddepcontrol\\.wait|cp\\.async\\.(bulk\\.)?(wait|"
-     "commit)_group|mbarrier\\.(arrive|init)|wgmma\\.(fence|commit|wait)).*",
+     "^(@\\S+ "
+     ")?(bar\\.(?:warp\\.)?sync|fence\\.|griddepcontrol\\.wait|cp\\.async\\.(bulk\\.)?(wait|"
+     "commit)_group|mbarrier\\.(arrive|init)|wgmma\\.(fence|commit|wait)|barrier\\.cluster).*",
      [](const std::smatch &) { return ""; }},
     {"not waiting", "^mbarrier\\.try_wait\\S* (\\S+),.*",
      [](const std::smatch &m) { return "setp.eq.u32 " + m[1].str() + ", 0, 0;"; }},
@@ -264,6 +307,22 @@ const Rule kRules[] = {
      [](const std::smatch &m) { return m[1].str() + "relaxed" + m[2].str(); }},
     {"block scope only", "^(fence\\.acq_rel\\.|.*atom\\.acq_rel\\.)gpu(.*)",
      [](const std::smatch &m) { return m[1].str() + "cta" + m[2].str(); }},
+    {"block scope only", "^(.*mbarrier.*\\.(?:acquire|release)\\.)cluster(\\.shared.*)",
+     [](const std::smatch &m) { return m[1].str() + "cta" + m[2].str(); }},
+    {"relaxed", "^(barrier\\.cluster\\.arrive\\.)release(.*)",
+     [](const std::smatch &m) { return m[1].str() + "relaxed" + m[2].str(); }},
+    {"to one block", "^(mov\\.b16 %both, )(3)(;)",
+     [](const std::smatch &m) { return scaled(m, 0, 1); }},
+    {"to the other block", "^(mov\\.b16 %both, )(3)(;)",
+     [](const std::smatch &m) { return scaled(m, 0, 2); }},
+    {"without multicast", "^(cp\\.async.*)\\.multicast::cluster(.*), %both;",
+     [](const std::smatch &m) { return m[1].str() + m[2].str() + ";"; }},
+    {"in the same block", "^(mapa.*, )(\\d)(;)",
+     [](const std::smatch &m) { return m[1].str() + (m[2] == "0" ? "1" : "0") + m[3].str(); }},
+    {"another box", "^(cp\\.async\\.bulk\\.tensor.*\\{)(%\\w+), (%\\w+)(\\}.*)",
+     [](const std::smatch &m) { return m[1].str() + m[3].str() + ", " + m[2].str() + m[4].str(); }},
+    {"half the box apart", "^(mad\\.lo\\.u32 %r6, %rank, )(2048)(,.*)",
+     [](const std::smatch &m) { return scaled(m, 0.5, 0); }},
     {"as constant", "^ld\\.global\\.(v[24]\\.f32.*)",
      [](const std::smatch &m) { return "ld.global.nc." + m[1].str(); }},
     {"for all lanes", "^@%(?:low|high) (.*)", [](const std::smatch &m) { return m[1].str(); }},

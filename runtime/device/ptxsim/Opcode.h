@@ -99,7 +99,7 @@ enum class Mod : uint8_t {
   X(Row, "row") X(Rp, "rp") X(Rpi, "rpi") X(Rz, "rz") X(Rzi, "rzi") X(Sat, "sat")                  \
   X(Satfinite, "satfinite") X(Sc, "sc") X(Shared, "shared") X(Shiftamt, "shiftamt")                \
   X(Subnormal, "subnormal") X(Sync, "sync") X(Sys, "sys") X(Tensor, "tensor")                   \
-  X(Tensormap, "tensormap") X(TestWait, "test_wait") X(Tile, "tile") X(To, "to")    \
+  X(Tensormap, "tensormap") X(TensormapGeneric, "tensormap::generic") X(TestWait, "test_wait") X(Tile, "tile") X(To, "to")    \
   X(Trans, "trans") X(TryWait, "try_wait") X(Uni, "uni") X(Up, "up")                         \
   X(Volatile, "volatile") X(W, "wait") X(WaitAll, "wait_all")        \
   X(WaitGroup, "wait_group") X(Warp, "warp") X(Weak, "weak")                  \

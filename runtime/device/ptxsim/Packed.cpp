@@ -39,8 +39,16 @@ template <class N, bool minimum, bool nan> N pickOf(N a, N b) {
   return (x < y) == minimum ? a : b;
 }
 
+// Pairs are what kernels compute with.
+template <class Signature, class P, class F> Handler formOf(F function) {
+  if constexpr (sizeof(P) == 4)
+    return lanewise<Signature>(function);
+  else
+    return rareLanewise<Signature>(function);
+}
+
 template <class N, bool minimum, bool nan, class P> Handler extremum() {
-  return lanewise<P(P, P)>([](P a, P b) {
+  return formOf<P(P, P), P>([](P a, P b) {
     return each<N>([](N x, N y) { return pickOf<N, minimum, nan>(x, y); }, a, b);
   });
 }
@@ -52,20 +60,20 @@ template <class N, class P> Handler selectOf(const Opcode &code) {
     return nullptr;
   switch (code.op) {
   case Op::Add:
-    return lanewise<P(P, P)>([](P a, P b) {
+    return formOf<P(P, P), P>([](P a, P b) {
       return each<N>([](N x, N y) { return N::from(wide(x) + wide(y)); }, a, b);
     });
   case Op::Sub:
-    return lanewise<P(P, P)>([](P a, P b) {
+    return formOf<P(P, P), P>([](P a, P b) {
       return each<N>([](N x, N y) { return N::from(wide(x) - wide(y)); }, a, b);
     });
   case Op::Mul:
-    return lanewise<P(P, P)>([](P a, P b) {
+    return formOf<P(P, P), P>([](P a, P b) {
       return each<N>([](N x, N y) { return N::from(wide(x) * wide(y)); }, a, b);
     });
   case Op::Fma:
     if (relu)
-      return lanewise<P(P, P, P)>([](P a, P b, P c) {
+      return rareLanewise<P(P, P, P)>([](P a, P b, P c) {
         return each<N>(
             [](N x, N y, N z) {
               float value = oddFloat(fusedOdd(wide(x), wide(y), wide(z)));
@@ -73,7 +81,7 @@ template <class N, class P> Handler selectOf(const Opcode &code) {
             },
             a, b, c);
       });
-    return lanewise<P(P, P, P)>([](P a, P b, P c) {
+    return formOf<P(P, P, P), P>([](P a, P b, P c) {
       return each<N>(
           [](N x, N y, N z) { return N::from(oddFloat(fusedOdd(wide(x), wide(y), wide(z)))); }, a,
           b, c);
@@ -83,16 +91,16 @@ template <class N, class P> Handler selectOf(const Opcode &code) {
   case Op::Max:
     return nan ? extremum<N, false, true, P>() : extremum<N, false, false, P>();
   case Op::Neg:
-    return lanewise<P(P)>(
+    return formOf<P(P), P>(
         [](P a) { return each<N>([](N x) { return N{uint16_t(x.bits ^ 0x8000)}; }, a); });
   case Op::Abs:
-    return lanewise<P(P)>(
+    return formOf<P(P), P>(
         [](P a) { return each<N>([](N x) { return N{uint16_t(x.bits & 0x7fff)}; }, a); });
   case Op::Ex2:
-    return lanewise<P(P)>(
+    return rareLanewise<P(P)>(
         [](P a) { return each<N>([](N x) { return N::from(std::exp2(wide(x))); }, a); });
   case Op::Tanh:
-    return lanewise<P(P)>(
+    return rareLanewise<P(P)>(
         [](P a) { return each<N>([](N x) { return N::from(std::tanh(wide(x))); }, a); });
   default:
     return nullptr;

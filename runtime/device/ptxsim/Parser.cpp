@@ -3,76 +3,14 @@
 
 #include "runtime/device/ptxsim/EntryBuilder.h"
 #include "runtime/device/ptxsim/Flow.h"
-#include "runtime/device/ptxsim/Lexer.h"
+#include "runtime/device/ptxsim/ModuleParser.h"
 
+#include <algorithm>
 #include <bit>
 
 namespace moe::ptxsim {
 
-namespace {
-
-constexpr uint64_t kMostVariableBytes = uint64_t(1) << 28;
-
-class Parser {
-public:
-  explicit Parser(std::string_view text) {
-    Lexer lexer(text);
-    do
-      tokens.push_back(lexer.next());
-    while (tokens.back().kind != Token::End);
-  }
-
-  Result<Module> run();
-
-private:
-  const Token &peek(size_t ahead = 0) const {
-    return tokens[std::min(at + ahead, tokens.size() - 1)];
-  }
-  Token take() {
-    Token token = peek();
-    if (at + 1 < tokens.size())
-      ++at;
-    return token;
-  }
-  bool accept(char c) { return peek().is(c) && (take(), true); }
-  bool accept(std::string_view word) { return peek().is(word) && (take(), true); }
-  Error error(std::string what) const {
-    return Error{Code::InvalidArgument, "line " + std::to_string(peek().line) + ": " + what};
-  }
-  Error found(std::string expected) const {
-    return error("expected " + expected + ", found '" + std::string(peek().text) + "'");
-  }
-  Status expect(char c) { return accept(c) ? ok() : Status(found(std::string("'") + c + "'")); }
-  void skipLine() {
-    for (uint32_t line = peek().line; peek().kind != Token::End && peek().line == line;)
-      take();
-  }
-  void skipTo(char c) {
-    while (peek().kind != Token::End && !accept(c))
-      take();
-  }
-
-  Result<uint64_t> integer();
-  Status header();
-  Status topLevel();
-  Status entry();
-  Status params(Entry &);
-  Status performance(Entry &);
-  Result<Variable> variable(Space);
-  Status initializer(Variable &, unsigned elementBits);
-  Status body(EntryBuilder &);
-  Status registers(EntryBuilder &);
-  Status instruction(EntryBuilder &);
-  Status operand(EntryBuilder &);
-  Status address(EntryBuilder &);
-  Status element(EntryBuilder &);
-
-  std::vector<Token> tokens;
-  size_t at = 0;
-  Module module;
-  std::vector<Variable> shared; // of the module
-  unsigned depth = 0;
-};
+static constexpr uint64_t kMostVariableBytes = uint64_t(1) << 28;
 
 Result<uint64_t> Parser::integer() {
   bool negative = accept('-');
@@ -127,17 +65,21 @@ Status Parser::topLevel() {
     skipTo(';');
     return ok();
   }
-  bool external = false;
-  while (accept(".visible") || accept(".weak") || accept(".common") || peek().is(".extern"))
-    external |= accept(".extern");
+  while (accept(".visible") || accept(".weak") || accept(".common") || accept(".extern"))
+    ;
   if (accept(".entry"))
     return entry();
-  if (peek().is(".func")) {
-    if (!external)
-      return Error{Code::Unimplemented,
-                   "line " + std::to_string(peek().line) + ": device functions are not simulated"};
-    skipTo(';'); // a declaration, which matters when it is called
-    return ok();
+  if (accept(".func")) { // parsed where it is called
+    while (peek().kind != Token::End && !peek().is(';') && !peek().is('{'))
+      take();
+    if (accept(';'))
+      return ok();
+    for (size_t open = 0; peek().kind != Token::End;) {
+      open += peek().is('{') ? 1 : 0;
+      if (take().is('}') && --open == 0)
+        return ok();
+    }
+    return found("'}'");
   }
   Space space = peek().kind == Token::Word ? spaceNamed(peek().text) : Space::Generic;
   if (space == Space::Generic || space == Space::Param || space == Space::Local)
@@ -310,10 +252,16 @@ Status Parser::body(EntryBuilder &builder) {
       skipTo(';');
     } else if (peek().kind == Token::Word && peek().text.starts_with('.')) {
       Space space = spaceNamed(peek().text);
-      if (space != Space::Shared && space != Space::Local)
+      if (space != Space::Shared && space != Space::Local && space != Space::Param)
         return found("an instruction");
+      if (space == Space::Shared && !calling.empty())
+        return Error{Code::Unimplemented, "line " + std::to_string(peek().line) +
+                                              ": shared variables of device functions are not "
+                                              "simulated: declare them outside"};
       take();
       MOE_ASSIGN(declared, variable(space));
+      if (space == Space::Param) // of a call
+        declared.space = Space::Local;
       if (auto status = builder.declare(declared); !status)
         return error(status.error().message);
       MOE_TRY(expect(';'));
@@ -358,15 +306,27 @@ Status Parser::registers(EntryBuilder &builder) {
 }
 
 Status Parser::instruction(EntryBuilder &builder) {
-  builder.begin(peek().line);
+  uint32_t line = peek().line;
+  builder.begin(line);
+  bool negated = false;
+  Token guard;
   if (accept('@')) {
-    bool negated = accept('!');
-    if (peek().kind != Token::Word || !builder.guard(take().text, negated))
+    negated = accept('!');
+    guard = take();
+    if (guard.kind != Token::Word || !builder.guard(guard.text, negated))
       return error("the guard is not a predicate");
   }
   if (peek().kind != Token::Word)
     return found("an instruction");
   Token name = take();
+  if (name.is("call") || name.is("call.uni")) {
+    if (guard.kind == Token::End)
+      return call(builder, line);
+    size_t past = builder.branchUnless(line, guard.text, negated);
+    MOE_TRY(call(builder, line));
+    builder.land(past);
+    return ok();
+  }
   auto opcode = decodeOpcode(name.text);
   if (!opcode)
     return Error{opcode.error().code, "line " + std::to_string(name.line) + ": " +
@@ -443,13 +403,12 @@ Status Parser::element(EntryBuilder &builder) {
 }
 
 Result<Module> Parser::run() {
+  findFunctions();
   MOE_TRY(header());
   while (peek().kind != Token::End)
     MOE_TRY(topLevel());
   return std::move(module);
 }
-
-} // namespace
 
 Result<Module> parse(std::string_view text) { return Parser(text).run(); }
 

@@ -1,5 +1,7 @@
-// Sums and prints counters.
+// Counts what accesses cost, and sums and prints the counters.
 #include "runtime/device/ptxsim/Stats.h"
+
+#include "runtime/device/ptxsim/Access.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -47,6 +49,58 @@ std::string statsTable(const std::map<std::string, KernelStats> &kernels) {
     text += row->first + std::string(width - row->first.size(), ' ') + line;
   }
   return text;
+}
+
+void countAccess(Warp &warp, Space space, const uint64_t *addresses, uint32_t lanes, unsigned bytes,
+                 bool writes) {
+  Stats &stats = warp.block->grid->stats;
+  if (!warp.block->grid->options.counters || (space != Space::Global && space != Space::Shared))
+    return;
+  // In the common case that lanes follow each other, in whole or in groups, no sorting is needed.
+  bool rising = true;
+  uint64_t last = 0;
+  unsigned count = 0;
+  if (space == Space::Global) {
+    std::array<uint64_t, kLanes> sectors;
+    for (unsigned lane = 0; lane < kLanes; ++lane)
+      if (uint64_t sector = addresses[lane] / 32; lanes >> lane & 1 && (!count || sector != last)) {
+        rising &= !count || sector > last;
+        sectors[count++] = last = sector;
+      }
+    if (!rising) {
+      std::sort(sectors.begin(), sectors.begin() + count);
+      count = unsigned(std::unique(sectors.begin(), sectors.begin() + count) - sectors.begin());
+    }
+    ++(writes ? stats.globalStores : stats.globalLoads);
+    stats.globalSectors += count;
+    stats.globalBytes += uint64_t(bytes) * unsigned(__builtin_popcount(lanes));
+    return;
+  }
+  ++stats.sharedAccesses;
+  // 32 banks of 4 bytes: wide accesses take a pass per half or quarter of the warp.
+  unsigned group = bytes <= 4 ? 32 : bytes <= 8 ? 16 : 8, width = std::max(1u, bytes / 4);
+  for (unsigned first = 0; first < kLanes; first += group) {
+    std::array<uint64_t, 256> words;
+    count = 0;
+    rising = true;
+    for (unsigned lane = first; lane < first + group; ++lane)
+      for (unsigned n = 0; lanes >> lane & 1 && n < width; ++n)
+        if (uint64_t word = addresses[lane] / 4 + n; !count || word != last) {
+          rising &= !count || word > last;
+          words[count++] = last = word;
+        }
+    if (count == 0 || (rising && words[count - 1] - words[0] < 32))
+      continue;
+    if (!rising) {
+      std::sort(words.begin(), words.begin() + count);
+      count = unsigned(std::unique(words.begin(), words.begin() + count) - words.begin());
+    }
+    std::array<uint8_t, 32> banks{};
+    uint8_t passes = 0;
+    for (unsigned n = 0; n < count; ++n)
+      passes = std::max(passes, ++banks[words[n] % 32]);
+    stats.sharedConflicts += passes > 1 ? passes - 1u : 0;
+  }
 }
 
 } // namespace moe::ptxsim

@@ -4,8 +4,8 @@
 //   C, D register r: row g + 8 (r >> 1), column 2 t + (r & 1)
 // Products are exact and summed in float, in order: hardware sums in an order that it does not say.
 #include "runtime/device/ptxsim/Access.h"
+#include "runtime/device/ptxsim/Elements.h"
 #include "runtime/device/ptxsim/Isa.h"
-#include "runtime/device/ptxsim/Numbers.h"
 
 #include <algorithm>
 #include <cstring>
@@ -21,36 +21,6 @@ template <class T> struct Tile {
   uint32_t badRows = 0, badColumns = 0; // hold undefined elements
   bool bad[kRows][kColumns] = {};       // of C
 };
-
-// All values of an 8 bit float.
-template <Type type> const std::array<float, 256> &tableOf() {
-  static const std::array<float, 256> table = [] {
-    std::array<float, 256> values;
-    for (unsigned bits = 0; bits < 256; ++bits)
-      values[bits] = decode(type == Type::E4M3 ? kE4M3 : kE5M2, bits);
-    return values;
-  }();
-  return table;
-}
-
-template <class T, Type type> T elementOf(uint32_t bits) {
-  switch (type) {
-  case Type::F16:
-    return T(Half{uint16_t(bits)}.value());
-  case Type::BF16:
-    return T(Brain{uint16_t(bits)}.value());
-  case Type::TF32: // the low mantissa bits are ignored
-    return T(std::bit_cast<float>(bits & ~0x1fffu));
-  case Type::E4M3:
-    return T(tableOf<Type::E4M3>()[bits & 255]);
-  case Type::E5M2:
-    return T(tableOf<Type::E5M2>()[bits & 255]);
-  case Type::S8:
-    return T(int8_t(bits));
-  default:
-    return T(bits & 255);
-  }
-}
 
 template <class T, Type typeA, Type typeB>
 void gather(Warp &warp, const Instruction &i, Tile<T> &tile) {
@@ -261,6 +231,31 @@ Handler selectMma(const Entry &entry, const Instruction &i) {
                            : multiply<float, Type::TF32, Type::TF32>;
 }
 
+// Notes that a lane wrote BYTES of shared memory.
+void markLane(Warp &warp, unsigned lane, const Place &place, uint32_t bytes) {
+  auto &entries = warp.block->laneWrites;
+  if (place.space != Space::Shared || place.offset >> kRankShift || entries.empty())
+    return;
+  warp.wroteShared = true;
+  std::fill_n(entries.begin() + ptrdiff_t(place.offset / 4), bytes / 4,
+              warp.laneEpoch << 10 | uint32_t(warp.index) << 5 | lane);
+}
+
+// Whether no other lane wrote the row that LANE names since they last met.
+bool rowInOrder(Warp &warp, const Instruction &i, unsigned lane, const Place &place) {
+  if (!warp.wroteShared)
+    return true;
+  Places row;
+  row.address.fill(0);
+  row.address[lane] = place.offset;
+  row.space = place.space;
+  uint32_t active = warp.active;
+  warp.active = 1u << lane;
+  bool fine = lanesInOrder(warp, i, row, 16, nullptr);
+  warp.active = active;
+  return fine;
+}
+
 // ldmatrix.sync.aligned.m8n8.x4{.trans}.shared.b16 {..}, [row]; and stmatrix. Lane 8 m + r names
 // row r of matrix m; lane l holds elements 2 (l % 4) and the next of row l / 4.
 void moveMatrices(Warp &warp, const Instruction &i) {
@@ -294,6 +289,8 @@ void moveMatrices(Warp &warp, const Instruction &i) {
       if (!place.data)
         return;
       offsets[lane] = place.offset;
+      if (!stores && !rowInOrder(warp, i, lane, place))
+        return;
       for (unsigned column = 0; column < 8; ++column) {
         unsigned holder = transposed ? column * 4 + row / 2 : row * 4 + column / 2;
         unsigned shift = 16 * (transposed ? row & 1 : column & 1);
@@ -308,8 +305,10 @@ void moveMatrices(Warp &warp, const Instruction &i) {
         if (place.shadow && !allWritten(place.shadow + 2 * column, 2))
           bad |= 1u << holder;
       }
-      if (stores && place.shadow)
+      if (stores && place.shadow) {
         markBytes(place.shadow, 16, Byte::Written);
+        markLane(warp, lane, place, 16);
+      }
     }
     if (stores)
       continue;

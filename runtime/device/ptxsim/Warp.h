@@ -20,7 +20,12 @@ using Long [[gnu::may_alias]] = uint64_t;
 
 struct Warp;
 struct Block;
+struct Cluster;
 struct Grid;
+struct TensorBox;
+// Who can see what was made known: .cta, .cluster, or .gpu and .sys.
+enum Scope : uint8_t { OfBlock, OfCluster, OfGrid };
+inline constexpr unsigned kScopes = 3;
 // A value of 32 bits in each lane. A 64 bit register is two, seen as 32 Longs.
 struct alignas(64) Slot {
   uint32_t lanes[kLanes];
@@ -49,7 +54,7 @@ struct Warp {
   std::vector<uint32_t> undefined, undefinedPredicate;
   std::vector<uint32_t> origin, originPredicate;
 
-  enum State : uint8_t { Ready, AtBarrier, AtMbarrier, Done };
+  enum State : uint8_t { Ready, AtBarrier, AtMbarrier, AtCluster, Done };
   State state = Ready;
   bool yields = false; // ends its turn: it polls
   uint32_t waitLine = 0;
@@ -74,10 +79,12 @@ struct Warp {
     uint8_t lane;
     uint32_t group;
     uint64_t to;
+    std::shared_ptr<const TensorBox> box; // in place of `to`
   };
   std::vector<BulkStore> stores;
   std::array<uint32_t, kLanes> committedBulk{};
-  uint32_t clusterPhase = 0; // of barrier.cluster, where it arrived last
+  // barrier.cluster: lanes that have arrived and not waited yet, and the phase in which they did.
+  uint32_t clusterLanes = 0, clusterPhase = 0;
 
   // wgmma: products not yet waited for.
   struct Product {
@@ -90,13 +97,14 @@ struct Warp {
   uint32_t committedProducts = 0;
   std::vector<Slot> fencedRegisters; // as the last wgmma.fence saw them
 
+  uint32_t laneEpoch = 1;   // how often its lanes have met
+  bool wroteShared = false; // since then
   Clocks clocks;
   uint32_t segment = 0;         // the current one, once it has accessed anything
   bool dependenciesMet = false; // it has seen griddepcontrol.wait
-  // What it knew at its last fence, and at the last one of a scope beyond the block; what relaxed
-  // reads showed until a fence, from its own block and from others.
-  std::unique_ptr<Clocks> released, releasedWide;
-  std::unique_ptr<Clocks> acquired, acquiredWide;
+  // By scope: what it knew at its last fence of that scope or a wider one, and what relaxed reads
+  // have shown since the last one.
+  std::array<std::unique_ptr<Clocks>, kScopes> released, acquired;
   std::unique_ptr<Clocks> proxied; // what it knew at its last fence.proxy.async
   Allocation *recent = nullptr;    // of its last global access
   std::vector<uint8_t> local;      // 32 times Entry::localBytes
@@ -153,18 +161,24 @@ struct Barrier {
 };
 
 struct Mbarrier {
-  uint32_t expected = 0;                     // arrivals per phase
-  int64_t pending = 0;                       // arrivals to come
-  int64_t bytes = 0;                         // of asynchronous copies to come
-  uint64_t phase = 0;                        // completed phases
-  uint32_t initialiser = 0, initialised = 0; // a warp, and its clock then
-  std::optional<Clocks> gathered, completed;
+  uint32_t expected = 0; // arrivals per phase
+  int64_t pending = 0;   // arrivals to come
+  int64_t bytes = 0;     // of asynchronous copies to come
+  uint64_t phase = 0;    // completed phases
+  const Warp *initialiser = nullptr;
+  uint32_t initialised = 0; // its clock then
+  // What arrivals made known to waits of .cta, and to those of .cluster; of this phase, and of the
+  // last one.
+  std::array<std::optional<Clocks>, 2> gathered, completed;
 };
 
-// cp.async.bulk into shared memory, which ends by completing bytes of an mbarrier.
+// cp.async.bulk into shared memory, which ends by completing bytes of an mbarrier. Kept by the
+// block that receives it.
 struct BulkLoad {
   uint32_t to, bytes, mbarrier;
-  uint64_t from;
+  uint64_t from;                        // global, or an offset in the memory of `source`
+  std::shared_ptr<const TensorBox> box; // in place of `from`
+  Block *source;                        // of a copy between blocks
   Warp *warp;
   const Instruction *instruction;
   uint8_t lane;
@@ -174,24 +188,39 @@ struct BulkLoad {
 
 struct Block {
   Grid *grid = nullptr;
-  uint32_t index = 0;
+  std::shared_ptr<Cluster> cluster;
+  uint32_t index = 0, rank = 0; // in the grid, in the cluster
   std::array<uint32_t, 3> id{};
   std::vector<std::unique_ptr<Warp>> warps;
   std::vector<uint8_t> shared, shadow;  // from address 0
   std::vector<Access> writers, readers; // of each word of `shared`
+  std::vector<uint32_t> laneWrites;     // and epoch, warp and lane of its last write
   uint32_t firstSegment = 0;            // what is older is not of this block
   // Warps that executed griddepcontrol.wait, and when.
   std::vector<std::pair<uint32_t, uint32_t>> waited;
   std::array<Barrier, 16> barriers;
-  // barrier.cluster, of a cluster that is this block.
-  uint32_t clusterArrived = 0, clusterPhase = 1; // threads
-  std::optional<Clocks> clusterGathered, clusterKnown;
   std::map<uint32_t, Mbarrier> mbarriers;
   std::vector<BulkLoad> loads;
   // What releases at a shared or global address made known to this block.
   std::map<uint64_t, Clocks> published;
+  // Warps of other blocks that touched its shared memory last when their clocks stood there.
+  struct Visit {
+    uint32_t clock, line;
+  };
+  std::map<const Warp *, Visit> visits;
   unsigned aliveThreads() const;
   bool done() const;
+};
+
+struct Cluster {
+  std::vector<Block *> blocks; // by rank
+  uint32_t arrived = 0;        // threads, at barrier.cluster
+  uint32_t phase = 1;
+  std::optional<Clocks> gathered, known;
+  std::map<uint64_t, Clocks> published; // to its blocks, by global or shared::cluster address
+  unsigned aliveThreads() const;
+  bool done() const;
+  Block *find(uint32_t index) const; // the block with that index in the grid, or null
 };
 
 // Blocks that have ended, whose memory the next ones take over.
@@ -206,8 +235,9 @@ struct Grid {
   Memory &memory;
   const Options &options;
   BlockPool &pool;
+  std::array<uint32_t, 3> cluster; // blocks
   std::vector<std::unique_ptr<Block>> blocks;
-  std::map<uint64_t, Clocks> published; // to other blocks, by global address
+  std::map<uint64_t, Clocks> published; // to all blocks, by global address
   std::mt19937_64 random;
   Stats stats;
   Segments segments;
@@ -225,6 +255,12 @@ inline void advance(Warp &warp) {
   ++warp.clocks.own[warp.index];
   warp.segment = 0;
 }
+// The lanes of a warp have waited for each other.
+inline void meetLanes(Warp &warp) {
+  warp.wroteShared = false;
+  if (++warp.laneEpoch >> 22)
+    warp.laneEpoch = 1;
+}
 inline unsigned firstLane(uint32_t lanes) { return unsigned(__builtin_ctz(lanes)); }
 std::string hexText(uint64_t value);
 
@@ -236,10 +272,15 @@ void joinPaths(Warp &);
 void finishCopies(Warp &, const Instruction &, uint32_t keep, bool all);
 // Reports copies that read the shared memory of a warp that is done.
 void requireStoresDone(Warp &, const Instruction &);
-// COUNT arrivals, or bytes of a copy, at an mbarrier, which may complete its phase.
-void arriveAt(Block &, uint32_t address, int64_t count, int64_t bytes, const Clocks *);
+// COUNT arrivals, or bytes of a copy, at an mbarrier, which may complete its phase. CLOCKS, if any,
+// become known to those who wait with that scope.
+void arriveAt(Block &, uint32_t address, int64_t count, int64_t bytes, const Clocks *ofBlock,
+              const Clocks *ofCluster);
 // Releases a barrier all of whose threads have come.
 void completeBarrier(Block &, unsigned number);
+void completeClusterBarrier(Cluster &);
+// Reports copies and blocks of the cluster that may still touch the memory of a block that ends.
+void requireMemoryQuiet(Warp &, const Instruction &);
 
 // What executes an instruction of that kind, or null when there is none.
 Handler selectInteger(const Entry &, const Instruction &);
@@ -250,6 +291,9 @@ Handler selectConvert(const Entry &, const Instruction &);
 Handler selectLoadStore(const Entry &, const Instruction &);
 Handler selectAtomic(const Entry &, const Instruction &);
 Handler selectAsync(const Entry &, const Instruction &);
+Handler selectBulk(const Entry &, const Instruction &);
+Handler selectTensorCopy(const Entry &, const Instruction &);
+Handler selectCluster(const Entry &, const Instruction &);
 Handler selectMbarrier(const Entry &, const Instruction &);
 Handler selectControl(const Entry &, const Instruction &);
 Handler selectCollective(const Entry &, const Instruction &);

@@ -2,10 +2,10 @@
 // Each of the four warps computes its 16 rows by itself, at once; until a wait its accumulators
 // count as undefined and the shared memory as lent. With g = lane / 4, q = lane % 4:
 //   D register r: row g + 8 (r >> 1 & 1), column 8 (r >> 2) + 2 q + (r & 1)
-//   A register r: as that of mma.m16n8k16
+//   A register r: as that of mma.m16n8k16, or m16n8k32 where elements have 8 bits
 #include "runtime/device/ptxsim/Access.h"
+#include "runtime/device/ptxsim/Elements.h"
 #include "runtime/device/ptxsim/Isa.h"
-#include "runtime/device/ptxsim/Numbers.h"
 
 #include <algorithm>
 #include <cstring>
@@ -14,9 +14,11 @@ namespace moe::ptxsim {
 
 namespace {
 
-constexpr unsigned kRows = 16, kDepth = 16, kMostColumns = 256;
+constexpr unsigned kRows = 16, kMostColumns = 256;
+constexpr unsigned kDepthBytes = 32, kMostDepth = 32; // a row of A or B: 16, or 32 elements
 
-// A matrix in shared memory, of 16 bit elements, in the canonical layouts of the PTX manual.
+// A matrix in shared memory in the canonical layouts of the PTX manual. Only 16 bit elements may be
+// transposed.
 struct Descriptor {
   uint32_t address, leading, stride; // bytes
   unsigned swizzle;                  // bytes of a row that is permuted, or 0
@@ -27,7 +29,8 @@ struct Descriptor {
         stride(uint32_t(bits >> 32 & 0x3fff) << 4), swizzle(bits >> 62 ? 256u >> (bits >> 62) : 0),
         transposed(transposed) {}
 
-  // Where the eight elements lie that begin at ROW and K: along k, or along rows if transposed.
+  // Where the 16 bytes lie that begin at ROW and K: along k, or along rows if transposed. K counts
+  // 16 bit elements.
   uint32_t chunk(unsigned row, unsigned k) const {
     uint32_t at = address;
     unsigned width = swizzle ? swizzle : 16;
@@ -47,50 +50,51 @@ struct Descriptor {
   }
 };
 
-// Reads ROWS by 16 elements to TO[row][k], and names the chunks. False after a report.
+// Reads ROWS by 32 bytes to TO[row], and names the chunks. False after a report.
 bool readShared(Warp &warp, const Instruction &i, const Descriptor &from, unsigned firstRow,
-                unsigned rows, uint16_t *to, std::vector<uint32_t> &chunks) {
+                unsigned rows, uint8_t (*to)[kDepthBytes], std::vector<uint32_t> &chunks) {
   Block &block = *warp.block;
-  for (unsigned n = 0; n < rows * kDepth / 8; ++n) {
-    unsigned row = from.transposed ? n / kDepth * 8 : n / 2;
-    unsigned k = from.transposed ? n % kDepth : n % 2 * 8;
+  constexpr unsigned depth = kDepthBytes / 2;
+  for (unsigned n = 0; n < rows * 2; ++n) {
+    unsigned row = from.transposed ? n / depth * 8 : n / 2;
+    unsigned k = from.transposed ? n % depth : n % 2 * 8;
     uint32_t at = from.chunk(firstRow + row, k);
     Place place = reachRange(warp, i, 0, Space::Shared, at, 16, Touch::Read);
-    if (!place.data || !checkProxy(warp, i, 0, at, 16, true))
+    if (!place.data || !checkProxy(warp, i, 0, block, at, 16, true))
       return false;
     if (block.grid->options.uninitialised && !allWritten(place.shadow, 16)) {
       block.grid->report(warp, i, 0, "multiplies shared " + hexText(at) + ", which nothing wrote");
       return false;
     }
     chunks.push_back(at);
-    uint16_t values[8];
-    std::memcpy(values, place.data, 16);
-    for (unsigned e = 0; e < 8; ++e)
-      to[(row + (from.transposed ? e : 0)) * kDepth + k + (from.transposed ? 0 : e)] = values[e];
+    if (!from.transposed)
+      std::memcpy(&to[row][2 * k], place.data, 16);
+    else
+      for (unsigned e = 0; e < 8; ++e)
+        std::memcpy(&to[row + e][2 * k], place.data + 2 * e, 2);
   }
   return true;
 }
 
-struct Product {
-  alignas(64) float a[kRows][kDepth], b[kDepth][kMostColumns], c[kRows][kMostColumns];
+template <class T> struct Matrices {
+  alignas(64) T a[kRows][kMostDepth], b[kMostDepth][kMostColumns], c[kRows][kMostColumns];
 };
 
-MOE_PTXSIM_INLINE void accumulate(Product *product, unsigned columns) {
+template <class T, unsigned depth>
+MOE_PTXSIM_INLINE void accumulate(Matrices<T> *product, unsigned columns) {
+  // Sums of numbers of 8 bits wrap, so they are taken without sign.
+  using Sum = std::conditional_t<std::is_same_v<T, float>, float, uint32_t>;
   for (unsigned row = 0; row < kRows; ++row)
     for (unsigned first = 0; first < columns; first += 8) {
-      float sums[8];
+      Sum sums[8];
       for (unsigned n = 0; n < 8; ++n)
-        sums[n] = product->c[row][first + n];
-      for (unsigned k = 0; k < kDepth; ++k)
+        sums[n] = Sum(product->c[row][first + n]);
+      for (unsigned k = 0; k < depth; ++k)
         for (unsigned n = 0; n < 8; ++n)
-          sums[n] += product->a[row][k] * product->b[k][first + n];
+          sums[n] += Sum(product->a[row][k]) * Sum(product->b[k][first + n]);
       for (unsigned n = 0; n < 8; ++n)
-        product->c[row][first + n] = sums[n];
+        product->c[row][first + n] = T(sums[n]);
     }
-}
-
-float valueOf(Type type, uint32_t bits) {
-  return type == Type::F16 ? Half{uint16_t(bits)}.value() : Brain{uint16_t(bits)}.value();
 }
 
 bool requireWarpgroup(Warp &warp, const Instruction &i) {
@@ -116,10 +120,22 @@ void fence(Warp &warp, const Instruction &i) {
     warp.fencedRegisters[n] = warp.slots[slots[n]];
 }
 
-void multiply(Warp &warp, const Instruction &i) {
-  static const auto run = versions<&accumulate>();
+// What a product in flight left of a register, or the register's own state.
+uint32_t undefinedOf(Warp &warp, uint16_t slot, bool &inFlight) {
+  for (auto product = warp.products.rbegin(); product != warp.products.rend(); ++product)
+    for (const auto &[result, bad] : product->results)
+      if (result == slot) {
+        inFlight = true;
+        return bad;
+      }
+  return warp.undefined[slot];
+}
+
+// T: float or int32_t, of sums.
+template <class T, Type typeA, Type typeB> void multiply(Warp &warp, const Instruction &i) {
+  constexpr unsigned bits = bitsOf(typeA), elements = 32 / bits, depth = kDepthBytes * 8 / bits;
+  static const auto run = versions<&accumulate<T, depth>>();
   Grid &grid = *warp.block->grid;
-  const Opcode &code = i.opcode;
   bool fromRegisters = i.groupSize(1) > 1;
   const Operand &scale = warp.operand(i, 3), &descriptor = warp.operand(i, 2);
   if (!requireWarpgroup(warp, i) || !warp.requireDefined(i, scale, "the scale of D") ||
@@ -127,26 +143,20 @@ void multiply(Warp &warp, const Instruction &i) {
       (!fromRegisters && !warp.requireDefined(i, warp.operand(i, 1), "the descriptor")))
     return;
   bool adds = scale.kind == Operand::Predicate ? warp.readPredicate(scale, 0) : scale.value != 0;
-  auto flag = [&](unsigned group) { return warp.operand(i, group).value; };
-  unsigned columns = code.n, results = i.groupSize(0);
+  auto flag = [&](unsigned group, int64_t absent) {
+    return group < i.groups ? warp.operand(i, group).value : absent;
+  };
+  bool mayTranspose = bits == 16;
+  unsigned columns = i.opcode.n, results = i.groupSize(0);
   if (warp.fencedRegisters.empty())
     return grid.report(warp, i, 0, "no wgmma.fence was executed before");
   auto unchanged = [&](const Operand &o) {
     return !std::memcmp(&warp.slots[o.slot], &fenced(warp, o.slot), sizeof(Slot));
   };
-  auto pendingBad = [&](uint16_t slot, bool &pending) {
-    for (auto product = warp.products.rbegin(); product != warp.products.rend(); ++product)
-      for (const auto &[result, bad] : product->results)
-        if (result == slot) {
-          pending = true;
-          return bad;
-        }
-    return warp.undefined[slot];
-  };
   Warp::Product pending{warp.committedProducts, &i, {}, {}};
-  Product product;
+  Matrices<T> product;
   uint32_t badInputs = 0;
-  float sign = float(flag(4) * flag(5));
+  T sign = T(flag(4, 1) * flag(5, 1));
   if (fromRegisters) {
     for (unsigned r = 0; r < 4; ++r) {
       const Operand &o = warp.operand(i, 1, r);
@@ -154,30 +164,35 @@ void multiply(Warp &warp, const Instruction &i) {
         return grid.report(warp, i, 0, "a register of A was written after the last wgmma.fence");
       badInputs |= warp.undefined[o.slot];
       for (unsigned lane = 0; lane < kLanes; ++lane)
-        for (unsigned e = 0; e < 2; ++e)
-          product.a[lane / 4 + 8 * (r & 1)][2 * (lane % 4) + 8 * (r >> 1) + e] =
-              sign * valueOf(code.types[1], warp.words(o.slot)[lane] >> 16 * e & 0xffff);
+        for (unsigned e = 0; e < elements; ++e)
+          product.a[lane / 4 + 8 * (r & 1)][elements * (lane % 4 + 4 * (r >> 1)) + e] =
+              sign * elementOf<T, typeA>(warp.words(o.slot)[lane] >> bits * e);
     }
-  } else {
-    Descriptor a(warp.longs(warp.operand(i, 1).slot)[0], flag(6) != 0);
-    uint16_t values[kRows * kDepth];
-    if (!readShared(warp, i, a, warp.index % 4 * kRows, kRows, values, pending.shared))
+  }
+  auto valueOf = [](auto type, const uint8_t *row, unsigned k) {
+    uint16_t value = 0;
+    std::memcpy(&value, row + k * bits / 8, bits / 8);
+    return elementOf<T, decltype(type)::value>(value);
+  };
+  uint8_t rows[kMostColumns][kDepthBytes];
+  if (!fromRegisters) {
+    Descriptor a(warp.longs(warp.operand(i, 1).slot)[0], mayTranspose && flag(6, 0));
+    if (!readShared(warp, i, a, warp.index % 4 * kRows, kRows, rows, pending.shared))
       return;
     for (unsigned row = 0; row < kRows; ++row)
-      for (unsigned k = 0; k < kDepth; ++k)
-        product.a[row][k] = sign * valueOf(code.types[1], values[row * kDepth + k]);
+      for (unsigned k = 0; k < depth; ++k)
+        product.a[row][k] = sign * valueOf(std::integral_constant<Type, typeA>(), rows[row], k);
   }
-  Descriptor b(warp.longs(descriptor.slot)[0], flag(i.groups - 1u) != 0);
-  uint16_t values[kMostColumns * kDepth];
-  if (!readShared(warp, i, b, 0, columns, values, pending.shared))
+  Descriptor b(warp.longs(descriptor.slot)[0], mayTranspose && flag(i.groups - 1u, 0));
+  if (!readShared(warp, i, b, 0, columns, rows, pending.shared))
     return;
   for (unsigned column = 0; column < columns; ++column)
-    for (unsigned k = 0; k < kDepth; ++k)
-      product.b[k][column] = valueOf(code.types[2], values[column * kDepth + k]);
+    for (unsigned k = 0; k < depth; ++k)
+      product.b[k][column] = valueOf(std::integral_constant<Type, typeB>(), rows[column], k);
   for (unsigned r = 0; r < results; ++r) {
     const Operand &o = warp.operand(i, 0, r);
     bool inFlight = false;
-    uint32_t bad = pendingBad(o.slot, inFlight);
+    uint32_t bad = undefinedOf(warp, o.slot, inFlight);
     if ((adds || inFlight) && !unchanged(o))
       return grid.report(
           warp, i, 0,
@@ -186,7 +201,7 @@ void multiply(Warp &warp, const Instruction &i) {
     pending.results.push_back({o.slot, (adds ? bad : 0) | (badInputs ? ~0u : 0)});
     for (unsigned lane = 0; lane < kLanes; ++lane)
       product.c[lane / 4 + 8 * (r >> 1 & 1)][8 * (r >> 2) + 2 * (lane % 4) + (r & 1)] =
-          adds ? std::bit_cast<float>(uint32_t(warp.words(o.slot)[lane])) : 0.0f;
+          adds ? std::bit_cast<T>(uint32_t(warp.words(o.slot)[lane])) : T(0);
   }
   run(&product, columns);
   for (unsigned r = 0; r < results; ++r) {
@@ -242,7 +257,46 @@ void wait(Warp &warp, const Instruction &i) {
   grid.progress();
 }
 
-bool isSixteen(Type type) { return type == Type::F16 || type == Type::BF16; }
+// The types of A and B are each X or Y.
+template <class T, Type X, Type Y> Handler selectPair(Type a, Type b) {
+  if ((a != X && a != Y) || (b != X && b != Y))
+    return nullptr;
+  if (a == X)
+    return b == X ? multiply<T, X, X> : multiply<T, X, Y>;
+  return b == X ? multiply<T, Y, X> : multiply<T, Y, Y>;
+}
+
+Handler selectProduct(const Entry &entry, const Instruction &i) {
+  const Opcode &code = i.opcode;
+  if (code.typeCount != 3 || code.m != 64 || code.n == 0 || code.n % 8 || code.n > kMostColumns ||
+      code.k * bitsOf(code.types[1]) != kDepthBytes * 8 || i.groups < 4 || code.has(Mod::Satfinite))
+    return nullptr;
+  Type sum = code.types[0], a = code.types[1], b = code.types[2];
+  bool fromRegisters = i.groupSize(1) == 4, whole = sum == Type::S32;
+  auto operand = [&](unsigned group, unsigned element = 0) {
+    return entry.operands[i.first + i.starts[group] + element];
+  };
+  if (operand(2).bits != 64 || (!fromRegisters && operand(1).bits != 64) ||
+      i.groupSize(0) != code.n / 2)
+    return nullptr;
+  for (unsigned group : {0u, 1u})
+    for (unsigned n = 0; n < i.groupSize(group); ++n)
+      if (operand(group, n).kind != Operand::Register)
+        return nullptr;
+  if (whole) // columns: 8, 16, 24, 32, 48 and so on
+    return i.groups == 4 && (code.n <= 32 || code.n % 16 == 0)
+               ? selectPair<int32_t, Type::S8, Type::U8>(a, b)
+               : nullptr;
+  if (sum != Type::F32)
+    return nullptr;
+  if (bitsOf(a) == 8)
+    return i.groups == 6 ? selectPair<float, Type::E4M3, Type::E5M2>(a, b) : nullptr;
+  if (a != b || i.groups != (fromRegisters ? 7 : 8))
+    return nullptr;
+  return a == Type::F16    ? multiply<float, Type::F16, Type::F16>
+         : a == Type::BF16 ? multiply<float, Type::BF16, Type::BF16>
+                           : nullptr;
+}
 
 } // namespace
 
@@ -256,22 +310,7 @@ Handler selectWgmma(const Entry &entry, const Instruction &i) {
     return commit;
   if (code.has(Mod::WaitGroup))
     return i.operands == 1 && entry.operands[i.first].kind == Operand::Immediate ? wait : nullptr;
-  if (!code.has(Mod::MmaAsync) || code.typeCount != 3 || code.types[0] != Type::F32 ||
-      !isSixteen(code.types[1]) || code.types[1] != code.types[2] || code.m != 64 ||
-      code.k != kDepth || code.n == 0 || code.n % 8 || code.n > kMostColumns || i.groups < 7)
-    return nullptr;
-  bool fromRegisters = i.groupSize(1) == 4;
-  auto kindOf = [&](unsigned group, unsigned element = 0) {
-    return entry.operands[i.first + i.starts[group] + element];
-  };
-  bool descriptors = kindOf(2).bits == 64 && (fromRegisters || kindOf(1).bits == 64);
-  if (!descriptors || i.groupSize(0) != code.n / 2 || i.groups != (fromRegisters ? 7 : 8))
-    return nullptr;
-  for (unsigned group : {0u, 1u})
-    for (unsigned n = 0; n < i.groupSize(group); ++n)
-      if (kindOf(group, n).kind != Operand::Register)
-        return nullptr;
-  return multiply;
+  return code.has(Mod::MmaAsync) ? selectProduct(entry, i) : nullptr;
 }
 
 } // namespace moe::ptxsim

@@ -1,4 +1,5 @@
 // wgmma in every layout of shared memory, compared with plain loops.
+#include "runtime/device/ptxsim/Numbers.h"
 #include "runtime/device/ptxsim/TestBench.h"
 
 #include <cstring>
@@ -15,6 +16,16 @@ struct Case {
   unsigned columns, swizzle; // bytes
   bool transposed;
   bool fromRegisters = false;
+  std::string a = "bf16", b = "bf16";
+
+  bool whole() const { return a == "s8" || a == "u8"; }
+  unsigned depth() const { return a == "bf16" ? 16 : 32; }
+  uint32_t encode(const std::string &type, float value) const {
+    return type == "bf16"   ? brain(value)
+           : type == "e4m3" ? ptxsim::encode(kE4M3, value)
+           : type == "e5m2" ? ptxsim::encode(kE5M2, value)
+                            : uint8_t(int(value));
+  }
 };
 
 // Where the element of a matrix of ROWS by 16 lies, in bytes, and what its descriptor says.
@@ -60,7 +71,7 @@ std::string kernel(const Case &c, const std::string &proxy = "fence.proxy.async;
   for (unsigned r = 0; r < results; ++r)
     d += (r ? ", %d" : "%d") + std::to_string(r);
   d += "}";
-  std::string body = ".reg .f32 %d<128>; .reg .b32 %x<4>; .shared .align 1024 .b8 tiles[" +
+  std::string body = ".reg .b32 %d<128>; .reg .b32 %x<4>; .shared .align 1024 .b8 tiles[" +
                      std::to_string(kShared) + "];\n";
   body += "mov.u32 %r1, tiles; mad.lo.u32 %r2, %t, 16, %r1; mad.wide.u32 %rd1, %t, 16, %a1;\n"
           "mov.u32 %r3, 0;\nCOPY: ld.global.v4.b32 {%r4, %r5, %r6, %r7}, [%rd1];\n"
@@ -74,20 +85,24 @@ std::string kernel(const Case &c, const std::string &proxy = "fence.proxy.async;
           ";\nmad.wide.u32 %rd5, %t, 16, %a4;\n"
           "ld.global.v4.b32 {%x0, %x1, %x2, %x3}, [%rd5]; setp.ne.u32 %p2, %r1, 0;\n";
   for (unsigned r = 0; r < results; ++r)
-    body += "mov.f32 %d" + std::to_string(r) + ", 0f3F800000;\n";
+    body += "mov.b32 %d" + std::to_string(r) + (c.whole() ? ", 1;\n" : ", 0f3F800000;\n");
   body += fence + "\n";
+  std::string flags = c.whole() ? "" : ", 1, 1";
+  if (c.depth() == 16)
+    flags += std::string(c.fromRegisters ? ""
+                         : c.transposed  ? ", 1"
+                                         : ", 0") +
+             (c.transposed ? ", 1" : ", 0");
   for (unsigned n = 0; n < products; ++n)
-    body += "wgmma.mma_async.sync.aligned.m64n" + std::to_string(c.columns) + "k16.f32.bf16.bf16 " +
-            d + ", " + (c.fromRegisters ? "{%x0, %x1, %x2, %x3}" : "%rd3") + ", %rd4, %p2, 1, 1, " +
-            (c.fromRegisters ? ""
-             : c.transposed  ? "1, "
-                             : "0, ") +
-            (c.transposed ? "1" : "0") + ";\n";
+    body += "wgmma.mma_async.sync.aligned.m64n" + std::to_string(c.columns) + "k" +
+            std::to_string(c.depth()) + (c.whole() ? ".s32." : ".f32.") + c.a + "." + c.b + " " +
+            d + ", " + (c.fromRegisters ? "{%x0, %x1, %x2, %x3}" : "%rd3") + ", %rd4, %p2" + flags +
+            ";\n";
   body += commit + " " + before + " " + wait + "\n";
   body += "mad.lo.u32 %r9, %t, " + std::to_string(results * 4) +
           ", 0; cvt.u64.u32 %rd6, %r9; add.u64 %rd6, %rd6, %a0;\n";
   for (unsigned r = 0; r < results; ++r)
-    body += "st.global.f32 [%rd6+" + std::to_string(4 * r) + "], %d" + std::to_string(r) + ";\n";
+    body += "st.global.b32 [%rd6+" + std::to_string(4 * r) + "], %d" + std::to_string(r) + ";\n";
   return body;
 }
 
@@ -98,47 +113,55 @@ struct WgmmaTest : testing::Test {
 
   void prepare(const Case &c) {
     std::mt19937 random(c.columns + c.swizzle);
-    auto values = [&](size_t count) {
+    auto values = [&](size_t count, const std::string &type) {
       std::vector<float> result(count);
       for (float &value : result)
-        value = float(int(random() % 17) - 8);
+        value = type == "u8"   ? float(random() % 256)
+                : type == "s8" ? float(int(random() % 256) - 128)
+                               : float(int(random() % 17) - 8);
       return result;
     };
-    a = values(64 * 16), b = values(c.columns * 16);
+    unsigned depth = c.depth(), bytes = 32 / depth;
+    a = values(64 * depth, c.a), b = values(c.columns * depth, c.b);
     Layout ofA(64, c.swizzle, c.transposed), ofB(c.columns, c.swizzle, c.transposed);
     std::vector<uint8_t> image(kShared);
-    auto put = [&](unsigned at, float value) {
-      uint16_t bits = brain(value);
-      std::memcpy(&image[at], &bits, 2);
+    auto put = [&](unsigned start, const Layout &layout, const std::string &type, unsigned row,
+                   unsigned k, float value) { // layouts count in 16 bits
+      uint32_t bits = c.encode(type, value);
+      std::memcpy(&image[start + layout.place(row, k * bytes / 2) + k * bytes % 2], &bits, bytes);
     };
     for (unsigned row = 0; row < 64; ++row)
-      for (unsigned k = 0; k < 16; ++k)
-        put(ofA.place(row, k), a[row * 16 + k]);
+      for (unsigned k = 0; k < depth; ++k)
+        put(0, ofA, c.a, row, k, a[row * depth + k]);
     for (unsigned row = 0; row < c.columns; ++row)
-      for (unsigned k = 0; k < 16; ++k)
-        put(kOfB + ofB.place(row, k), b[row * 16 + k]);
+      for (unsigned k = 0; k < depth; ++k)
+        put(kOfB, ofB, c.b, row, k, b[row * depth + k]);
     std::vector<U> fragments(128 * 4);
     for (unsigned t = 0; t < 128; ++t)
-      for (unsigned r = 0; r < 4; ++r) {
-        unsigned row = t / 32 * 16 + t % 32 / 4 + 8 * (r & 1), k = 2 * (t % 4) + 8 * (r >> 1);
-        fragments[t * 4 + r] = brain(a[row * 16 + k]) | U(brain(a[row * 16 + k + 1])) << 16;
-      }
+      for (unsigned r = 0; r < 4; ++r)
+        for (unsigned e = 0; e < 4 / bytes; ++e) {
+          unsigned row = t / 32 * 16 + t % 32 / 4 + 8 * (r & 1);
+          unsigned k = (t % 4 + 4 * (r >> 1)) * 4 / bytes + e;
+          fragments[t * 4 + r] |= c.encode(c.a, a[row * depth + k]) << 8 * bytes * e;
+        }
     bench.launch.block[0] = 128;
     pointers = {bench.room(64 * c.columns * 4), bench.put(image), ofA.descriptor(),
                 ofB.descriptor(), bench.put(fragments)};
   }
   void expectProduct(const Case &c, float products = 1) {
-    auto d = bench.get<float>(pointers[0], 64 * c.columns);
+    auto d = bench.get<U>(pointers[0], 64 * c.columns);
+    unsigned depth = c.depth();
     for (unsigned t = 0; t < 128; ++t)
       for (unsigned r = 0; r < c.columns / 2; ++r) {
         unsigned row = t / 32 * 16 + t % 32 / 4 + 8 * (r >> 1 & 1);
         unsigned column = 8 * (r >> 2) + 2 * (t % 4) + (r & 1);
         float sum = 0;
-        for (unsigned k = 0; k < 16; ++k)
-          sum += a[row * 16 + k] * b[column * 16 + k];
-        ASSERT_EQ(d[t * (c.columns / 2) + r], 1 + products * sum)
+        for (unsigned k = 0; k < depth; ++k)
+          sum += a[row * depth + k] * b[column * depth + k];
+        U bits = d[t * (c.columns / 2) + r];
+        ASSERT_EQ(c.whole() ? float(int(bits)) : std::bit_cast<float>(bits), 1 + products * sum)
             << "thread " << t << " register " << r << " of n" << c.columns << " swizzle "
-            << c.swizzle << (c.transposed ? " transposed" : "");
+            << c.swizzle << (c.transposed ? " transposed " : " ") << c.a << " " << c.b;
       }
   }
 };
@@ -168,6 +191,26 @@ TEST_F(WgmmaTest, FromRegistersAndInSequence) {
                          3),
                   pointers);
   expectProduct(c, 3);
+}
+
+TEST_F(WgmmaTest, EightBits) {
+  for (auto [ofA, ofB] : {std::pair("e4m3", "e4m3"), std::pair("e4m3", "e5m2"),
+                          std::pair("e5m2", "e5m2"), std::pair("s8", "s8"), std::pair("u8", "s8")})
+    for (unsigned swizzle : {0u, 32u, 64u, 128u})
+      for (bool fromRegisters : {false, true}) {
+        Case c{swizzle == 64 ? 24u : 48u, swizzle, false, fromRegisters, ofA, ofB};
+        prepare(c);
+        bench.expectRun(kernel(c), pointers);
+        expectProduct(c);
+      }
+}
+
+TEST_F(WgmmaTest, FormsThatDoNotExist) {
+  for (Case c : {Case{40, 128, false, false, "s8", "s8"}, Case{40, 128, false, false, "e4m3", "s8"},
+                 Case{40, 128, false, false, "bf16", "f16"}}) {
+    prepare(c);
+    bench.expectError(kernel(c), pointers, "this form of 'wgmma' is not simulated");
+  }
 }
 
 TEST_F(WgmmaTest, MissingFencesAndWaits) {
