@@ -98,6 +98,9 @@ int main(int argc, char **argv) {
   benchApp->add_option("--repeat", bench.repeat, "timed rounds")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
+  benchApp->add_flag("--serve", bench.serve,
+                     "instead answer lines of standard input, prefill N or decode N [AFTER], with "
+                     "the seconds they took, as JSON");
   for (CLI::App *command : {chatApp, scoreApp, benchApp})
     command->get_option("plan")->required();
 

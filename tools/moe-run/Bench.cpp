@@ -1,10 +1,12 @@
 // moe-run bench PLAN: speed on random tokens, beside what the machine's memory can do at that
 // moment.
+#include "tools/moe-run/Bench.h"
+
 #include "runtime/device/cpu/ThreadPool.h"
-#include "tools/moe-run/ActiveBytes.h"
 #include "tools/moe-run/Commands.h"
 #include "tools/moe-run/Output.h"
 #include "tools/moe-run/ReadBandwidth.h"
+#include "tools/moe-run/WeightBytes.h"
 
 #include <algorithm>
 #include <chrono>
@@ -48,22 +50,33 @@ std::vector<int32_t> randomTokens(int64_t count, int64_t vocab) {
   return tokens;
 }
 
-// One measurement: a sequence that gets `before` tokens untimed, then `count` in steps of `step`.
 Result<double> tokensPerSecond(Session &session, std::span<const int32_t> tokens, int64_t before,
                                int64_t step) {
-  MOE_ASSIGN(sequence, session.addSequence());
-  if (before)
-    MOE_TRY(session.append(sequence, tokens.first(before)));
-  auto start = std::chrono::steady_clock::now();
-  for (size_t at = size_t(before); at < tokens.size(); at += size_t(step))
-    MOE_TRY(
-        session.append(sequence, tokens.subspan(at, std::min<size_t>(step, tokens.size() - at))));
-  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  session.removeSequence(sequence);
+  MOE_ASSIGN(seconds, benchTurn(session, tokens, before, step));
   return double(int64_t(tokens.size()) - before) / seconds;
 }
 
 } // namespace
+
+Result<double> benchTurn(Session &session, std::span<const int32_t> tokens, int64_t before,
+                         int64_t step) {
+  MOE_ASSIGN(sequence, session.addSequence());
+  if (before)
+    MOE_TRY(session.append(sequence, tokens.first(before)));
+  // A device that chooses tokens does so, as when it generates; copies of logits would slow it.
+  MOE_ASSIGN(greedy, Sampler::create({}, session.vocab()));
+  auto start = std::chrono::steady_clock::now();
+  for (size_t at = size_t(before); at < tokens.size(); at += size_t(step)) {
+    const auto part = tokens.subspan(at, std::min<size_t>(step, tokens.size() - at));
+    if (session.samplesOnDevice())
+      MOE_TRY(session.sample(sequence, part, greedy));
+    else
+      MOE_TRY(session.append(sequence, part));
+  }
+  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  session.removeSequence(sequence);
+  return seconds;
+}
 
 Result<int> runBench(const BenchOptions &options) {
   MOE_ASSIGN(opened, openPlan(options.place));
@@ -74,15 +87,21 @@ Result<int> runBench(const BenchOptions &options) {
   MOE_ASSIGN(session, createSession(opened->plan, sessionWith));
   catchInterrupts();
   session.setCancel(&interrupted);
+  const std::vector<int32_t> random =
+      randomTokens(options.serve ? session.context() : longest, session.vocab());
+  const std::span<const int32_t> tokens = random;
+  const WeightBytes weights = weightBytes(opened->plan, session.planDevice());
+  if (options.serve) {
+    MOE_TRY(serveBench(session, tokens, weights));
+    return 0;
+  }
   // Of the system's memory: no measure for a device with its own.
   std::unique_ptr<ReadBandwidth> probe;
   if (session.planDevice() == "cpu")
     probe = ReadBandwidth::create(options.place.threads > 0 ? options.place.threads
                                                             : cpu::defaultThreads());
 
-  const std::vector<int32_t> random = randomTokens(longest, session.vocab());
-  const std::span<const int32_t> tokens = random;
-  const auto active = double(activeWeightBytes(opened->plan, session.planDevice()));
+  const auto active = double(weights.active);
   std::vector<double> prefill, decode, reads, used, share;
   int unsteady = 0;
   for (int round = -1; round < options.repeat; ++round) { // the first one touches memory, untimed

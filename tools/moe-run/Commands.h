@@ -54,6 +54,7 @@ struct BenchOptions {
   PlaceOptions place;
   int64_t prompt = 512, generate = 64, depth = 0;
   int repeat = 5;
+  bool serve = false; // turns on request instead
 };
 
 // Each returns the exit status, or an error for `main` to print.

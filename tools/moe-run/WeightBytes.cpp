@@ -1,10 +1,10 @@
-#include "tools/moe-run/ActiveBytes.h"
+#include "tools/moe-run/WeightBytes.h"
 
 #include <set>
 
 namespace moe {
 
-uint64_t activeWeightBytes(const Plan &plan, std::string_view device) {
+WeightBytes weightBytes(const Plan &plan, std::string_view device) {
   std::set<std::pair<uint32_t, uint64_t>> read; // section and offset
   for (const fb::Program *program : plan.programs(device))
     for (const fb::Call *call : *program->calls())
@@ -27,21 +27,22 @@ uint64_t activeWeightBytes(const Plan &plan, std::string_view device) {
     hasHead |= isRead(*tensors->Get(i)) && !isEmbedding(*tensors->Get(i)) &&
                tensors->Get(i)->shape()->size() == 2 &&
                tensors->Get(i)->shape()->Get(0) == model.vocab_size();
-  uint64_t sum = 0;
+  WeightBytes sum;
   for (uint32_t i = 0; tensors && i < tensors->size(); ++i) {
     const fb::Tensor &tensor = *tensors->Get(i);
     if (!isRead(tensor))
       continue;
+    sum.all += tensor.bytes();
     if (isEmbedding(tensor) && hasHead) // else it is the head too
       continue;
     bool moe = experts && tensor.shape()->size() == 3; // all other weights are matrices or vectors
     uint64_t first = moe ? tensor.shape()->Get(0) : 0;
     if (first && first == experts + 1) // the shared expert is one of them
-      sum += tensor.bytes() / (experts + 1) * (used + 1);
+      sum.active += tensor.bytes() / (experts + 1) * (used + 1);
     else if (first && first == experts)
-      sum += tensor.bytes() / experts * used;
+      sum.active += tensor.bytes() / experts * used;
     else
-      sum += tensor.bytes();
+      sum.active += tensor.bytes();
   }
   return sum;
 }

@@ -1,0 +1,1 @@
+"""What versus-llama-cpp and quality are made of."""

@@ -1,0 +1,22 @@
+// What bench's two ways of working share.
+#ifndef MOE_TOOLS_MOE_RUN_BENCH_H
+#define MOE_TOOLS_MOE_RUN_BENCH_H
+
+#include "runtime/session/Session.h"
+#include "tools/moe-run/WeightBytes.h"
+
+namespace moe {
+
+// A new sequence gets the first `before` tokens untimed, then the others in steps of `step`; the
+// seconds of those. The sequence is removed.
+Result<double> benchTurn(Session &session, std::span<const int32_t> tokens, int64_t before,
+                         int64_t step);
+
+// First says on standard output what runs, then answers each line of standard input, "prefill N" or
+// "decode N [AFTER]", with one line of JSON. The tokens are the first of `tokens`, as many as a
+// turn may have.
+Status serveBench(Session &session, std::span<const int32_t> tokens, const WeightBytes &weights);
+
+} // namespace moe
+
+#endif
