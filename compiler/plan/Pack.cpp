@@ -364,7 +364,7 @@ Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
     segments(matrix, p, parts);
   for (const Segment &part : parts)
     filled += part.count;
-  if (filled != count * geometry.panelRows() || geometry.columns() * geometry.group > geometry.cols)
+  if (filled != count * geometry.panelRows() || geometry.columns() * geometry.unit > geometry.cols)
     std::memset(out.data(), 0, out.size());
 
   // In the order of rows, neighbours make one range: gate rows, then up rows.
@@ -413,11 +413,11 @@ Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
                   return;
                 }
                 cantFail(clip(at, width, [&](const Segment &s) -> Error {
-                  uint32_t *lanes = panelOf(s) + col / geometry.group * kLanes + s.lane;
+                  uint32_t *lanes = panelOf(s) + col / geometry.unit * kLanes + s.lane;
                   const float *low = scratch.data() + (s.row - at);
-                  for (int64_t c = 0; c < cols; c += geometry.group, lanes += kLanes) {
+                  for (int64_t c = 0; c < cols; c += geometry.unit, lanes += kLanes) {
                     const float *row = low + c * width;
-                    if (geometry.group == 1)
+                    if (geometry.unit == 1)
                       std::memcpy(lanes, row, s.count * sizeof(float));
                     else
                       toPairs(row, c + 1 < cols ? row + width : nullptr, s.count, lanes);
@@ -446,13 +446,13 @@ Error Packer::packStraight(const Segment &segment, uint32_t *panel, Scratch &scr
       words[r * stride + cols / 2] = 0; // the pair of an odd last column
       toStorage(row, cols, reinterpret_cast<char *>(words + r * stride));
     }
-    const int64_t groups = divideCeil(cols, geometry.group);
+    const int64_t groups = divideCeil(cols, geometry.unit);
     if (geometry.fragments())
       scatter(words, stride, 1, segment.lane, segment.count, groups,
               panel + c * PackedGeometry::stripRows / 2);
     else
       transpose(words, stride, segment.count, groups,
-                panel + c / geometry.group * kLanes + segment.lane);
+                panel + c / geometry.unit * kLanes + segment.lane);
   }
   return Error::success();
 }
