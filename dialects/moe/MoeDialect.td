@@ -93,8 +93,8 @@ def Moe_PackingAttr : Moe_Attr<"Packing", "packing"> {
     - `fragments_gate_up`: `n = 2i`; the 16 rows of tiles s are gate rows `8s..8s+7`, then up rows
       `8s..8s+7`.
 
-    Codes (see #moe.format) are packed in the panels and rows of CPUs; `Packing.h` says where their
-    scales lie.
+    Codes (see #moe.format) are packed in rows, panels and fragments too; `Packing.h` says where they
+    and their scales lie.
 
     ```mlir
     #moe.packing<panel, bf16>

@@ -41,8 +41,8 @@ FailureOr<PackedGeometry> PackedGeometry::get(RankedTensorType type, PackingAttr
   ArrayRef<int64_t> shape = type.getShape();
   if (g.layout != Layout::Rows && shape.size() < 2)
     return fail("is packed in panels, but is no matrix");
-  if (g.fragments() && !packing.getStorage().isBF16())
-    return fail("is packed in fragments, which need bf16");
+  if (g.fragments() && !g.format.quantized() && !packing.getStorage().isBF16())
+    return fail("is packed in fragments, which need bf16 or codes");
   if (!shape.empty())
     g.cols = shape.back();
   if (shape.size() >= 2)
@@ -51,6 +51,10 @@ FailureOr<PackedGeometry> PackedGeometry::get(RankedTensorType type, PackingAttr
   if (g.format.quantized() && g.cols % g.format.group != 0)
     return fail("is packed in groups of " + Twine(g.format.group) + ", which do not divide its " +
                 Twine(g.cols) + " columns");
+  const int64_t group = g.format.group;
+  if (g.fragments() && g.format.quantized() && group % 64 && 64 % group && group != g.cols)
+    return fail("is packed in fragments of groups of " + Twine(group) +
+                ", expected a multiple or a divisor of 64, or its " + Twine(g.cols) + " columns");
   if (g.layout != Layout::Rows)
     g.unit = unitOf(g.format.element);
 
@@ -95,7 +99,21 @@ int64_t moe::panelBytes(const WeightFormat &f, int64_t k) {
   return k / f.group * (groupHeadBytes(f) + divideCeil(f.group, unit) * unitBytes);
 }
 
+CodeStrip moe::codeStrip(const WeightFormat &f, int64_t k) {
+  constexpr int64_t tile = 64;
+  CodeStrip s;
+  s.blockColumns = tile % f.group == 0 ? tile : llvm::alignTo(f.group, tile);
+  s.groupsPerBlock = tile % f.group == 0 ? tile / f.group : 1;
+  s.headBytes =
+      s.groupsPerBlock * PackedGeometry::stripRows * (bytesOf(f.scale) + (f.zeros ? 1 : 0));
+  s.tileBytes = tile * PackedGeometry::stripRows * bitsOf(f.element) / 8;
+  s.blocks = divideCeil(k, s.blockColumns);
+  return s;
+}
+
 int64_t PackedGeometry::panelBytes() const {
+  if (fragments() && format.quantized())
+    return codeStrip(format, cols).bytes();
   if (fragments())
     return columns() * stripRows * unit * elementBytes;
   return moe::panelBytes(format, cols);
@@ -149,8 +167,13 @@ int64_t PackedGeometry::index(int64_t outerIndex, int64_t row, int64_t col) cons
          col % unit;
 }
 
-// Where the group of a row's panel begins.
+// Where the group of a row's panel begins, or the block of its strip.
 int64_t PackedGeometry::groupStart(int64_t outerIndex, int64_t row, int64_t group) const {
+  if (fragments()) {
+    CodeStrip s = codeStrip(format, cols);
+    return (outerIndex * panels + packedRow(row) / stripRows) * s.bytes() +
+           group / s.groupsPerBlock * s.blockBytes();
+  }
   return (outerIndex * panels + packedRow(row) / panelLanes) * panelBytes() +
          group * (panelBytes() / groups());
 }
@@ -162,6 +185,17 @@ PackedGeometry::CodePlace PackedGeometry::code(int64_t outerIndex, int64_t row, 
       return {codes + col / 2, col % 2 * 4};
     return {codes + col, 0};
   }
+  if (fragments()) {
+    const CodeStrip s = codeStrip(format, cols);
+    const int64_t r = packedRow(row) % stripRows, within = col % s.blockColumns;
+    const int64_t k16 = within % 64 / tileColumns, c = within % tileColumns;
+    const int64_t lane = r % 8 * 4 + c % 8 / 2, pair = r / 8 + c / 8 * 2;
+    const int64_t at =
+        groupStart(outerIndex, row, col / format.group) + s.headBytes + within / 64 * s.tileBytes;
+    if (format.element == Storage::I4)
+      return {at + lane * 16 + k16 * 4 + c % 2 * 2 + pair / 2, pair % 2 * 4};
+    return {at + k16 / 2 * 512 + lane * 16 + k16 % 2 * 8 + pair / 2 * 4 + c % 2 * 2 + pair % 2, 0};
+  }
   const int64_t lane = packedRow(row) % panelLanes, within = col % format.group, c = within % unit;
   const int64_t at = groupStart(outerIndex, row, col / format.group) + groupHeadBytes(format) +
                      within / unit * (panelLanes * unit * bitsOf(format.element) / 8);
@@ -170,15 +204,27 @@ PackedGeometry::CodePlace PackedGeometry::code(int64_t outerIndex, int64_t row, 
   return {at + lane * unit + c, 0};
 }
 
+// Of a group's scale among those of its block.
+int64_t PackedGeometry::placeInHead(int64_t row, int64_t group) const {
+  const int64_t r = packedRow(row) % stripRows;
+  return group % codeStrip(format, cols).groupsPerBlock * stripRows + r % 8 * 2 + r / 8;
+}
+
 int64_t PackedGeometry::scale(int64_t outerIndex, int64_t row, int64_t group) const {
   if (layout == Layout::Rows)
     return (outerIndex * rows + row) * rowBytes() + group * bytesOf(format.scale);
+  if (fragments())
+    return groupStart(outerIndex, row, group) + placeInHead(row, group) * bytesOf(format.scale);
   return groupStart(outerIndex, row, group) + packedRow(row) % panelLanes * bytesOf(format.scale);
 }
 
 int64_t PackedGeometry::zero(int64_t outerIndex, int64_t row, int64_t group) const {
   if (layout == Layout::Rows)
     return (outerIndex * rows + row) * rowBytes() + groups() * bytesOf(format.scale) + group;
+  if (fragments())
+    return groupStart(outerIndex, row, group) +
+           codeStrip(format, cols).groupsPerBlock * stripRows * bytesOf(format.scale) +
+           placeInHead(row, group);
   return groupStart(outerIndex, row, group) + panelLanes * bytesOf(format.scale) +
          packedRow(row) % panelLanes;
 }

@@ -42,6 +42,21 @@
 //   I4     byte lane / 32 * 64 + lane % 16 * 4 + c; the upper half of it if lane / 16 is odd: one
 //          vector load has two vectors of unsigned bytes after a mask, and a shift and a mask
 //
+// In `fragments` of codes the columns of a strip come block by block: 64 columns where the groups
+// divide 64, otherwise those of a group, which are then a multiple of 64 or, with one group a row,
+// are padded to one.
+//
+//   strip = block...
+//   block = 16 scales and then 16 zeros of a byte, where the format has zeros, for each of its
+//           groups; all scales come before all zeros | tiles of 64 columns
+//   tile  = 512 bytes of I4, 1024 of I8 and F8E4M3; rows and columns as in the tiles above, with k
+//   =
+//           c / 16 the number of one of four of those and `pair` = r / 8 + c % 16 / 8 * 2
+//   scale of row r at place r % 8 * 2 + r / 8 of the 16, and so is its zero
+//   I4     byte lane * 16 + k * 4 + c % 2 * 2 + pair / 2, the upper half of it if pair is odd: two
+//          codes that a register holds as a pair are 16 bits apart
+//   others byte k / 2 * 512 + lane * 16 + k % 2 * 8 + pair / 2 * 4 + c % 2 * 2 + pair % 2
+//
 // In `rows` each row has its scales, its zeros, room up to a multiple of 4 bytes, its codes in
 // order (I4: column 2 i in the lower half of byte i), and room up to a multiple of 4 bytes. Rows
 // that pad a panel have scales of zero, columns that pad a unit any code.
@@ -51,6 +66,18 @@
 #include "dialects/moe/MoeDialect.h"
 
 namespace moe {
+
+// A strip of fragments of codes.
+struct CodeStrip {
+  int64_t blockColumns, groupsPerBlock;
+  int64_t headBytes, tileBytes; // of a block's scales and zeros; of 64 columns' codes
+  int64_t blocks;               // of a strip
+
+  int64_t tiles() const { return blockColumns / 64; } // of a block
+  int64_t blockBytes() const { return headBytes + tiles() * tileBytes; }
+  int64_t bytes() const { return blocks * blockBytes(); }
+};
+CodeStrip codeStrip(const WeightFormat &format, int64_t k);
 
 struct PackedGeometry {
   static constexpr int64_t panelLanes = 64;
@@ -102,6 +129,7 @@ struct PackedGeometry {
 
 private:
   int64_t groupStart(int64_t outerIndex, int64_t row, int64_t group) const;
+  int64_t placeInHead(int64_t row, int64_t group) const;
 };
 
 // Bytes of a panel of 64 rows by k columns, and of the scales and zeros that lead one of its

@@ -163,19 +163,72 @@ TEST_F(PackingTest, HalvesOfAByte) {
   EXPECT_EQ(rows.code(0, 1, 5).shift, 4);
 }
 
+TEST_F(PackingTest, FragmentsOfCodes) {
+  // A block is a group of 128 columns: 32 bytes of scales and two tiles of 512.
+  WeightFormat int4{Storage::I4, 128, Storage::F16};
+  PackedGeometry g = codes({2, 40, 256}, Layout::Fragments, int4);
+  EXPECT_EQ(g.panels, 3);
+  EXPECT_EQ(g.panelBytes(), 2 * (32 + 2 * 512));
+  EXPECT_EQ(g.bytes(), 2 * 3 * g.panelBytes());
+  EXPECT_EQ(g.scale(0, 9, 0), (1 * 2 + 1) * 2);
+  EXPECT_EQ(g.scale(0, 16, 1), g.panelBytes() + 1056);
+  auto expectCode = [&](int64_t row, int64_t col, int64_t byte, int64_t shift) {
+    EXPECT_EQ(g.code(0, row, col).byte, byte) << row << " " << col;
+    EXPECT_EQ(g.code(0, row, col).shift, shift) << row << " " << col;
+  };
+  expectCode(0, 0, 32, 0);
+  expectCode(0, 1, 32 + 2, 0); // the other half of the register
+  expectCode(8, 0, 32, 4);     // the second pair
+  expectCode(0, 8, 32 + 1, 0); // the third
+  expectCode(15, 15, 32 + 31 * 16 + 3, 4);
+  expectCode(1, 2, 32 + 5 * 16, 0); // lane 5
+  expectCode(0, 16, 32 + 4, 0);     // the next product of the lane
+  expectCode(0, 64, 32 + 512, 0);   // the next tile
+  expectCode(0, 128, 1056 + 32, 0); // the next group
+  EXPECT_EQ(g.code(1, 0, 0).byte, 3 * g.panelBytes() + 32);
+
+  // Two groups a tile; their zeros follow their scales.
+  g = codes({16, 96}, Layout::Fragments, {Storage::I4, 32, Storage::F16, true});
+  EXPECT_EQ(g.panelBytes(), 2 * (2 * 32 + 2 * 16 + 512));
+  EXPECT_EQ(g.scale(0, 0, 1), 32);
+  EXPECT_EQ(g.zero(0, 0, 0), 64);
+  EXPECT_EQ(g.zero(0, 8, 1), 64 + 16 + 1);
+  EXPECT_EQ(g.code(0, 0, 32).byte, 96 + 8);
+  EXPECT_EQ(g.scale(0, 0, 2), 608);
+
+  g = codes({16, 128}, Layout::Fragments, {Storage::I8, 128, Storage::F16});
+  EXPECT_EQ(g.panelBytes(), 32 + 2 * 1024);
+  EXPECT_EQ(g.code(0, 0, 1).byte, 32 + 2);
+  EXPECT_EQ(g.code(0, 8, 0).byte, 32 + 1);
+  EXPECT_EQ(g.code(0, 0, 8).byte, 32 + 4);
+  EXPECT_EQ(g.code(0, 0, 16).byte, 32 + 8);
+  EXPECT_EQ(g.code(0, 0, 32).byte, 32 + 512);
+
+  // One scale a row, whatever the columns.
+  g = codes({16, 70}, Layout::Fragments, {Storage::F8E4M3, 70, Storage::F32});
+  EXPECT_EQ(g.panelBytes(), 64 + 2 * 1024);
+}
+
 TEST_F(PackingTest, NoTwoCodesShareAPlace) {
   std::mt19937 random(2);
-  for (int round = 0; round < 100; ++round) {
-    Layout layout = Layout(random() % 4);
+  for (int round = 0; round < 150; ++round) {
+    Layout layout = Layout(random() % 6);
+    bool fragments = layout == Layout::Fragments || layout == Layout::FragmentsGateUp;
     int64_t outer = 1 + random() % 2, headDim = 1 + random() % 100, groups = 1 + random() % 3;
     Storage element = std::array{Storage::I4, Storage::I8, Storage::F8E4M3}[random() % 3];
     WeightFormat format{element, int64_t(1 + random() % 20),
                         std::array{Storage::F16, Storage::BF16, Storage::F32}[random() % 3],
                         element == Storage::I4 && random() % 2};
+    if (fragments) {
+      format.group = std::array<int64_t, 5>{16, 32, 64, 128, 70}[random() % 5];
+      if (format.group == 70)
+        groups = 1;
+    }
     int64_t cols = groups * format.group;
-    int64_t rows = layout == Layout::PanelHeads    ? headDim * (1 + random() % 3)
-                   : layout == Layout::PanelGateUp ? 2 * (1 + random() % 80)
-                                                   : 1 + random() % 150;
+    int64_t rows = layout == Layout::PanelHeads ? headDim * (1 + random() % 3)
+                   : layout == Layout::PanelGateUp || layout == Layout::FragmentsGateUp
+                       ? 2 * (1 + random() % 80)
+                       : 1 + random() % 150;
     PackedGeometry g = codes({outer, rows, cols}, layout, format, headDim);
     std::vector<bool> taken(2 * g.bytes()); // halves of bytes
     auto take = [&](int64_t half, int64_t count) {
