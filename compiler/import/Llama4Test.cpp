@@ -286,7 +286,7 @@ TEST_F(TwoWays, RefusesOtherTypes) {
   EXPECT_EQ(import(),
             "the tensors do not fit config.json, 1 problem: tensor "
             "model.layers.1.feed_forward.experts.down_proj is F8_E4M3, expected BF16, F16 "
-            "or F32: quantized checkpoints are not supported by this version");
+            "or F32, or a quantization_config in config.json that says how it is quantized");
 }
 
 TEST_F(TwoWays, IgnoresWhatIsNotNeeded) {
