@@ -12,6 +12,8 @@ inline constexpr int64_t kStripRows = 16;        // weight rows of a strip of fr
 inline constexpr int64_t kFragmentBytes = 512;   // 16 rows by 16 columns
 inline constexpr int64_t kMultiprocessors = 132; // what splits are chosen for (H100)
 
+inline constexpr WeightFormat kBf16{Storage::BF16};
+
 // A layer's part of a KV page on a GPU: per head 64 keys of head_dim, then 64 values, 16 bits each.
 // How the bytes of a page are ordered inside is the affair of the kernels of attention.
 inline int64_t cudaLayerBytes(const CacheSpec &c) {
@@ -52,14 +54,14 @@ struct RouterSpec {
 // `perRow`: one row of x for each row of logits, otherwise for each token.
 struct LinearSpec {
   int64_t inputs, outputs;
-  Storage storage;
+  WeightFormat format;
   bool perRow;
 };
 
 // h, norm, weight, sums of small steps.
 struct CudaQkvSpec {
   int64_t hidden, rows;
-  Storage storage;
+  WeightFormat format;
   float eps;
 };
 
