@@ -79,6 +79,10 @@ Error moe::calibrate(ModuleOp model, const TensorReader &tensors,
   for (auto weight : model.getOps<WeightOp>())
     if (formatOf(weight))
       total += weight.getType().getRank() == 3 ? weight.getType().getDimSize(0) : 1;
+  if (!total)
+    return llvm::createStringError(
+        "no weight is to be int4, whose codes a text chooses: use --weights int4, or leave out "
+        "--calibrate");
   // The logits are of use only where the head is calibrated.
   bool head = false;
   step.walk([&](HeadOp op) {
@@ -94,7 +98,7 @@ Error moe::calibrate(ModuleOp model, const TensorReader &tensors,
     const std::optional<WeightFormat> format = formatOf(weight);
     if (!format)
       return Error::success();
-    if (x.rows())
+    if (x.rows() && !store.has(weight.getSymName(), *format, matrix))
       if (Error error = chooseCodes(weight, matrix, *format, x, tensors, store))
         return error;
     if (events.progress)

@@ -1,9 +1,12 @@
 // The forward pass against the interpreter, and what calibration leaves in the store.
 #include "compiler/calibrate/Calibrate.h"
+#include "compiler/calibrate/CalibratedTensors.h"
 #include "compiler/import/Llama4.h"
 #include "compiler/import/RandomWeights.h"
+#include "compiler/plan/Pack.h"
 #include "compiler/plan/Quantize.h"
 #include "dialects/moe/MoeInterpreter.h"
+#include "mlir/IR/Verifier.h"
 #include "mlir/Pass/PassManager.h"
 #include "passes/Pipeline.h"
 #include <gtest/gtest.h>
@@ -130,7 +133,7 @@ TEST(CalibrateStoreTest, CodesOfEveryMatrixThatSawTokens) {
       std::vector<float> scales(cols / kFormat.group);
       for (int64_t row : {int64_t(0), rows / 2, rows - 1}) {
         ASSERT_TRUE(succeeded(gatherRows(weight, m, row, model.tensors, expected)));
-        ASSERT_FALSE(bool((*store)->read(weight.getSymName(), m, row, codes, scales)));
+        ASSERT_FALSE(bool((*store)->read(weight.getSymName(), kFormat, m, row, codes, scales)));
         double error = 0;
         for (int64_t c = 0; c < cols; ++c) {
           const float value = dequantize(kFormat, codes[c], scales[c / kFormat.group], 8);
@@ -142,6 +145,68 @@ TEST(CalibrateStoreTest, CodesOfEveryMatrixThatSawTokens) {
     }
   }
   EXPECT_GT(matrices, 4 * 8);
+}
+
+// What the packer makes of an adopted weight is the store's codes, bit for bit.
+TEST(CalibrateStoreTest, PackedAsChosen) {
+  Model model("scout");
+  model.pack(kFormat);
+  auto store = CodeStore::create(testing::TempDir());
+  ASSERT_TRUE(bool(store));
+  llvm::Error error = calibrate(*model.module, model.tensors, model.windows(1, 12), **store, {});
+  ASSERT_FALSE(bool(error)) << llvm::toString(std::move(error));
+  CalibratedTensors tensors(std::make_unique<RandomWeights>(model.config, 7), std::move(*store));
+  tensors.adopt(*model.module);
+  ASSERT_TRUE(succeeded(mlir::verify(*model.module)));
+  WeightReader reader{[&](llvm::StringRef name, int64_t begin, llvm::MutableArrayRef<float> out) {
+                        return tensors.read(name, uint64_t(begin), out.size(), out.data());
+                      },
+                      [&](llvm::StringRef name) -> llvm::Expected<llvm::SmallVector<int64_t>> {
+                        return llvm::SmallVector<int64_t>(llvm::ArrayRef(tensors.find(name)->shape));
+                      },
+                      [&](llvm::StringRef name) -> std::optional<WeightEncoding> {
+                        if (const auto &encoding = tensors.find(name)->encoding)
+                          return WeightEncoding{encoding->format, encoding->inputsFirst};
+                        return std::nullopt;
+                      }};
+  int64_t compared = 0, plain = 0;
+  for (auto weight : model.module->getOps<WeightOp>()) {
+    if (!weight.getPacking())
+      continue;
+    auto packer = Packer::create(weight.getSymName(), weight.getType(), weight.getSourcesAttr(),
+                                 *weight.getPacking(), reader, {});
+    ASSERT_TRUE(bool(packer)) << llvm::toString(packer.takeError());
+    std::vector<char> bytes(size_t(packer->bytes()));
+    for (int64_t i = 0; i < packer->pieces(); ++i)
+      ASSERT_FALSE(bool(packer->pack(
+          i, llvm::MutableArrayRef(bytes).slice(packer->piece(i).offset, packer->piece(i).bytes))));
+    const auto geometry = *PackedGeometry::get(weight.getType(), *weight.getPacking());
+    std::vector<uint8_t> codes(size_t(geometry.cols));
+    std::vector<float> scales(size_t(geometry.groups()));
+    for (int64_t m = 0; m < geometry.outer; ++m) {
+      if (!tensors.store().has(weight.getSymName(), kFormat, m)) {
+        ++plain;
+        continue;
+      }
+      for (int64_t row = 0; row < geometry.rows; ++row) {
+        ASSERT_FALSE(
+            bool(tensors.store().read(weight.getSymName(), kFormat, m, row, codes, scales)));
+        for (int64_t col = 0; col < geometry.cols; ++col) {
+          auto [byte, shift] = geometry.code(m, row, col);
+          if (scales[col / kFormat.group] != 0)
+            ASSERT_EQ(uint8_t(bytes[byte]) >> shift & 15, codes[col]);
+          ++compared;
+        }
+        for (int64_t g = 0; g < geometry.groups(); ++g) {
+          uint16_t bits;
+          std::memcpy(&bits, &bytes[geometry.scale(m, row, g)], 2);
+          ASSERT_EQ(bits, scaleBits(Storage::F16, scales[g]));
+        }
+      }
+    }
+  }
+  EXPECT_GT(compared, 100000);
+  EXPECT_GT(plain, 0) << "with so few tokens some expert should have seen none";
 }
 
 TEST(CalibrateStoreTest, Interrupted) {

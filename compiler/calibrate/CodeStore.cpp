@@ -10,6 +10,10 @@
 using namespace moe;
 using namespace llvm;
 
+static std::string keyOf(StringRef weight, const WeightFormat &format) {
+  return (weight + " " + nameOf(format)).str();
+}
+
 static Error systemError(const Twine &what) {
   const int code = errno;
   return createStringError("cannot " + what +
@@ -36,7 +40,8 @@ Error CodeStore::add(StringRef weight, const WeightFormat &format, int64_t rows,
   int64_t place, rowBytes;
   {
     std::scoped_lock lock(mutex);
-    Entry &entry = entries.try_emplace(weight, Entry{format, rows, cols, {}}).first->second;
+    Entry &entry =
+        entries.try_emplace(keyOf(weight, format), Entry{format, rows, cols, {}}).first->second;
     assert(entry.format == format && entry.rows == rows && entry.cols == cols);
     if (int64_t(entry.matrices.size()) <= matrix)
       entry.matrices.resize(matrix + 1, -1);
@@ -68,17 +73,17 @@ Error CodeStore::add(StringRef weight, const WeightFormat &format, int64_t rows,
 
 bool CodeStore::has(StringRef weight, const WeightFormat &format, int64_t matrix) const {
   std::scoped_lock lock(mutex);
-  auto found = entries.find(weight);
-  return found != entries.end() && found->second.format == format &&
-         matrix < int64_t(found->second.matrices.size()) && found->second.matrices[matrix] >= 0;
+  auto found = entries.find(keyOf(weight, format));
+  return found != entries.end() && matrix < int64_t(found->second.matrices.size()) &&
+         found->second.matrices[matrix] >= 0;
 }
 
-Error CodeStore::read(StringRef weight, int64_t matrix, int64_t row, MutableArrayRef<uint8_t> codes,
-                      MutableArrayRef<float> scales) const {
+Error CodeStore::read(StringRef weight, const WeightFormat &format, int64_t matrix, int64_t row,
+                      MutableArrayRef<uint8_t> codes, MutableArrayRef<float> scales) const {
   int64_t place, rowBytes;
   {
     std::scoped_lock lock(mutex);
-    const Entry &entry = entries.find(weight)->second;
+    const Entry &entry = entries.find(keyOf(weight, format))->second;
     place = entry.matrices[matrix];
     rowBytes = entry.rowBytes();
   }

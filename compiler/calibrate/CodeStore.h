@@ -30,7 +30,7 @@ public:
   // Whether a matrix of a weight was added in that format.
   bool has(llvm::StringRef weight, const WeightFormat &format, int64_t matrix) const;
   // The same back, of one row; `codes` has its columns, `scales` its groups.
-  llvm::Error read(llvm::StringRef weight, int64_t matrix, int64_t row,
+  llvm::Error read(llvm::StringRef weight, const WeightFormat &format, int64_t matrix, int64_t row,
                    llvm::MutableArrayRef<uint8_t> codes, llvm::MutableArrayRef<float> scales) const;
 
 private:
@@ -47,7 +47,7 @@ private:
   int file;
   int64_t end = 0;
   mutable std::mutex mutex;
-  llvm::StringMap<Entry> entries;
+  llvm::StringMap<Entry> entries; // by weight and format
 };
 
 } // namespace moe
