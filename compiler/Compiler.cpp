@@ -1,11 +1,16 @@
 // Import, passes, code generation, plan: one after the other.
 #include "compiler/Compiler.h"
+#include "compiler/calibrate/Calibrate.h"
+#include "compiler/calibrate/CalibratedTensors.h"
+#include "compiler/calibrate/CalibrationText.h"
 #include "compiler/codegen/cpu/LowerToCpu.h"
 #include "compiler/codegen/cpu/ToObject.h"
 #include "compiler/codegen/cuda/CudaKernels.h"
 #include "compiler/codegen/cuda/LowerToCuda.h"
 #include "compiler/codegen/cuda/ToPtx.h"
 #include "compiler/import/Llama4.h"
+#include "compiler/import/LoraTensors.h"
+#include "compiler/import/QuantizedTensors.h"
 #include "compiler/import/RandomWeights.h"
 #include "compiler/import/Safetensors.h"
 #include "compiler/import/TokenizerFile.h"
@@ -20,6 +25,7 @@
 #include "mlir/IR/Verifier.h"
 #include "mlir/Pass/PassManager.h"
 #include "passes/Pipeline.h"
+#include "passes/Recipe.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSet.h"
@@ -61,6 +67,7 @@ private:
   llvm::Error checkPassNames();
   llvm::Error runPasses(StringRef what, ModuleOp module,
                         llvm::function_ref<void(OpPassManager &)> build);
+  llvm::Error calibrateWeights(ModuleOp packed);
   llvm::Error lower(ModuleOp model, DeviceKind device);
   llvm::Expected<OwningOpRef<ModuleOp>> cudaKernel(const codegen::CudaSpec &spec,
                                                    const codegen::CudaTarget &target);
@@ -90,6 +97,7 @@ private:
 
   Llama4Config config;
   std::unique_ptr<TensorSource> tensors;
+  CalibratedTensors *calibrated = nullptr; // where `tensors` is that
   std::vector<std::string> ignored;
   std::optional<TokenizerModel> tokenizer;
   std::vector<codegen::CudaTarget> gpus;
@@ -130,16 +138,31 @@ llvm::Error Compilation::readInput() {
 
   if (options.randomSeed) {
     tensors = std::make_unique<RandomWeights>(config, *options.randomSeed);
-    return llvm::Error::success();
-  }
-  if (extension == ".json" && !isWeights)
+  } else if (extension == ".json" && !isWeights) {
     return llvm::createStringError("'" + options.input +
                                    "' is a configuration without weights: give the checkpoint's "
                                    "folder, or --random-weights SEED for synthetic ones");
-  auto checkpoint = Checkpoint::open(options.input);
-  if (!checkpoint)
-    return checkpoint.takeError();
-  tensors = std::make_unique<Checkpoint>(std::move(*checkpoint));
+  } else {
+    auto checkpoint = Checkpoint::open(options.input);
+    if (!checkpoint)
+      return checkpoint.takeError();
+    tensors = std::make_unique<Checkpoint>(std::move(*checkpoint));
+    if (config.quantization) {
+      auto decoded = QuantizedTensors::open(std::move(tensors), *config.quantization, config.dtype);
+      if (!decoded)
+        return decoded.takeError();
+      tensors = std::move(*decoded);
+    }
+  }
+  for (const std::string &folder : options.lora) {
+    std::vector<std::string> notes;
+    auto merged = LoraTensors::open(std::move(tensors), folder, notes);
+    if (!merged)
+      return merged.takeError();
+    tensors = std::move(*merged);
+    for (const std::string &text : notes)
+      note(text);
+  }
   return llvm::Error::success();
 }
 
@@ -212,10 +235,6 @@ llvm::Error Compilation::readTargets() {
   if (!cpus.empty())
     devices.push_back(DeviceKind::Cpu);
 
-  if (!gpus.empty() && options.weights != "bf16")
-    return llvm::createStringError("the kernels of " + gpus.front().name +
-                                   " take weights in bf16, found --weights " + options.weights +
-                                   ": use --weights bf16, or targets of CPUs alone");
   for (DeviceKind device : devices)
     if (auto cache = cacheOf(device); !cache)
       return cache.takeError();
@@ -259,7 +278,7 @@ llvm::Expected<DType> Compilation::cacheOf(DeviceKind device) {
 llvm::Error Compilation::checkPassNames() {
   OpPassManager passes(ModuleOp::getOperationName());
   buildFusePipeline(passes);
-  buildPackPipeline(passes, DeviceKind::Cpu, Storage::BF16);
+  buildPackPipeline(passes, DeviceKind::Cpu, options.weights);
   std::vector<std::string> known;
   for (Pass &pass : passes.getPasses())
     known.push_back(pass.getArgument().str());
@@ -288,6 +307,32 @@ llvm::Error Compilation::runPasses(StringRef what, ModuleOp module,
   }
   if (mlir::failed(pm.run(module)))
     return failed(what);
+  return llvm::Error::success();
+}
+
+// Chooses the codes of int4 weights by the calibration text, and makes the weights read them.
+llvm::Error Compilation::calibrateWeights(ModuleOp packed) {
+  if (!tokenizer)
+    return llvm::createStringError("--calibrate needs a tokenizer, and there is none");
+  constexpr int64_t window = 512;
+  auto windows = readCalibrationText(options.calibrate, *tokenizer, options.calibrationTokens,
+                                     std::min(window, int64_t(config.maxPositions)));
+  if (!windows)
+    return windows.takeError();
+  if (!calibrated) {
+    auto store = CodeStore::create(llvm::sys::path::parent_path(options.output));
+    if (!store)
+      return store.takeError();
+    auto own = std::make_unique<CalibratedTensors>(std::move(tensors), std::move(*store));
+    calibrated = own.get();
+    tensors = std::move(own);
+  }
+  if (auto error =
+          calibrate(packed, tensorReader(*tensors, UnknownLoc::get(&context)), *windows,
+                    calibrated->store(), {.progress = events.calibration, .cancel = events.cancel}))
+    return messages.empty() ? std::move(error)
+                            : llvm::joinErrors(std::move(error), failed("calibration"));
+  calibrated->adopt(packed);
   return llvm::Error::success();
 }
 
@@ -550,6 +595,12 @@ llvm::Error Compilation::writeFile() {
       return llvm::createStringError("the checkpoint has no tensor '" + name + "'");
     return llvm::SmallVector<int64_t>(info->shape.begin(), info->shape.end());
   };
+  inputs.weights.encoding = [this](StringRef name) -> std::optional<WeightEncoding> {
+    const TensorInfo *info = tensors->find(name);
+    if (!info || !info->encoding)
+      return std::nullopt;
+    return WeightEncoding{info->encoding->format, info->encoding->inputsFirst};
+  };
   inputs.packing.allowNonFinite = options.allowNonFinite;
   inputs.jobs = options.jobs;
   return writePlan(inputs, options.output, events.progress, events.cancel);
@@ -572,13 +623,23 @@ static std::string byReason(ArrayRef<std::string> lines) {
   return text;
 }
 
+// Of the plan's table Model.
+static void setModelField(ModuleOp module, StringRef name, StringRef value) {
+  NamedAttrList fields(module->getAttrOfType<DictionaryAttr>("moe.model"));
+  fields.set(name, StringAttr::get(module.getContext(), value));
+  module->setAttr("moe.model", fields.getDictionary(module.getContext()));
+}
+
 llvm::Error Compilation::run() {
   if (auto error = readInput())
     return error;
-  bool f32 = options.weights == "f32";
-  if (!f32 && options.weights != "bf16")
-    return llvm::createStringError("unknown weight storage '" + options.weights +
-                                   "': use f32 or bf16");
+  auto recipe = Recipe::parse(options.weights);
+  if (!recipe)
+    return llvm::createStringError("--weights: " + llvm::toString(recipe.takeError()));
+  if (options.calibrationTokens < 1)
+    return llvm::createStringError("--calibrate-tokens is " +
+                                   llvm::Twine(options.calibrationTokens) +
+                                   ": use 1 or more, 16384 if in doubt");
   if (options.maxStep < 1 || options.maxStep > 65536)
     return llvm::createStringError("--max-step is " + llvm::Twine(options.maxStep) +
                                    ": use 1 to 65536 tokens");
@@ -600,6 +661,8 @@ llvm::Error Compilation::run() {
     note("ignored " + std::to_string(ignored.size()) +
          " tensors of the checkpoint: " + byReason(ignored));
   ModuleOp module = *imported->module;
+  if (recipe->base() != "keep") // which the plan writer finds a name for
+    setModelField(module, "weights", recipe->base());
   if (options.emit == Emit::Moe) {
     out << module << "\n";
     return llvm::Error::success();
@@ -618,9 +681,12 @@ llvm::Error Compilation::run() {
     for (CacheOp cache : own.getOps<CacheOp>())
       cache.setElement(element);
     if (auto error = runPasses("packing the weights", own, [&](OpPassManager &pm) {
-          buildPackPipeline(pm, device, f32 ? Storage::F32 : Storage::BF16);
+          buildPackPipeline(pm, device, options.weights);
         }))
       return error;
+    if (options.emit == Emit::File && !options.calibrate.empty())
+      if (auto error = calibrateWeights(own))
+        return error;
     if (options.emit == Emit::Fused) {
       if (devices.size() > 1)
         out << (device != devices.front() ? "// -----\n" : "") << "// " << nameOf(device) << "\n";

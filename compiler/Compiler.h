@@ -25,7 +25,7 @@ struct CompileOptions {
   std::string output;
   std::vector<std::string>
       targets;                  // "cpu:x86-64-v4", "cuda:sm_90a"; empty: all CPUs' of this version
-  std::string weights = "bf16"; // storage of the linears: "f32" or "bf16"
+  std::string weights = "keep"; // formats of the weights: see passes/Recipe.h
   // Of keys and values: on CPUs f32 or bf16, on GPUs f16 or bf16. Empty: the first of these.
   // Rounding them to bf16 makes nearly tied experts change places more than all other rounding
   // does.
@@ -34,18 +34,24 @@ struct CompileOptions {
   bool assemblePtx = true;            // false: GPUs get PTX alone
   std::optional<uint64_t> randomSeed; // synthetic weights
   std::optional<int64_t> layers;      // only the first ones
-  bool tokenizer = true;              // false: the plan takes ids only
-  int64_t maxStep = 512;              // tokens of the largest step program
-  bool allowNonFinite = false;        // weights may be NaN or infinite
-  unsigned jobs = 0;                  // threads that pack weights; 0: all
+  std::vector<std::string> lora;      // folders of PEFT adapters to merge, one after the other
+  // A text that the codes of int4 weights are chosen by (calibrate/Calibrate.h); empty: none. At
+  // most so many tokens of it are used.
+  std::string calibrate;
+  int64_t calibrationTokens = 16384;
+  bool tokenizer = true;       // false: the plan takes ids only
+  int64_t maxStep = 512;       // tokens of the largest step program
+  bool allowNonFinite = false; // weights may be NaN or infinite
+  unsigned jobs = 0;           // threads that pack weights; 0: all
   Emit emit = Emit::File;
   std::vector<std::string> printAfter; // passes, by their names on the command line
   std::string command;                 // for the plan's provenance
 };
 
 struct CompileEvents {
-  std::function<void(const std::string &)> note;               // warnings, ignored tensors
-  std::function<void(uint64_t done, uint64_t total)> progress; // bytes written
+  std::function<void(const std::string &)> note;                  // warnings, ignored tensors
+  std::function<void(uint64_t done, uint64_t total)> calibration; // matrices whose codes are chosen
+  std::function<void(uint64_t done, uint64_t total)> progress;    // bytes written
   std::atomic<bool> *cancel = nullptr;
 };
 

@@ -69,29 +69,38 @@ struct FuseLayer : OpRewritePattern<AddOp> {
                       weights.loadedBy(routed.getUp())};
     Weight downs[] = {weights.loadedBy(shared->down.getWeight()),
                       weights.loadedBy(routed.getDown())};
-    if (!sameElements(gates) || !sameElements(downs))
+    ArrayRef<Weight> sharedGates = ArrayRef(gates).take_front(2);
+    ArrayRef<Weight> routedGates = ArrayRef(gates).drop_front(2);
+    if (!sameElements(sharedGates) || !sameElements(routedGates) || !downs[0] || !downs[1])
       return rewriter.notifyMatchFailure(add, "has weights that cannot be joined");
     int64_t experts = gates[2].dim(0), width = gates[2].dim(1), hidden = gates[2].dim(2);
     if (gates[0].dim(0) != width || gates[1].dim(0) != width)
       return rewriter.notifyMatchFailure(add, "has a shared expert of another width");
 
-    Sources gateUp, down = downs[0].sources();
-    llvm::append_range(gateUp, gates[0].sources());
-    llvm::append_range(gateUp, gates[1].sources());
+    Sources sharedGateUp = gates[0].sources(), gateUp;
+    llvm::append_range(sharedGateUp, gates[1].sources());
     for (int64_t expert = 0; expert < experts; ++expert) {
       llvm::append_range(gateUp, gates[2].sourcesOf(expert));
       llvm::append_range(gateUp, gates[3].sourcesOf(expert));
     }
-    llvm::append_range(down, downs[1].sources());
 
-    Location loc = add.getLoc();
-    LoadWeightOp gateUpLoad = weights.addAndLoad(rewriter, loc, gates, "moe.gate_up",
-                                                 {1 + experts, 2 * width, hidden}, gateUp);
+    // All are named after what the names of the block's weights have in common.
+    Weight all[] = {gates[0], gates[1], gates[2], gates[3], downs[0], downs[1]};
+    auto load = [&](ArrayRef<Weight> parts, StringRef name, ArrayRef<int64_t> shape,
+                    const Sources &sources) {
+      return weights.addAndLoad(rewriter, add.getLoc(), parts, name, shape, sources, all);
+    };
+    LoadWeightOp sharedGateUpLoad =
+        load(sharedGates, "moe.shared_gate_up", {2 * width, hidden}, sharedGateUp);
+    LoadWeightOp gateUpLoad =
+        load(routedGates, "moe.gate_up", {experts, 2 * width, hidden}, gateUp);
+    LoadWeightOp sharedDownLoad =
+        load(downs[0], "moe.shared_down", {hidden, width}, downs[0].sources());
     LoadWeightOp downLoad =
-        weights.addAndLoad(rewriter, loc, downs, "moe.down", {1 + experts, hidden, width}, down);
-    rewriter.replaceOpWithNewOp<MoeBlockOp>(add, add.getType(), norm.getX(), norm.getWeight(),
-                                            router.getWeight(), gateUpLoad, downLoad,
-                                            route.getKAttr(), norm.getEpsAttr());
+        load(downs[1], "moe.down", {experts, hidden, width}, downs[1].sources());
+    rewriter.replaceOpWithNewOp<MoeBlockOp>(
+        add, add.getType(), norm.getX(), norm.getWeight(), router.getWeight(), sharedGateUpLoad,
+        gateUpLoad, sharedDownLoad, downLoad, route.getKAttr(), norm.getEpsAttr());
     return success();
   }
 };

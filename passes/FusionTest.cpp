@@ -358,14 +358,13 @@ TEST_P(FusionTest, RandomModels) {
 
     // Storage of f32 holds all types exactly.
     OwningOpRef<ModuleOp> packed = module->clone();
-    ASSERT_TRUE(succeeded(run(
-        *packed, [](OpPassManager &pm) { buildPackPipeline(pm, DeviceKind::Cpu, Storage::F32); })));
+    ASSERT_TRUE(succeeded(
+        run(*packed, [](OpPassManager &pm) { buildPackPipeline(pm, DeviceKind::Cpu, "f32"); })));
     ASSERT_NO_FATAL_FAILURE(expectSame(*imported, *packed, writer.checkpoint, steps, "packed"));
     for (WeightOp weight : packed->getOps<WeightOp>())
       EXPECT_TRUE(weight.getPacking());
-    ASSERT_TRUE(succeeded(run(*module, [](OpPassManager &pm) {
-      buildPackPipeline(pm, DeviceKind::Cpu, Storage::BF16);
-    })));
+    ASSERT_TRUE(succeeded(
+        run(*module, [](OpPassManager &pm) { buildPackPipeline(pm, DeviceKind::Cpu, "bf16"); })));
   }
   EXPECT_GT(fused, 500);
 }

@@ -1,6 +1,8 @@
 // Chooses how the plan stores each weight, from the ops that read it.
 #include "dialects/moe/MoeOps.h"
 #include "passes/Passes.h"
+#include "passes/Recipe.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/TypeSwitch.h"
 
 namespace moe {
@@ -16,11 +18,14 @@ struct PackWeights : moe::impl::PackWeightsBase<PackWeights> {
   using PackWeightsBase::PackWeightsBase;
 
   void runOnOperation() override {
-    if (device == DeviceKind::Cuda && storage != Storage::BF16) {
-      getOperation().emitError() << "the kernels for cuda take weights in bf16, found storage="
-                                 << nameOf(storage) << ": use storage=bf16";
+    llvm::Expected<Recipe> parsed = Recipe::parse(weights);
+    if (!parsed) {
+      getOperation().emitError() << llvm::toString(parsed.takeError());
       return signalPassFailure();
     }
+    recipe.emplace(std::move(*parsed));
+    if (failed(checkNames()))
+      return signalPassFailure();
     symbols.emplace(getOperation());
     variants.clear();
     SmallVector<LoadWeightOp> loads;
@@ -40,69 +45,128 @@ struct PackWeights : moe::impl::PackWeightsBase<PackWeights> {
   }
 
 private:
+  // What an op does with a weight, and the layout that its kernels read.
+  struct Use {
+    WeightKind kind;
+    Layout layout;
+    int64_t headDim = 0;
+  };
+
+  // Overrides for names that no weight has are mistakes.
+  LogicalResult checkNames() {
+    std::vector<std::string> names;
+    for (WeightOp weight : getOperation().getOps<WeightOp>())
+      names.push_back(weight.getSymName().str());
+    std::optional<std::string> what = recipe->unmatched(names);
+    if (!what)
+      return success();
+    constexpr size_t shown = 10;
+    std::string some = llvm::join(ArrayRef(names).take_front(shown), ", ");
+    if (names.size() > shown)
+      some += " and " + std::to_string(names.size() - shown) + " more";
+    return getOperation().emitError()
+           << "the recipe '" << weights << "' has a format for '" << *what
+           << "', which is neither a kind of weight (embedding, attention, shared, routed, dense, "
+              "head) nor the name of one: "
+           << some;
+  }
+
   // Packs the weight as this use wants it. The first use of a weight settles its packing; one that
   // wants another gets a load of another symbol.
-  LogicalResult pack(LoadWeightOp load, OpOperand &use) {
+  LogicalResult pack(LoadWeightOp load, OpOperand &operand) {
     auto weight = symbols->lookup<WeightOp>(load.getWeight());
-    PackingAttr packing = packingFor(use);
-    if (!packing) {
-      InFlightDiagnostic error = use.getOwner()->emitOpError()
+    std::optional<Use> use = useOf(operand);
+    if (!use) {
+      InFlightDiagnostic error = operand.getOwner()->emitOpError()
                                  << "reads weight " << load.getWeightAttr()
                                  << " in a way that has no packing";
       error.attachNote(weight.getLoc()) << "the weight is here";
       return error;
     }
+    FailureOr<WeightFormat> format = formatOf(weight, *use);
+    if (failed(format))
+      return failure();
+    auto packing = PackingAttr::get(&getContext(), use->layout,
+                                    FormatAttr::get(&getContext(), *format), use->headDim);
     if (WeightOp variant = packedVariant(weight, packing); variant != weight) {
       OpBuilder builder(load);
-      use.set(LoadWeightOp::create(builder, load.getLoc(), load.getType(), variant.getSymName()));
+      operand.set(
+          LoadWeightOp::create(builder, load.getLoc(), load.getType(), variant.getSymName()));
     }
     return success();
   }
 
-  // What the op wants to read, or null if it is none that kernels exist for.
-  PackingAttr packingFor(OpOperand &use) {
-    Builder builder(&getContext());
-    Type f32 = builder.getF32Type();
-    Type matrix = storage == Storage::F32 ? f32 : builder.getBF16Type();
-    auto packing = [&](Layout layout, Type type, int64_t headDim = 0) {
-      return PackingAttr::get(&getContext(), layout, type, headDim);
-    };
-    bool cuda = device == DeviceKind::Cuda;
-    PackingAttr none, norm = packing(Layout::Rows, f32);
-    PackingAttr router = packing(cuda ? Layout::Rows : Layout::Panel, f32);
-    PackingAttr panel = packing(cuda ? Layout::Fragments : Layout::Panel, matrix);
-    PackingAttr gateUp = packing(cuda ? Layout::FragmentsGateUp : Layout::PanelGateUp, matrix);
-    Value weight = use.get();
-    return TypeSwitch<Operation *, PackingAttr>(use.getOwner())
-        .Case<EmbedOp>([&](auto) { return packing(Layout::Rows, matrix); })
-        .Case<RmsNormOp>([&](auto) { return norm; })
-        .Case<LinearResidualOp, ExpertsOp>([&](auto) { return panel; })
-        .Case<LinearOp>([&](LinearOp op) {
+  FailureOr<WeightFormat> formatOf(WeightOp weight, const Use &use) {
+    if (use.kind == WeightKind::Norm || use.kind == WeightKind::Router)
+      return WeightFormat{Storage::F32};
+    std::optional<WeightFormat> encoding;
+    if (std::optional<FormatAttr> attr = weight.getEncoding())
+      encoding = attr->getFormat();
+    int64_t cols = cast<RankedTensorType>(weight.getType()).getShape().back();
+    llvm::Expected<WeightFormat> format =
+        recipe->choose(use.kind, weight.getSymName(), cols, encoding);
+    if (!format)
+      return weight.emitError() << llvm::toString(format.takeError());
+    // Of matrices those kernels know a few lengths of groups.
+    const int64_t group = format->group;
+    bool known = *format == WeightFormat{Storage::BF16} ||
+                 (group && (use.kind == WeightKind::Embedding || group == 128 || group == 64 ||
+                            group == 32 || group == 16));
+    if (device == DeviceKind::Cuda && !known)
+      return weight.emitError()
+             << "weight '" << weight.getSymName() << "' (" << nameOf(use.kind)
+             << ") would be stored as " << nameOf(*format)
+             << ", and the kernels for cuda take bf16 or codes in groups of 128, "
+                "64, 32 or 16 columns: use for example --weights bf16 or int4, "
+                "or targets of CPUs alone";
+    return *format;
+  }
+
+  // Nothing where no kernels read a weight so.
+  std::optional<Use> useOf(OpOperand &operand) {
+    const bool cuda = device == DeviceKind::Cuda;
+    const Layout panel = cuda ? Layout::Fragments : Layout::Panel;
+    const Layout gateUp = cuda ? Layout::FragmentsGateUp : Layout::PanelGateUp;
+    const Use norm{WeightKind::Norm, Layout::Rows};
+    const Use router{WeightKind::Router, cuda ? Layout::Rows : Layout::Panel};
+    using Found = std::optional<Use>;
+    Value weight = operand.get();
+    return TypeSwitch<Operation *, Found>(operand.getOwner())
+        .Case([&](EmbedOp) { return Use{WeightKind::Embedding, Layout::Rows}; })
+        .Case([&](RmsNormOp) { return norm; })
+        .Case([&](LinearResidualOp) { return Use{WeightKind::Attention, panel}; })
+        .Case([&](ExpertsOp) { return Use{WeightKind::Routed, panel}; })
+        .Case([&](LinearOp op) {
           bool routes = llvm::any_of(op->getUsers(), llvm::IsaPred<RouteOp>);
-          return routes ? router : panel;
+          return routes ? router : Use{WeightKind::Dense, panel};
         })
-        .Case<HeadOp>([&](HeadOp op) { return weight == op.getNorm() ? norm : panel; })
-        .Case<QkvOp>([&](QkvOp op) {
+        .Case(
+            [&](HeadOp op) { return weight == op.getNorm() ? norm : Use{WeightKind::Head, panel}; })
+        .Case([&](QkvOp op) -> Found {
           if (weight == op.getNorm())
             return norm;
           if (cuda) // finishing the heads is another kernel's work
-            return panel;
+            return Use{WeightKind::Attention, panel};
           int64_t headDim = headDimOf(op);
-          return headDim ? packing(Layout::PanelHeads, matrix, headDim) : none;
+          if (!headDim)
+            return std::nullopt;
+          return Use{WeightKind::Attention, Layout::PanelHeads, headDim};
         })
-        .Case<MlpBlockOp>([&](MlpBlockOp op) {
-          if (weight == op.getNorm())
-            return norm;
-          return weight == op.getGateUp() ? gateUp : panel;
+        .Case([&](MlpBlockOp op) {
+          return weight == op.getNorm()
+                     ? norm
+                     : Use{WeightKind::Dense, weight == op.getGateUp() ? gateUp : panel};
         })
-        .Case<MoeBlockOp>([&](MoeBlockOp op) {
+        .Case([&](MoeBlockOp op) {
           if (weight == op.getNorm())
             return norm;
           if (weight == op.getRouter())
             return router;
-          return weight == op.getGateUp() ? gateUp : panel;
+          bool shared = weight == op.getSharedGateUp() || weight == op.getSharedDown();
+          bool up = weight == op.getSharedGateUp() || weight == op.getGateUp();
+          return Use{shared ? WeightKind::Shared : WeightKind::Routed, up ? gateUp : panel};
         })
-        .Default(none);
+        .Default(Found());
   }
 
   // The size of the heads that the result is made of: the cache knows it.
@@ -129,6 +193,7 @@ private:
     return variant;
   }
 
+  std::optional<Recipe> recipe;
   std::optional<SymbolTable> symbols;
   DenseMap<std::pair<Operation *, Attribute>, WeightOp> variants;
 };

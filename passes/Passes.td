@@ -62,22 +62,22 @@ def DropUnusedWeights : Pass<"moe-drop-unused-weights", "::mlir::ModuleOp"> {
 def PackWeights : Pass<"moe-pack-weights", "::mlir::ModuleOp"> {
   let summary = "choose for each weight how the plan stores it";
   let description = [{
-    By use: embedding tables as `rows`, matrices as `panel`, `gate_up` as `panel_gate_up`, qkv as
-    `panel_heads`, all of `storage`; norms as `rows` of f32 and routers as `panel` of f32, since
-    their rounding would move whole tokens and they are small. For `device=cuda`, whose kernels take
-    bf16 alone, matrices are `fragments`, `gate_up` is `fragments_gate_up` and routers are `rows`. A
-    weight whose users want different packings, such as an embedding tied to the head, is split into
-    one symbol for each.
+    The layout follows from the op and operand that reads the weight: embedding tables are `rows`,
+    matrices `panel`, `gate_up` is `panel_gate_up`, qkv `panel_heads`. For `device=cuda` matrices are
+    `fragments`, `gate_up` is `fragments_gate_up` and routers are `rows`.
+
+    So does the kind of the weight (embedding, attention, shared, routed, dense, head), for which the
+    recipe `weights` has a format (see Recipe.h). Norms are `rows` of f32, routers `panel` of f32. The
+    kernels of cuda take bf16 alone. A weight whose users want different packings, such as an
+    embedding tied to the head, is split into one symbol for each.
   }];
   let options = [
     Option<"device", "device", "::moe::DeviceKind", "::moe::DeviceKind::Cpu",
            "whose kernels read the weights", [{::llvm::cl::values(
                clEnumValN(::moe::DeviceKind::Cpu, "cpu", "a CPU"),
                clEnumValN(::moe::DeviceKind::Cuda, "cuda", "an NVIDIA GPU"))}]>,
-    Option<"storage", "storage", "::moe::Storage", "::moe::Storage::BF16",
-           "what matrices are stored as", [{::llvm::cl::values(
-               clEnumValN(::moe::Storage::F32, "f32", "float32"),
-               clEnumValN(::moe::Storage::BF16, "bf16", "bfloat16, rounded to nearest even"))}]>,
+    Option<"weights", "weights", "std::string", "\"keep\"",
+           "a format, then overrides by kind or name: int4,head=bf16,layers.0.*=int8">,
   ];
 }
 

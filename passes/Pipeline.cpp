@@ -14,8 +14,8 @@ void moe::buildFusePipeline(OpPassManager &pm) {
   pm.addPass(createDropUnusedWeights());
 }
 
-void moe::buildPackPipeline(OpPassManager &pm, DeviceKind device, Storage storage) {
-  pm.addPass(createPackWeights({device, storage}));
+void moe::buildPackPipeline(OpPassManager &pm, DeviceKind device, llvm::StringRef weights) {
+  pm.addPass(createPackWeights({device, weights.str()}));
 }
 
 void moe::registerMoePipelines() {

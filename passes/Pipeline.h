@@ -9,8 +9,8 @@ namespace moe {
 // From moe as imported to whole blocks.
 void buildFusePipeline(mlir::OpPassManager &pm);
 
-// From whole blocks to weights with a packing.
-void buildPackPipeline(mlir::OpPassManager &pm, DeviceKind device, Storage storage);
+// From whole blocks to weights with a packing; `weights` is a recipe (Recipe.h).
+void buildPackPipeline(mlir::OpPassManager &pm, DeviceKind device, llvm::StringRef weights);
 
 // Gives tools the option --moe-fuse.
 void registerMoePipelines();

@@ -91,17 +91,28 @@ static StringRef commonPrefix(ArrayRef<Weight> weights) {
   return prefix.take_front(prefix.rfind('.') + 1);
 }
 
+// What all parts are encoded in, which the whole then is too if its rows are as long.
+static FormatAttr commonEncoding(ArrayRef<Weight> parts, ArrayRef<int64_t> shape) {
+  FormatAttr encoding = WeightOp(parts.front().op).getEncodingAttr();
+  for (Weight part : parts)
+    if (part.op.getEncodingAttr() != encoding || part.type().getShape().back() != shape.back())
+      return {};
+  return encoding;
+}
+
 LoadWeightOp Weights::addAndLoad(PatternRewriter &rewriter, Location loc, ArrayRef<Weight> parts,
-                                 StringRef suffix, ArrayRef<int64_t> shape,
-                                 const Sources &sources) {
+                                 StringRef suffix, ArrayRef<int64_t> shape, const Sources &sources,
+                                 ArrayRef<Weight> relatives) {
   auto type = RankedTensorType::get(shape, parts.front().type().getElementType());
   WeightOp weight;
   {
     OpBuilder::InsertionGuard guard(rewriter);
     rewriter.setInsertionPoint(parts.front().op);
     SmallVector<Attribute> attributes(sources.begin(), sources.end());
-    weight = WeightOp::create(rewriter, loc, (commonPrefix(parts) + suffix).str(), type,
-                              rewriter.getArrayAttr(attributes), PackingAttr());
+    StringRef prefix = commonPrefix(relatives.empty() ? parts : relatives);
+    weight = WeightOp::create(rewriter, loc, (prefix + suffix).str(), type,
+                              rewriter.getArrayAttr(attributes), PackingAttr(),
+                              commonEncoding(parts, shape));
     symbols.insert(weight);
   }
   return LoadWeightOp::create(rewriter, loc, type, weight.getSymName());

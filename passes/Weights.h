@@ -40,11 +40,13 @@ public:
   Weight loadedBy(mlir::Value value);
   CacheOp cache(mlir::FlatSymbolRefAttr name) { return symbols.lookup<CacheOp>(name.getAttr()); }
 
-  // Adds a weight, beside `parts` and named after what their names have in common and `suffix`, and
-  // loads it at the rewriter's insertion point. Its element type is that of the parts.
+  // Adds a weight, beside `parts` and named after what the names of `relatives`, by default the
+  // parts, have in common and `suffix`, and loads it at the rewriter's insertion point. Its element
+  // type is that of the parts, and so is its encoding where they have the same.
   LoadWeightOp addAndLoad(mlir::PatternRewriter &rewriter, mlir::Location loc,
                           llvm::ArrayRef<Weight> parts, llvm::StringRef suffix,
-                          llvm::ArrayRef<int64_t> shape, const Sources &sources);
+                          llvm::ArrayRef<int64_t> shape, const Sources &sources,
+                          llvm::ArrayRef<Weight> relatives = {});
 
 private:
   mlir::SymbolTable symbols;

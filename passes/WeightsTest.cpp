@@ -31,7 +31,7 @@ protected:
     SmallVector<Attribute> attributes(sources.begin(), sources.end());
     return WeightOp::create(builder, builder.getUnknownLoc(), name,
                             RankedTensorType::get(shape, builder.getF32Type()),
-                            builder.getArrayAttr(attributes), PackingAttr());
+                            builder.getArrayAttr(attributes), PackingAttr(), FormatAttr());
   }
 
   std::vector<float> elements(WeightOp weight, ArrayRef<int64_t> shape) {

@@ -2,10 +2,14 @@
 // inside a plan.
 #include "compiler/Compiler.h"
 #include "runtime/plan/Plan.h"
+#include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/StringMap.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Format.h"
+#include "llvm/Support/Path.h"
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <csignal>
@@ -43,7 +47,7 @@ namespace {
 class ProgressBar {
 public:
   ~ProgressBar() { clear(); }
-  void show(uint64_t done, uint64_t total) {
+  void show(uint64_t done, uint64_t total, const std::string &text) {
     auto now = std::chrono::steady_clock::now();
     if (!terminal || (drawn && done < total && now - last < std::chrono::milliseconds(100)))
       return;
@@ -52,7 +56,7 @@ public:
     constexpr int width = 40;
     int filled = total ? int(double(done) / double(total) * width) : width;
     llvm::errs() << "\r\x1b[K[" << std::string(filled, '=') << std::string(width - filled, ' ')
-                 << "] " << bytesText(done) << " of " << bytesText(total);
+                 << "] " << text;
   }
   void clear() {
     if (drawn)
@@ -120,7 +124,13 @@ static int runCompile(CompileOptions options) {
     bar.clear();
     llvm::errs() << "moec: " << text << "\n";
   };
-  events.progress = [&](uint64_t done, uint64_t total) { bar.show(done, total); };
+  events.progress = [&](uint64_t done, uint64_t total) {
+    bar.show(done, total, std::string(bytesText(done)) + " of " + std::string(bytesText(total)));
+  };
+  events.calibration = [&](uint64_t done, uint64_t total) {
+    bar.show(done, total,
+             "calibrated " + std::to_string(done) + " of " + std::to_string(total) + " matrices");
+  };
   events.cancel = &interrupted;
   if (options.emit != Emit::File) {
     if (options.output == "-")
@@ -221,6 +231,52 @@ static void printLaunches(llvm::raw_ostream &out, const fb::Plan &plan, uint32_t
   }
 }
 
+// Of all weights, and of those that layers share a name for: how they are stored, and how many bits
+// an element takes with its part of scales and padding.
+static void printWeights(llvm::raw_ostream &out, const fb::Plan &plan) {
+  struct Sum {
+    uint64_t tensors = 0, elements = 0, bytes = 0;
+    void add(const fb::Tensor &tensor) {
+      uint64_t count = 1;
+      for (uint64_t dim : *tensor.shape())
+        count *= dim;
+      ++tensors;
+      elements += count;
+      bytes += tensor.bytes();
+    }
+    std::string text() const {
+      std::string text;
+      llvm::raw_string_ostream(text)
+          << tensors << (tensors == 1 ? " tensor, " : " tensors, ") << bytesText(double(bytes))
+          << llvm::format(", %.2f bits each", 8 * double(bytes) / double(elements));
+      return text;
+    }
+  };
+  // By name, storage and layout.
+  llvm::MapVector<std::string, Sum, llvm::StringMap<unsigned>> kinds;
+  llvm::MapVector<uint32_t, Sum> sections; // of a device each
+  for (const fb::Tensor *tensor : *plan.tensors()) {
+    llvm::SmallVector<llvm::StringRef> parts;
+    std::string name;
+    llvm::StringRef(tensor->name()->string_view()).split(parts, '.');
+    for (llvm::StringRef part : parts) // layers.3.o becomes layers.*.o
+      name += (name.empty() ? "" : ".") +
+              (llvm::all_of(part, llvm::isDigit) ? std::string("*") : part.str());
+    std::string kind;
+    llvm::raw_string_ostream(kind)
+        << llvm::left_justify(name, 30) << " "
+        << llvm::left_justify(tensor->storage()->str() + " " + tensor->layout()->str(), 30);
+    kinds[kind].add(*tensor);
+    sections[tensor->section()].add(*tensor);
+  }
+  out << "\nweights\n";
+  for (const auto &[kind, sum] : kinds)
+    out << "  " << kind << " " << sum.text() << "\n";
+  for (const auto &[section, sum] : sections)
+    out << "  all of section " << plan.sections()->Get(section)->name()->str() << ": " << sum.text()
+        << "\n";
+}
+
 static int runInspect(const std::string &path, bool verify, bool tensors, bool programs) {
   auto plan = Plan::open(path, {.verifyWeights = verify});
   if (!plan)
@@ -262,6 +318,7 @@ static int runInspect(const std::string &path, bool verify, bool tensors, bool p
     out << "  " << llvm::left_justify(kindName(s->kind()), 10) << " "
         << llvm::left_justify(s->name()->str(), 24) << " at " << s->offset() << ", "
         << bytesText(s->length()) << ", xxh3 " << llvm::format_hex_no_prefix(s->hash(), 16) << "\n";
+  printWeights(out, index);
   out << "\ncaches\n";
   if (index.caches())
     for (const fb::CachePool *c : *index.caches())
@@ -352,7 +409,14 @@ int main(int argc, char **argv) {
   compileApp->add_option("--target", options.targets,
                          "cuda:sm_100a, cuda:sm_90a, cuda:sm_80, cpu:x86-64-v4, cpu:x86-64-v3, "
                          "cpu:aarch64 or cpu:native; may be repeated (all CPUs if there is none)");
-  compileApp->add_option("--weights", options.weights, "storage of the weights: f32 or bf16")
+  compileApp
+      ->add_option(
+          "--weights", options.weights,
+          "format of the weights: keep (as the checkpoint has them: its codes, or bf16), "
+          "f32, bf16, int4, int8 or fp8, the last three with details as in int4-g32 or "
+          "int8-row; then overrides for embedding, attention, shared, routed, dense, head "
+          "or names, as in int4,head=bf16,layers.0.*=int8. With int4 and fp8 the embedding "
+          "and the head are int8; norms and routers are always f32")
       ->capture_default_str();
   compileApp->add_option("--cache", options.cache,
                          "storage of keys and values: f32 (the default) or bf16 on CPUs, f16 (the "
@@ -363,6 +427,18 @@ int main(int argc, char **argv) {
   int64_t layers = 0;
   CLI::Option *someLayers =
       compileApp->add_option("--layers", layers, "compile the first layers only");
+  compileApp
+      ->add_option("--lora", options.lora,
+                   "folder of a LoRA adapter, as PEFT saves it, to merge into the weights; may be "
+                   "repeated")
+      ->allow_extra_args(false);
+  compileApp->add_option("--calibrate", options.calibrate,
+                         "text, of the kind that the model will see, that the codes of int4 "
+                         "weights are chosen by: a smaller loss for the same bits");
+  compileApp
+      ->add_option("--calibrate-tokens", options.calibrationTokens,
+                   "how much of the text is used, in windows that are spread over it")
+      ->capture_default_str();
   bool noTokenizer = false;
   compileApp->add_flag("--no-tokenizer", noTokenizer, "make a plan that takes token ids only");
   compileApp->add_option("--max-step", options.maxStep, "tokens of the largest step")
@@ -427,6 +503,22 @@ int main(int argc, char **argv) {
       ++i;
       continue;
     }
+    // Of an adapter, and of a text, its name alone.
+    bool named = false;
+    for (llvm::StringRef option : {"--lora", "--calibrate"}) {
+      if (argument == option && i + 1 < argc) {
+        command.push_back((option + " " + llvm::sys::path::filename(argv[++i])).str());
+        named = true;
+      } else if (argument.starts_with(option) &&
+                 argument.drop_front(option.size()).starts_with("=")) {
+        command.push_back(
+            (option + "=" + llvm::sys::path::filename(argument.drop_front(option.size() + 1)))
+                .str());
+        named = true;
+      }
+    }
+    if (named)
+      continue;
     bool attached = argument.starts_with("-o") || argument.starts_with("--output=") ||
                     argument.starts_with("--jobs=") || argument.starts_with("--ptxas=");
     if (argument != options.input && !attached)

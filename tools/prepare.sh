@@ -6,7 +6,7 @@ build_packages=(
   cmake ninja-build ccache
   clang-22 lld-22 libstdc++-12-dev libc6-dev
   libmlir-22-dev mlir-22-tools llvm-22-dev liblld-22-dev libzstd-dev zlib1g-dev
-  flatbuffers-compiler libflatbuffers-dev libcli11-dev libxxhash-dev
+  flatbuffers-compiler libflatbuffers-dev libcli11-dev libxxhash-dev libeigen3-dev
   libgtest-dev libgmock-dev
 )
 test_packages=(
@@ -43,7 +43,7 @@ Packages are installed by this script on Debian 12 only. Elsewhere, please insta
   CMake 3.25, Ninja, Python 3, ccache (optional)
   Clang, LLD, LLVM and MLIR 22.1, with headers and CMake files (Debian: clang-22 lld-22
     liblld-22-dev llvm-22-dev libmlir-22-dev mlir-22-tools)
-  FlatBuffers 2.0 with flatc, CLI11 2, xxHash, GoogleTest
+  FlatBuffers 2.0 with flatc, CLI11 2, xxHash, Eigen 3.4, GoogleTest
 and run again with MOE_SKIP_INSTALL=1.
 END
 }

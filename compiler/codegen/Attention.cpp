@@ -26,6 +26,7 @@ struct Attention {
   Ptr sums = k.scratch(maxRows * width * 4);              // weighted values
   Ptr maxima = k.scratch(maxRows * 4), totals = k.scratch(maxRows * 4);
   Ptr ids = k.scratch(maxRows * 4);
+  Ptr finished = k.scratch(group * c.headDim * 4); // a token's channels of a key-value head
 
   Val position(Val token) { return k.convert((positions + token * 4).load(k.i32()), k.i64()); }
   Val firstVisible(Val position) { return c.chunk ? position - position % c.chunk : k.i64(0); }
@@ -73,6 +74,31 @@ struct Attention {
     });
   }
 
+  // Divides by the weights' total, and writes what the head's queries give to their tokens' rows.
+  void finish(Val first, Val count, Val head) {
+    const ActivationRow row{s.output, s.channels()};
+    int64_t channels = group * c.headDim;
+    int64_t unitBytes = s.outputsFloats() ? 4 : row.unitBytes();
+    int64_t units = s.outputsFloats() ? channels : channels / row.unit();
+    k.loop(k.i64(0), count, 1, [&](Val t) {
+      Ptr to = out + (first + t) * s.outputBytes() + head * (units * unitBytes);
+      for (int64_t i = 0; i < group; ++i) {
+        Val r = t * group + i;
+        Val inverse = k.f32(1) / (totals + r * 4).load(k.f32());
+        k.channels(c.headDim, [&](Val channel, int64_t n) {
+          Val o = (sums + r * (width * 4) + channel * 4).load(k.vec(n, k.f32())) * inverse;
+          if (row.quantized())
+            ((s.outputsFloats() ? to : finished) + i * (c.headDim * 4) + channel * 4).store(o);
+          else
+            (to + i * (c.headDim * unitBytes) + channel * unitBytes)
+                .store(k.toStorage(o, row.storage()));
+        });
+      }
+      if (row.quantized() && !s.outputsFloats())
+        k.quantize(finished, row, channels, to);
+    });
+  }
+
   // Tokens first .. first + count - 1, all of one sequence, and key-value head `head`.
   void tile(Val first, Val count, Val head) {
     Val rows = count * group;
@@ -100,16 +126,7 @@ struct Attention {
                 keys + c.keyBytes() + p * panelBytes(c.storage, kPageTokens), kPageTokens,
                 sums + p * kPanel * 4, width * 4, true);
     });
-    k.loop(k.i64(0), rows, 1, [&](Val r) {
-      Val inverse = k.f32(1) / (totals + r * 4).load(k.f32());
-      int64_t outBytes = bytesOf(s.output);
-      Ptr to = out + (first + r / group) * (padded(s.heads * c.headDim) * outBytes) +
-               (head * group + r % group) * (c.headDim * outBytes);
-      k.channels(c.headDim, [&](Val channel, int64_t n) {
-        Val o = (sums + r * (width * 4) + channel * 4).load(k.vec(n, k.f32()));
-        (to + channel * outBytes).store(k.toStorage(o * inverse, s.output));
-      });
-    });
+    finish(first, count, head);
   }
 };
 } // namespace
@@ -140,13 +157,13 @@ void emitAttention(CpuKernel &k, const AttentionSpec &s) {
     });
   });
   // The padding of the output rows feeds a product: it must be zero.
-  int64_t channels = s.heads * s.cache.headDim;
-  if (channels != padded(channels))
+  const ActivationRow row{s.output, s.channels()};
+  if (!row.quantized() && row.columns != padded(row.columns))
     k.ifThen(eq(k.worker, 0), [&] {
       k.loop(k.i64(0), k.tokens, 1, [&](Val t) {
-        for (int64_t c = channels; c < padded(channels); ++c)
-          (a.out + (t * padded(channels) + c) * bytesOf(s.output))
-              .store(k.constant(k.typeOf(s.output), 0));
+        for (int64_t c = row.columns; c < padded(row.columns); ++c)
+          (a.out + t * row.bytes() + c * row.unitBytes())
+              .store(k.constant(k.typeOf(row.storage()), 0));
       });
     });
 }

@@ -104,6 +104,12 @@ Val fma(Val x, Val y, Val z) {
   return x.b->val(math::FmaOp::create(*x.b, x.value, y.value, z.value));
 }
 Val ceilDiv(Val x, int64_t y) { return (x + (y - 1)) / y; }
+Val shiftRight(Val x, int64_t bits) {
+  return x.b->val(arith::ShRUIOp::create(*x.b, x.value, constantLike(x, double(bits)).value));
+}
+Val shiftRightSigned(Val x, int64_t bits) {
+  return x.b->val(arith::ShRSIOp::create(*x.b, x.value, constantLike(x, double(bits)).value));
+}
 
 Ptr Ptr::operator+(Val bytes) const {
   return {LLVM::GEPOp::create(*b, value.getType(), b->getI8Type(), value,
@@ -137,9 +143,12 @@ Val Builder::interleave(Val x, Val y) {
 }
 Val Builder::sum(Val vector) {
   return val(vector::ReductionOp::create(*this, vector::CombiningKind::ADD, vector.value,
-                                         arith::FastMathFlags::reassoc));
+                                         vector.isFloat() ? arith::FastMathFlags::reassoc
+                                                          : arith::FastMathFlags::none));
 }
 Val Builder::maximum(Val vector) {
+  if (!vector.isFloat())
+    return val(vector::ReductionOp::create(*this, vector::CombiningKind::MAXSI, vector.value));
   return val(vector::ReductionOp::create(*this, vector::CombiningKind::MAXNUMF, vector.value,
                                          arith::FastMathFlags::nnan));
 }

@@ -71,6 +71,8 @@ Val min(Val x, Val y);
 Val max(Val x, Val y);
 Val fma(Val x, Val y, Val z); // x * y + z, rounded once
 Val ceilDiv(Val x, int64_t y);
+Val shiftRight(Val x, int64_t bits); // zeros come in
+Val shiftRightSigned(Val x, int64_t bits);
 
 // A byte address.
 struct Ptr {
@@ -107,8 +109,8 @@ public:
   Val broadcast(Val scalar, int64_t lanes);
   Val shuffle(Val x, Val y, llvm::ArrayRef<int64_t> lanes);
   Val interleave(Val x, Val y);        // x0 y0 x1 y1...
-  Val sum(Val vector);                 // of f32 lanes, in any order
-  Val maximum(Val vector);             // of f32 lanes
+  Val sum(Val vector);                 // of f32 lanes, in any order, or of integers
+  Val maximum(Val vector);             // of f32 lanes, or of signed integers
   Val convert(Val x, mlir::Type type); // by value: int to int (sign), int to float, float to float
   Val bitcast(Val x, mlir::Type type);
   Val floor(Val x);

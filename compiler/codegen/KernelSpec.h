@@ -27,6 +27,58 @@ inline int64_t panelBytes(Storage s, int64_t k) {
   return s == Storage::F32 ? k * kPanel * 4 : llvm::divideCeil(k, 2) * kPanel * 4;
 }
 
+// A row of activations that feeds a product with weights of a format: channels of float32 or bf16,
+// padded with zeros, or for I8 and I4 weights codes, quantized piece by piece. A piece is a group
+// of the weight's columns or, of longer groups, 128 of them and at the end what is left.
+//
+//   row   = piece... | room up to a multiple of 64 bytes
+//   piece = scale, a float32 | sum of the codes, an int32 | codes of a byte, up to a multiple of 4
+//   channel = scale * code, with -127 <= code <= 127
+//
+// A row's codes depend on the row alone.
+struct ActivationRow {
+  static constexpr int64_t longestPiece = 128;
+  static constexpr int64_t scaleAt = 0, sumAt = 4, codesAt = 8;
+
+  WeightFormat weight;
+  int64_t columns;
+
+  bool quantized() const { return weight.element == Storage::I8 || weight.element == Storage::I4; }
+  // Of a channel.
+  Storage storage() const {
+    return quantized()                      ? Storage::I8
+           : weight.element == Storage::F32 ? Storage::F32
+                                            : Storage::BF16;
+  }
+  int64_t piece() const { return std::min(weight.group, longestPiece); }
+  int64_t pieceBytes() const { return codesAt + llvm::alignTo(piece(), 4); }
+  // From the channels of one group to those of the next.
+  int64_t groupBytes() const {
+    if (!quantized())
+      return weight.group * bytesOf(storage());
+    int64_t rest = weight.group % piece();
+    return weight.group / piece() * pieceBytes() + (rest ? codesAt + llvm::alignTo(rest, 4) : 0);
+  }
+  // Channels after which the bytes repeat: rows are made in multiples of it, `unitBytes` each.
+  int64_t unit() const {
+    if (!quantized())
+      return 1;
+    return weight.group % piece() == 0 || weight.group == columns ? piece() : weight.group;
+  }
+  int64_t unitBytes() const {
+    return !quantized() ? bytesOf(storage()) : unit() == piece() ? pieceBytes() : groupBytes();
+  }
+  // The same bytes, whatever the weight.
+  bool sameAs(const ActivationRow &other) const {
+    return storage() == other.storage() && columns == other.columns &&
+           (!quantized() || weight.group == other.weight.group);
+  }
+  int64_t bytes() const {
+    return quantized() ? llvm::alignTo(columns / weight.group * groupBytes(), 64)
+                       : padded(columns) * bytesOf(storage());
+  }
+};
+
 // A layer's part of a KV page. Per head: keys as one panel of 64 positions by head_dim columns,
 // then values as panels of 64 channels by 64 positions, so that both products of attention are the
 // product of the linears.
@@ -45,7 +97,7 @@ struct CacheSpec {
 // operands: tokens, table, h. The table's rows are neither packed nor padded.
 struct EmbedSpec {
   int64_t hidden;
-  Storage storage;
+  WeightFormat format;
 };
 
 // operands: positions, cosines and sines [T, padded(head_dim)]
@@ -53,55 +105,81 @@ struct RopeTableSpec {
   llvm::SmallVector<float> frequencies;
 };
 
+// RMSNorm of the residual stream as rows that feed products, and for a mixture of experts the
+// router's choices. operands: h, norm, x, and with experts the router's weight, experts [T, k]
+// int32 and scores [T, k] float32, sigmoids. Rows of x are for `shared`; where those for `routed`
+// differ, T of them follow. Only in programs of many tokens; in the others the kernels that need it
+// do it.
+struct NormRowsSpec {
+  int64_t hidden, experts, k;
+  WeightFormat shared, routed;
+  float eps;
+};
+
 // operands: positions, sequences, block table, h, norm, weight, q [T, heads * padded(head_dim)],
 // cache, and with rope the table of RopeTableSpec. Finishes q, k and v in its epilogue: rotation,
-// QK norm, temperature; q also takes the softmax's 1/sqrt(d), in base 2.
+// QK norm, temperature; q also takes the softmax's 1/sqrt(d), in base 2. `prepared`: in place of h
+// there are rows of NormRowsSpec, and norm is not read.
 struct QkvSpec {
   int64_t hidden, heads;
-  Storage storage; // of the weight; q, k and v are stored as the cache is
+  WeightFormat format; // q, k and v are stored as the cache is
   CacheSpec cache;
   float eps;
   bool rope;
   std::optional<float> qkNorm;
   std::optional<std::pair<float, float>> temperature; // scale, floor
+  bool prepared = false;
 };
 
-// operands: positions, sequences, block table, q, cache, out [T, padded(heads * head_dim)]
+// operands: positions, sequences, block table, q, cache, out [T, heads * head_dim]
 struct AttentionSpec {
   int64_t heads;
-  Storage output; // of the rows of `out`
+  WeightFormat output; // of the weight that the rows of `out` feed
   CacheSpec cache;
+
+  int64_t channels() const { return heads * cache.headDim; }
+  bool outputsFloats() const {
+    return channels() / cache.heads % ActivationRow{output, channels()}.unit() != 0;
+  }
+  int64_t outputBytes() const { // of a row
+    return outputsFloats() ? padded(channels()) * 4 : ActivationRow{output, channels()}.bytes();
+  }
 };
 
-// operands: x, weight, h. h += x * transpose(weight)
+// operands: x, weight, h. h += x * transpose(weight). Rows of x are as AttentionSpec makes them:
+// float32 where an activation row's unit spans what one of its workers computes.
 struct LinearResidualSpec {
   int64_t inputs, outputs;
-  Storage storage;
+  WeightFormat format;
+  bool fromFloats = false;
 };
 
-// With experts, operands: h, norm, router, weight, hidden [(1 + k) T, padded(width)], experts [T,
-// k]. Row t of `hidden` is the shared expert's, row T + t k + s that of token t's choice s. Without
-// experts: h, norm, weight, hidden [T, padded(width)].
+// With experts, operands: h, norm, router, shared weight, weight, hidden, experts [T, k]; without:
+// h, norm, weight, hidden. `prepared`: x, experts, scores of NormRowsSpec, shared weight, weight,
+// hidden; without experts x, weight, hidden. `hidden` has T rows that feed the shared expert's down
+// projection, then for token t's choice s row t k + s of those that feed the routed ones.
 struct GateUpSpec {
   int64_t hidden, width, experts, k;
-  Storage storage;
+  WeightFormat shared, routed; // a dense layer's is `shared`
   float eps;
+  WeightFormat sharedDown = {}, routedDown = {};
+  bool prepared = false;
 };
 
-// With experts, operands: hidden, experts, weight, h. Without: hidden, weight, h.
+// With experts, operands: hidden, experts, shared weight, weight, h. Without: hidden, weight, h.
 struct DownSpec {
   int64_t hidden, width, experts, k;
-  Storage storage;
+  WeightFormat shared, routed;
 };
 
 // operands: rows, h, norm, weight, logits [R, vocabulary]
 struct HeadSpec {
   int64_t hidden, vocabulary;
-  Storage storage;
+  WeightFormat format;
   float eps;
 };
 
-using KernelSpec = std::variant<EmbedSpec, RopeTableSpec, QkvSpec, AttentionSpec,
+using KernelSpec = std::variant<EmbedSpec, RopeTableSpec, NormRowsSpec, QkvSpec, AttentionSpec,
                                 LinearResidualSpec, GateUpSpec, DownSpec, HeadSpec>;
 
 // "<op>_<types>_<shape>", unique among different specs.

@@ -1,23 +1,9 @@
 // Runs every kernel, compiled for each target that this machine can run, against the reference at
 // odd sizes, and checks that the bits of a result depend neither on the number of workers nor on
 // the other tokens of the step.
-#include "compiler/codegen/Kernels.h"
-#include "compiler/codegen/cpu/ToObject.h"
-#include "dialects/moe/MoeReference.h"
-#include "dialects/moe/Packing.h"
-#include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
-#include "mlir/Dialect/Math/IR/Math.h"
-#include "mlir/Dialect/SCF/IR/SCF.h"
-#include "mlir/Dialect/Vector/IR/VectorOps.h"
-#include "mlir/IR/Verifier.h"
-#include "runtime/device/cpu/KernelAbi.h"
-#include "llvm/TargetParser/Host.h"
-#include <gtest/gtest.h>
-#include <numeric>
-#include <random>
+#include "compiler/codegen/cpu/TestCpuKernel.h"
+#include <map>
 #include <set>
-#include <sys/mman.h>
 
 using namespace mlir;
 using namespace moe;
@@ -25,161 +11,18 @@ using namespace moe::codegen;
 
 namespace {
 
-using Floats = std::vector<float>;
-using Ints = std::vector<int32_t>;
-using Bytes = std::vector<std::byte>;
-
-class Kernels : public testing::TestWithParam<std::tuple<std::string, Storage>> {
-protected:
-  void SetUp() override {
-    context.loadDialect<func::FuncDialect, arith::ArithDialect, LLVM::LLVMDialect,
-                        math::MathDialect, scf::SCFDialect, vector::VectorDialect, MoeDialect>();
-    target = *cpuTarget(std::get<0>(GetParam()));
-    storage = std::get<1>(GetParam());
-    llvm::StringMap<bool> has = llvm::sys::getHostCPUFeatures();
-    if (target.bf16Dot && !has.lookup("avx512bf16"))
-      GTEST_SKIP() << "this processor has no AVX-512 BF16";
-    if (!has.lookup("avx2"))
-      GTEST_SKIP() << "this processor is not x86-64-v3";
-  }
-  void TearDown() override {
-    for (auto [at, bytes] : mappings)
-      munmap(at, bytes);
-  }
-
-  cpu::Kernel compile(const KernelSpec &spec) {
-    std::string name = nameOf(spec);
-    auto module = emitKernel(&context, spec, target);
-    EXPECT_TRUE(succeeded(verify(*module)));
-    Operation *function = module->lookupSymbol(name);
-    scratchFixed = function->getAttrOfType<IntegerAttr>("moe.scratch_fixed").getInt();
-    scratchPerRow = function->getAttrOfType<IntegerAttr>("moe.scratch_per_row").getInt();
-    EXPECT_TRUE(succeeded(lowerKernels(*module)));
-    auto image = toImage(*module, target);
-    if (!image) {
-      ADD_FAILURE() << llvm::toString(image.takeError());
-      return nullptr;
-    }
-    void *at = mmap(nullptr, image->code.size(), PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    memcpy(at, image->code.data(), image->code.size());
-    mprotect(at, image->code.size(), PROT_READ | PROT_EXEC);
-    mappings.push_back({at, image->code.size()});
-    return reinterpret_cast<cpu::Kernel>(static_cast<char *>(at) + image->entries.lookup(name));
-  }
-
-  // All workers, one after the other, each with fresh scratch memory full of NaN.
-  void run(cpu::Kernel kernel, std::vector<void *> operands, int32_t tokens, int32_t rows,
-           int32_t stride, int32_t workers) {
-    cpu::StepInfo step{tokens, rows, stride, 0};
-    size_t bytes = scratchFixed + scratchPerRow * std::max(tokens, rows) + 64;
-    for (int32_t worker = 0; worker < workers; ++worker) {
-      Bytes scratch(bytes + 64, std::byte(0xff));
-      auto aligned = (reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64;
-      // The byte after the scratch memory must stay as it is.
-      auto end = reinterpret_cast<std::byte *>(aligned) + bytes - 64;
-      kernel(operands.data(), &step, reinterpret_cast<void *>(aligned), worker, workers);
-      EXPECT_EQ(*end, std::byte(0xff)) << "the kernel wrote past its scratch memory";
-    }
-  }
-
-  Floats random(size_t n, float scale = 1) {
-    std::normal_distribution<float> normal(0, scale);
-    Floats values(n);
-    for (float &v : values)
-      v = normal(generator);
-    return values;
-  }
-  // Rounded to the storage type, as a weight is.
-  Floats weights(size_t n, float scale) {
-    Floats values = random(n, scale);
-    for (float &v : values)
-      if (storage == Storage::BF16)
-        v = reference::roundToBfloat16(v);
-    return values;
-  }
-
-  Bytes pack(const Floats &values, ArrayRef<int64_t> shape, Layout layout, Storage as,
-             int64_t headDim = 0) {
-    Type element =
-        as == Storage::F32 ? Type(Float32Type::get(&context)) : Type(BFloat16Type::get(&context));
-    auto type = RankedTensorType::get(shape, element);
-    auto geometry =
-        *PackedGeometry::get(type, PackingAttr::get(&context, layout, element, headDim));
-    Bytes bytes(geometry.bytes() + 64);
-    for (int64_t o = 0; o < geometry.outer; ++o)
-      for (int64_t r = 0; r < geometry.rows; ++r)
-        for (int64_t c = 0; c < geometry.cols; ++c)
-          put(bytes, geometry.index(o, r, c), values[(o * geometry.rows + r) * geometry.cols + c],
-              as);
-    return bytes;
-  }
-  static void put(Bytes &bytes, int64_t index, float value, Storage as) {
-    uint16_t half = reference::toBfloat16(value);
-    if (as == Storage::F32)
-      memcpy(&bytes[index * 4], &value, 4);
-    else
-      memcpy(&bytes[index * 2], &half, 2);
-  }
-  static float get(const Bytes &bytes, int64_t index, Storage as) {
-    float value;
-    uint16_t half;
-    if (as == Storage::F32) {
-      memcpy(&value, &bytes[index * 4], 4);
-      return value;
-    }
-    memcpy(&half, &bytes[index * 2], 2);
-    return reference::fromBfloat16(half);
-  }
-  // [rows, n] with rows padded to 64 channels of zeros.
-  Bytes rowsOf(const Floats &values, int64_t n, Storage as) {
-    int64_t rows = values.size() / n;
-    Bytes bytes(rows * padded(n) * bytesOf(as));
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t c = 0; c < n; ++c)
-        put(bytes, r * padded(n) + c, values[r * n + c], as);
-    return bytes;
-  }
-  Floats valuesOf(const Bytes &bytes, int64_t rows, int64_t n, Storage as) {
-    Floats values;
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t c = 0; c < n; ++c)
-        values.push_back(get(bytes, r * padded(n) + c, as));
-    return values;
-  }
-
-  // Relative to the largest value: what float32 sums, or bf16 activations, can lose.
-  void expectNear(const Floats &got, const Floats &want, double factor = 1) {
-    ASSERT_EQ(got.size(), want.size());
-    double largest = 0, error = 0;
-    for (size_t i = 0; i < got.size(); ++i) {
-      ASSERT_TRUE(std::isfinite(got[i])) << "element " << i;
-      largest = std::max(largest, std::abs(double(want[i])));
-      error = std::max(error, std::abs(double(got[i]) - want[i]));
-    }
-    EXPECT_LE(error, factor * largest * (storage == Storage::F32 ? 2e-6 : 1.5e-2));
-  }
-
-  MLIRContext context;
-  CpuTarget target;
-  Storage storage;
-  std::mt19937 generator{7};
-  int64_t scratchFixed = 0, scratchPerRow = 0;
-  std::vector<std::pair<void *, size_t>> mappings;
-};
-
 constexpr float kEps = 1e-5f;
 
 TEST_P(Kernels, Embed) {
   for (int64_t hidden : {40, 64, 96, 130}) {
-    Floats table = weights(11 * hidden, 1);
+    Matrix table = matrix({11, hidden}, Layout::Rows, kind.of(hidden), 1);
     Ints tokens{3, 0, 10, 3, 7};
-    cpu::Kernel kernel = compile(EmbedSpec{hidden, storage});
-    Bytes packed = pack(table, {11, hidden}, Layout::Rows, storage);
+    cpu::Kernel kernel = compile(EmbedSpec{hidden, kind.of(hidden)});
     for (int workers : {1, 3}) {
       Bytes h(5 * padded(hidden) * 4, std::byte(0xff));
-      run(kernel, {tokens.data(), packed.data(), h.data()}, 5, 0, 0, workers);
-      EXPECT_EQ(valuesOf(h, 5, hidden, Storage::F32), reference::embed(tokens, table, hidden));
+      run(kernel, {tokens.data(), table.packed.data(), h.data()}, 5, 0, 0, workers);
+      EXPECT_EQ(valuesOf(h, 5, hidden, Storage::F32),
+                reference::embed(tokens, table.values, hidden));
       for (int64_t c = hidden; c < padded(hidden); ++c)
         EXPECT_EQ(get(h, c, Storage::F32), 0);
     }
@@ -202,44 +45,72 @@ TEST_P(Kernels, RopeTable) {
 
 TEST_P(Kernels, LinearResidual) {
   for (auto [inputs, outputs] :
-       std::vector<std::pair<int64_t, int64_t>>{{64, 64}, {96, 200}, {640, 130}}) {
+       std::vector<std::pair<int64_t, int64_t>>{{64, 64}, {96, 200}, {640, 130}, {300, 64}}) {
     int64_t tokens = 13;
-    Floats w = weights(outputs * inputs, 1 / std::sqrt(float(inputs)));
+    WeightFormat format = kind.of(inputs);
+    ActivationRow row{format, inputs};
+    Matrix w = matrix({outputs, inputs}, Layout::Panel, format, 1 / std::sqrt(float(inputs)));
     Floats x = random(tokens * inputs), h = random(tokens * outputs);
-    Bytes packed = pack(w, {outputs, inputs}, Layout::Panel, storage),
-          xs = rowsOf(x, inputs, storage);
-    cpu::Kernel kernel = compile(LinearResidualSpec{inputs, outputs, storage});
+    Bytes xs = activations(x, row);
+    cpu::Kernel kernel = compile(LinearResidualSpec{inputs, outputs, format});
     Bytes whole = rowsOf(h, outputs, Storage::F32);
-    run(kernel, {xs.data(), packed.data(), whole.data()}, tokens, 0, 0, 1);
-    expectNear(valuesOf(whole, tokens, outputs, Storage::F32),
-               reference::linearResidual(x, w, h, inputs));
+    run(kernel, {xs.data(), w.packed.data(), whole.data()}, tokens, 0, 0, 1);
+    Floats got = valuesOf(whole, tokens, outputs, Storage::F32);
+    expectNear(got, reference::linearResidual(x, w.values, h, inputs));
+    // Given what the rows say, only float32 sums round.
+    Floats exact = reference::linearResidual(valuesOf(xs, tokens, row), w.values, h, inputs);
+    for (size_t i = 0; i < got.size(); ++i)
+      EXPECT_NEAR(got[i], exact[i], 1e-5) << "element " << i;
     Bytes shared = rowsOf(h, outputs, Storage::F32), alone = shared;
-    run(kernel, {xs.data(), packed.data(), shared.data()}, tokens, 0, 0, 3);
+    run(kernel, {xs.data(), w.packed.data(), shared.data()}, tokens, 0, 0, 3);
     EXPECT_EQ(shared, whole);
     for (int64_t t = 0; t < tokens; ++t)
-      run(kernel,
-          {&xs[t * padded(inputs) * bytesOf(storage)], packed.data(),
-           &alone[t * padded(outputs) * 4]},
-          1, 0, 0, 2);
+      run(kernel, {&xs[t * row.bytes()], w.packed.data(), &alone[t * padded(outputs) * 4]}, 1, 0, 0,
+          2);
     EXPECT_EQ(alone, whole);
+    if (!row.quantized())
+      continue;
+    cpu::Kernel quantizing = compile(LinearResidualSpec{inputs, outputs, format, true});
+    Bytes floats = rowsOf(x, inputs, Storage::F32), again = rowsOf(h, outputs, Storage::F32);
+    run(quantizing, {floats.data(), w.packed.data(), again.data()}, tokens, 0, 0, 2);
+    EXPECT_EQ(again, whole);
+  }
+}
+
+TEST_P(Kernels, NotANumberStaysOne) {
+  int64_t n = 128;
+  WeightFormat format = kind.of(n);
+  Matrix w = matrix({n, n}, Layout::Panel, format, 0.1f);
+  Floats x = random(2 * n);
+  x[5] = std::numeric_limits<float>::quiet_NaN();
+  ActivationRow row{format, n};
+  cpu::Kernel kernel = compile(LinearResidualSpec{n, n, format, row.quantized()});
+  Bytes xs = row.quantized() ? rowsOf(x, n, Storage::F32) : activations(x, row);
+  Bytes h(2 * n * 4);
+  run(kernel, {xs.data(), w.packed.data(), h.data()}, 2, 0, 0, 1);
+  Floats got = valuesOf(h, 2, n, Storage::F32);
+  for (int64_t i = 0; i < n; ++i) {
+    EXPECT_TRUE(std::isnan(got[i]));
+    EXPECT_TRUE(std::isfinite(got[n + i]));
   }
 }
 
 TEST_P(Kernels, Head) {
   for (int64_t vocabulary : {64, 96, 259}) {
     int64_t hidden = 96, tokens = 9;
-    Floats w = weights(vocabulary * hidden, 0.1f), norm = weights(hidden, 1),
-           h = random(tokens * hidden);
+    Matrix w = matrix({vocabulary, hidden}, Layout::Panel, kind.of(hidden), 0.1f),
+           norm = norms(hidden);
+    Floats h = random(tokens * hidden);
     Ints rows{8, 0, 3, 3, 5, 1, 2};
-    Bytes packed = pack(w, {vocabulary, hidden}, Layout::Panel, storage);
-    Bytes norms = pack(norm, {hidden}, Layout::Rows, Storage::F32),
-          hs = rowsOf(h, hidden, Storage::F32);
-    cpu::Kernel kernel = compile(HeadSpec{hidden, vocabulary, storage, kEps});
+    Bytes hs = rowsOf(h, hidden, Storage::F32);
+    cpu::Kernel kernel = compile(HeadSpec{hidden, vocabulary, kind.of(hidden), kEps});
     Floats one(rows.size() * vocabulary), three(rows.size() * vocabulary);
-    run(kernel, {rows.data(), hs.data(), norms.data(), packed.data(), one.data()}, tokens, 7, 0, 1);
-    run(kernel, {rows.data(), hs.data(), norms.data(), packed.data(), three.data()}, tokens, 7, 0,
-        3);
-    expectNear(one, reference::head(h, rows, norm, w, kEps));
+    std::vector<void *> operands{rows.data(), hs.data(), norm.packed.data(), w.packed.data(),
+                                 one.data()};
+    run(kernel, operands, tokens, 7, 0, 1);
+    operands.back() = three.data();
+    run(kernel, operands, tokens, 7, 0, 3);
+    expectNear(one, reference::head(h, rows, norm.values, w.values, kEps));
     EXPECT_EQ(one, three);
   }
 }
@@ -247,46 +118,80 @@ TEST_P(Kernels, Head) {
 TEST_P(Kernels, FeedForward) {
   struct Case {
     int64_t hidden, width, experts, k;
+    bool mixed = false; // the shared expert in bf16, where the routed ones have codes
   };
-  for (auto [hidden, width, experts, k] :
-       {Case{64, 32, 0, 0}, Case{96, 40, 4, 1}, Case{64, 128, 5, 2}, Case{128, 96, 70, 1},
-        Case{192, 96, 0, 0}}) {
-    int64_t tokens = 17, groups = 1 + experts;
-    Floats gateUp = weights(groups * 2 * width * hidden, 1 / std::sqrt(float(hidden)));
-    Floats down = weights(groups * hidden * width, 1 / std::sqrt(float(width)));
-    Floats router = random(experts * hidden, 1 / std::sqrt(float(hidden)));
-    Floats norm = weights(hidden, 1), h = random(tokens * hidden);
-    Bytes gateUps = pack(gateUp, {groups, 2 * width, hidden}, Layout::PanelGateUp, storage);
-    Bytes downs = pack(down, {groups, hidden, width}, Layout::Panel, storage);
-    Bytes routers =
-        experts ? pack(router, {experts, hidden}, Layout::Panel, Storage::F32) : Bytes();
-    Bytes norms = pack(norm, {hidden}, Layout::Rows, Storage::F32);
-    cpu::Kernel up = compile(GateUpSpec{hidden, width, experts, k, storage, kEps});
-    int64_t upFixed = scratchFixed, upPerRow = scratchPerRow;
-    cpu::Kernel back = compile(DownSpec{hidden, width, experts, k, storage});
-    int64_t downFixed = scratchFixed, downPerRow = scratchPerRow;
-    auto forward = [&](std::byte *hs, int64_t count, int workers) {
-      Bytes wide((1 + k) * count * padded(width) * bytesOf(storage), std::byte(0xff));
+  std::vector<Case> cases{{96, 40, 4, 1}, {64, 384, 5, 2, true}, {192, 96, 0, 0}};
+  if (!kind.group)
+    cases.insert(cases.end(), {{64, 32, 0, 0}, {128, 96, 70, 1}});
+  for (auto [hidden, width, experts, k, mixed] : cases) {
+    int64_t tokens = 17;
+    float in = 1 / std::sqrt(float(hidden)), out = 1 / std::sqrt(float(width));
+    WeightFormat fromHidden = kind.of(hidden), fromWidth = kind.of(width);
+    mixed &= kind.group != 0;
+    WeightFormat shared = mixed ? WeightFormat{Storage::BF16} : fromHidden,
+                 sharedDown = mixed ? WeightFormat{Storage::BF16} : fromWidth;
+    // Of the shared expert or the dense layer, and of the routed experts.
+    Matrix sharedGateUp = matrix({2 * width, hidden}, Layout::PanelGateUp, shared, in),
+           sharedBack = matrix({hidden, width}, Layout::Panel, sharedDown, out);
+    Matrix gateUp, back, router;
+    if (experts) {
+      gateUp = matrix({experts, 2 * width, hidden}, Layout::PanelGateUp, fromHidden, in);
+      back = matrix({experts, hidden, width}, Layout::Panel, fromWidth, out);
+      router = matrix({experts, hidden}, Layout::Panel, {Storage::F32}, in);
+    }
+    Matrix norm = norms(hidden);
+    Floats h = random(tokens * hidden);
+    GateUpSpec upSpec{hidden, width, experts, k, shared, fromHidden, kEps, sharedDown, fromWidth};
+    Compiled up = compiled(upSpec);
+    Compiled down = compiled(DownSpec{hidden, width, experts, k, sharedDown, fromWidth});
+    Compiled prepare = compiled(NormRowsSpec{hidden, experts, k, shared, fromHidden, kEps});
+    upSpec.prepared = true;
+    Compiled preparedUp = compiled(upSpec);
+    auto forward = [&](std::byte *hs, int64_t count, int workers, bool prepared = false) {
+      Bytes wide(count * (ActivationRow{sharedDown, width}.bytes() +
+                          k * ActivationRow{fromWidth, width}.bytes()),
+                 std::byte(0xff));
+      Bytes x(count *
+              (ActivationRow{shared, hidden}.bytes() + ActivationRow{fromHidden, hidden}.bytes()));
       Ints chosen(count * k + 1, -1);
-      std::tie(scratchFixed, scratchPerRow) = std::tie(upFixed, upPerRow);
+      Floats scores(count * k + 1);
+      std::byte *w = sharedGateUp.packed.data(), *routed = gateUp.packed.data();
+      std::vector<void *> norming{hs, norm.packed.data()}, operands{norming};
+      if (experts) {
+        for (auto *list : {&norming, &operands})
+          list->push_back(router.packed.data());
+        norming.insert(norming.end(), {x.data(), chosen.data(), scores.data()});
+        if (prepared)
+          operands = {x.data(), chosen.data(), scores.data()};
+        operands.insert(operands.end(), {w, routed, wide.data()});
+        if (!prepared)
+          operands.push_back(chosen.data());
+      } else {
+        norming.push_back(x.data());
+        if (prepared)
+          operands = {x.data()};
+        operands.insert(operands.end(), {w, wide.data()});
+      }
+      if (prepared)
+        run(prepare, norming, count, 0, 0, workers);
+      run(prepared ? preparedUp : up, operands, count, 0, 0, workers);
       if (experts)
-        run(up, {hs, norms.data(), routers.data(), gateUps.data(), wide.data(), chosen.data()},
+        run(down, {wide.data(), chosen.data(), sharedBack.packed.data(), back.packed.data(), hs},
             count, 0, 0, workers);
       else
-        run(up, {hs, norms.data(), gateUps.data(), wide.data()}, count, 0, 0, workers);
-      std::tie(scratchFixed, scratchPerRow) = std::tie(downFixed, downPerRow);
-      if (experts)
-        run(back, {wide.data(), chosen.data(), downs.data(), hs}, count, 0, 0, workers);
-      else
-        run(back, {wide.data(), downs.data(), hs}, count, 0, 0, workers);
+        run(down, {wide.data(), sharedBack.packed.data(), hs}, count, 0, 0, workers);
     };
-    Bytes whole = rowsOf(h, hidden, Storage::F32), shared = whole, alone = whole;
+    Bytes whole = rowsOf(h, hidden, Storage::F32), many = whole, prepared = whole, alone = whole;
     forward(whole.data(), tokens, 1);
     expectNear(valuesOf(whole, tokens, hidden, Storage::F32),
-               experts ? reference::moeBlock(h, norm, router, gateUp, down, k, kEps)
-                       : reference::mlpBlock(h, norm, gateUp, down, kEps));
-    forward(shared.data(), tokens, 5);
-    EXPECT_EQ(shared, whole);
+               experts ? reference::moeBlock(h, norm.values, router.values, sharedGateUp.values,
+                                             gateUp.values, sharedBack.values, back.values, k, kEps)
+                       : reference::mlpBlock(h, norm.values, sharedGateUp.values, sharedBack.values,
+                                             kEps));
+    forward(many.data(), tokens, 5);
+    EXPECT_EQ(many, whole);
+    forward(prepared.data(), tokens, 3, true);
+    EXPECT_EQ(prepared, whole);
     for (int64_t t = 0; t < tokens; ++t)
       forward(&alone[t * padded(hidden) * 4], 1, 2);
     EXPECT_EQ(alone, whole);
@@ -298,37 +203,43 @@ TEST_P(Kernels, Attention) {
     int64_t hidden, heads, kvHeads, headDim, chunk;
     bool rope, norm, temperature;
   };
-  for (Storage kept : std::set{storage, Storage::F32}) // of keys and values
-    for (auto c :
-         {Case{64, 4, 2, 16, 8, true, true, false}, Case{96, 10, 2, 64, 0, false, false, true},
-          Case{64, 2, 1, 128, 100, true, false, false}, Case{64, 3, 3, 32, 0, true, true, true},
-          Case{64, 30, 1, 20, 64, true, true, false}}) {
+  // Heads of 128 channels, and such whose channels share a unit of the output's rows with others'.
+  std::vector<Case> cases{{64, 4, 2, 16, 8, true, true, false},
+                          {64, 2, 1, 128, 100, true, false, false}};
+  if (!kind.group)
+    cases.insert(cases.end(), {{96, 10, 2, 64, 0, false, false, true},
+                               {64, 3, 3, 32, 0, true, true, true},
+                               {64, 30, 1, 20, 64, true, true, false}});
+  for (Storage kept :
+       kind.group ? std::set{storage} : std::set{storage, Storage::F32}) // of keys and values
+    for (auto c : cases) {
       CacheSpec cache{.heads = c.kvHeads, .headDim = c.headDim, .chunk = c.chunk, .storage = kept};
       int64_t before = 128; // another layer's part of the page
       cache.pageBytes = before + cache.layerBytes() + 64;
       QkvSpec qkvSpec{.hidden = c.hidden,
                       .heads = c.heads,
-                      .storage = storage,
+                      .format = kind.of(c.hidden),
                       .cache = cache,
                       .eps = kEps,
                       .rope = c.rope,
                       .qkNorm = c.norm ? std::optional(kEps) : std::nullopt,
                       .temperature =
                           c.temperature ? std::optional(std::pair(0.1f, 16.0f)) : std::nullopt};
-      cpu::Kernel project = compile(qkvSpec);
-      int64_t qFixed = scratchFixed, qPerRow = scratchPerRow;
-      cpu::Kernel attend = compile(AttentionSpec{c.heads, storage, cache});
-      int64_t aFixed = scratchFixed, aPerRow = scratchPerRow;
-      cpu::Kernel rope = nullptr;
+      Compiled project = compiled(qkvSpec);
+      qkvSpec.prepared = true;
+      Compiled projectPrepared = compiled(qkvSpec);
+      const NormRowsSpec normSpec{c.hidden, 0, 0, qkvSpec.format, qkvSpec.format, kEps};
+      Compiled prepare = compiled(normSpec);
+      const AttentionSpec attentionSpec{c.heads, kind.of(c.heads * c.headDim), cache};
+      Compiled attend = compiled(attentionSpec), rope{};
       Floats frequencies = reference::ropeFrequencies(500000, c.headDim);
       if (c.rope)
-        rope = compile(RopeTableSpec{SmallVector<float>(ArrayRef(frequencies))});
-      int64_t rFixed = scratchFixed, rPerRow = scratchPerRow;
+        rope = compiled(RopeTableSpec{SmallVector<float>(ArrayRef(frequencies))});
 
       int64_t n = (c.heads + 2 * c.kvHeads) * c.headDim, out = c.heads * c.headDim;
-      Floats w = weights(n * c.hidden, 1 / std::sqrt(float(c.hidden))), norm = weights(c.hidden, 1);
-      Bytes packed = pack(w, {n, c.hidden}, Layout::PanelHeads, storage, c.headDim);
-      Bytes norms = pack(norm, {c.hidden}, Layout::Rows, Storage::F32);
+      Matrix w = matrix({n, c.hidden}, Layout::PanelHeads, kind.of(c.hidden),
+                        1 / std::sqrt(float(c.hidden)), c.headDim),
+             norm = norms(c.hidden);
 
       // Three sequences of 150, 70 and 9 positions; pages in a scrambled order.
       constexpr int32_t stride = 4;
@@ -347,7 +258,8 @@ TEST_P(Kernels, Attention) {
         index[{all[i].sequence, all[i].position}] = i;
 
       // Runs the tokens in steps; returns the output of each.
-      auto go = [&](const std::vector<std::vector<Token>> &steps, int workers) {
+      auto go = [&](const std::vector<std::vector<Token>> &steps, int workers,
+                    bool prepared = false) {
         Bytes pages(8 * cache.pageBytes);
         Floats result(all.size() * out);
         for (auto &step : steps) {
@@ -362,28 +274,32 @@ TEST_P(Kernels, Attention) {
           }
           Bytes hs = rowsOf(x, c.hidden, Storage::F32), table(T * padded(c.headDim) * 4 + 256);
           Bytes q(T * c.heads * padded(c.headDim) * bytesOf(kept), std::byte(0xff));
-          Bytes o(T * padded(out) * bytesOf(storage), std::byte(0xff));
+          Bytes o(T * attentionSpec.outputBytes(), std::byte(0xff));
           std::vector<void *> operands{positions.data(), sequences.data(),     blocks.data(),
-                                       hs.data(),        norms.data(),         packed.data(),
+                                       hs.data(),        norm.packed.data(),   w.packed.data(),
                                        q.data(),         pages.data() + before};
           if (c.rope) {
-            std::tie(scratchFixed, scratchPerRow) = std::tie(rFixed, rPerRow);
             run(rope, {positions.data(), table.data()}, T, 0, stride, workers);
             operands.push_back(table.data());
           }
-          std::tie(scratchFixed, scratchPerRow) = std::tie(qFixed, qPerRow);
-          run(project, operands, T, 0, stride, workers);
-          std::tie(scratchFixed, scratchPerRow) = std::tie(aFixed, aPerRow);
+          Bytes rows(T * ActivationRow{normSpec.shared, c.hidden}.bytes());
+          if (prepared) {
+            run(prepare, {hs.data(), norm.packed.data(), rows.data()}, T, 0, stride, workers);
+            operands[3] = rows.data();
+          }
+          run(prepared ? projectPrepared : project, operands, T, 0, stride, workers);
           run(attend,
               {positions.data(), sequences.data(), blocks.data(), q.data(), pages.data() + before,
                o.data()},
               T, 0, stride, workers);
-          Floats got = valuesOf(o, T, out, storage);
+          const ActivationRow row{attentionSpec.output, out};
+          Floats got = attentionSpec.outputsFloats() ? valuesOf(o, T, out, Storage::F32)
+                                                     : valuesOf(o, T, row);
           for (int64_t i = 0; i < T; ++i)
             std::copy_n(&got[i * out], out,
                         &result[index[{step[i].sequence, step[i].position}] * out]);
           // Padding feeds the output projection.
-          for (int64_t i = out; i < padded(out); ++i)
+          for (int64_t i = out; !row.quantized() && i < padded(out); ++i)
             EXPECT_EQ(get(o, i, storage), 0);
         }
         return result;
@@ -405,10 +321,11 @@ TEST_P(Kernels, Attention) {
       if (c.temperature)
         options.temperature = reference::Temperature{0.1f, 16.0f};
       expectNear(whole,
-                 reference::attentionBlock(oracle, reference::qkv(h, norm, w, kEps), positions,
-                                           sequences, options),
+                 reference::attentionBlock(oracle, reference::qkv(h, norm.values, w.values, kEps),
+                                           positions, sequences, options),
                  2);
       EXPECT_EQ(go({all}, 3), whole);
+      EXPECT_EQ(go({all}, 2, true), whole);
 
       // Uneven pieces of mixed sequences; then one token at a time.
       std::vector<std::vector<Token>> uneven, single;
@@ -430,14 +347,26 @@ TEST_P(Kernels, Attention) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, Kernels,
-                         testing::Combine(testing::Values("x86-64-v3", "x86-64-v4"),
-                                          testing::Values(Storage::F32, Storage::BF16)),
-                         [](const auto &info) {
-                           std::string name =
-                               std::get<0>(info.param) + "_" + nameOf(std::get<1>(info.param));
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+const Kind kF32{"f32", Storage::F32}, kBf16{"bf16", Storage::BF16},
+    kInt8{"int8", Storage::I8, -1, Storage::F32},
+    kInt4{"int4_g128", Storage::I4, 128, Storage::F16},
+    kInt4Zeros{"int4_g32_z", Storage::I4, 32, Storage::BF16, true},
+    kFp8{"fp8", Storage::F8E4M3, 32, Storage::F32};
+
+std::string nameOfCase(const testing::TestParamInfo<std::tuple<std::string, Kind>> &info) {
+  std::string name = std::get<0>(info.param) + "_" + std::get<1>(info.param).name;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(V4, Kernels,
+                         testing::Combine(testing::Values("x86-64-v4"),
+                                          testing::Values(kF32, kBf16, kInt8, kInt4, kInt4Zeros,
+                                                          kFp8)),
+                         nameOfCase);
+INSTANTIATE_TEST_SUITE_P(V3, Kernels,
+                         testing::Combine(testing::Values("x86-64-v3"),
+                                          testing::Values(kF32, kBf16, kInt8, kInt4Zeros, kFp8)),
+                         nameOfCase);
 
 } // namespace

@@ -57,6 +57,10 @@ Storage LowerToPlan::storageOfWeight(Operand operand) {
   return storageOf(used.lookup(operand.symbol).getPacking()->getStorage());
 }
 
+WeightFormat LowerToPlan::formatOf(Operand weight) {
+  return used.lookup(weight.symbol).getPacking()->getFormat().getFormat();
+}
+
 FailureOr<LowerToPlan::Operand> LowerToPlan::known(Operation *op, Value value) {
   auto it = places.find(value);
   if (it == places.end())

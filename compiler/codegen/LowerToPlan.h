@@ -73,6 +73,7 @@ protected:
   }
   mlir::FailureOr<Operand> weight(mlir::Value value, Layout layout);
   Storage storageOfWeight(Operand operand);
+  WeightFormat formatOf(Operand weight);
   const CachePlace &cacheOf(AttentionBlockOp op) { return caches.find(op.getCache())->second; }
   Operand pages(const CachePlace &place) {
     return {.kind = Operand::Cache, .symbol = place.pool, .offset = place.offset};

@@ -109,24 +109,25 @@ struct Qkv {
 
 void emitQkv(CpuKernel &k, const QkvSpec &s) {
   Qkv qkv{k, s};
-  Storage storage = s.storage;
+  const ActivationRow row{s.format, s.hidden};
   Ptr h = k.operand(3), norm = k.operand(4), weight = k.operand(5);
   int64_t width = padded(s.hidden), headDim = padded(s.cache.headDim);
   int64_t panels = headDim / kPanel, tile = k.target.tileTokens;
-  Ptr x = k.scratch(0, width * bytesOf(storage)), out = k.scratch(tile * headDim * 4);
-  Ptr ids = k.identity();
-  k.loop(k.i64(0), k.tokens, 1, [&](Val t) {
-    k.normRow(h + t * (width * 4), norm, s.hidden, s.eps, storage,
-              x + t * (width * bytesOf(storage)));
-  });
+  Ptr out = k.scratch(tile * headDim * 4), ids = k.identity();
+  Ptr x = h;
+  if (!s.prepared) {
+    x = k.scratch(0, row.bytes());
+    k.loop(k.i64(0), k.tokens, 1,
+           [&](Val t) { k.normRow(h + t * (width * 4), norm, s.eps, row, x + t * row.bytes()); });
+  }
   int64_t keys = s.heads, values = s.heads + s.cache.heads, all = values + s.cache.heads;
   auto [first, last] = k.share(k.i64(all));
   k.loop(first, last, 1, [&](Val head) {
     k.loop(k.i64(0), k.tokens, tile, [&](Val t) {
       Val count = min(k.tokens - t, k.i64(tile));
       for (int64_t p = 0; p < panels; ++p)
-        k.product(storage, {x, width * bytesOf(storage), ids + t * 4}, count,
-                  weight + (head * panels + p) * panelBytes(storage, s.hidden), s.hidden,
+        k.product(s.format, {x, row.bytes(), ids + t * 4}, count,
+                  weight + (head * panels + p) * panelBytes(s.format, s.hidden), s.hidden,
                   out + p * kPanel * 4, headDim * 4);
       k.loop(k.i64(0), count, 1, [&](Val i) {
         Ptr row = out + i * (headDim * 4);

@@ -42,6 +42,7 @@ public:
 
 private:
   void readArchitecture(const json::Object &top);
+  void readQuantization(const json::Object &top);
   void readSizes();
   void readLayers();
   void readRope();
@@ -141,17 +142,21 @@ void ConfigReader::readArchitecture(const json::Object &top) {
   } else if (config.architecture == "Llama4ForConditionalGeneration") {
     return fail("text_config is missing, which Llama4ForConditionalGeneration has");
   }
+}
 
+void ConfigReader::readQuantization(const json::Object &top) {
   for (const json::Object *object : {&top, text})
     for (llvm::StringRef key : {"quantization_config", "compression_config"}) {
       const json::Value *value = object->get(key);
-      if (!value || value->kind() == json::Value::Null)
+      if (!value || value->kind() == json::Value::Null || config.quantization)
         continue;
-      llvm::StringRef method = "of an unknown method";
-      if (const json::Object *fields = value->getAsObject())
-        method = fields->getString("quant_method").value_or(method);
-      return fail(key + " says that the checkpoint is quantized (" + method +
-                  "), which this version does not support; use the bfloat16 checkpoint");
+      const json::Object *fields = value->getAsObject();
+      if (!fields)
+        return failType(key, *value, "an object");
+      auto quantization = QuantizationConfig::parse(*fields, key);
+      if (!quantization)
+        return fail(llvm::toString(quantization.takeError()));
+      config.quantization = std::move(*quantization);
     }
 }
 
@@ -401,6 +406,7 @@ llvm::Expected<Llama4Config> ConfigReader::read(const json::Object &top) {
   readArchitecture(top);
   if (!error.empty())
     return takeError();
+  readQuantization(top);
   readSizes();
   if (!error.empty()) // the layers of an absurd size are not worth a list
     return takeError();
@@ -453,6 +459,21 @@ llvm::Expected<Llama4Config> Llama4Config::open(llvm::StringRef path,
   llvm::Expected<Llama4Config> config = ConfigReader(file, warnings).read(*value->getAsObject());
   if (!config)
     return config;
+
+  // ModelOpt's own file, which is all that its older versions wrote.
+  llvm::SmallString<128> modelOpt = llvm::sys::path::parent_path(file);
+  llvm::sys::path::append(modelOpt, "hf_quant_config.json");
+  if (!config->quantization && fs::exists(modelOpt)) {
+    llvm::Expected<json::Value> fields = readJson(modelOpt);
+    if (!fields)
+      return fields.takeError();
+    if (!fields->getAsObject())
+      return llvm::createStringError(modelOpt + " is not a JSON object");
+    auto quantization = QuantizationConfig::parse(*fields->getAsObject(), modelOpt);
+    if (!quantization)
+      return quantization.takeError();
+    config->quantization = std::move(*quantization);
+  }
 
   llvm::SmallString<128> generation = llvm::sys::path::parent_path(file);
   llvm::sys::path::append(generation, "generation_config.json");

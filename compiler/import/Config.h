@@ -2,6 +2,7 @@
 #ifndef MOE_COMPILER_IMPORT_CONFIG_H
 #define MOE_COMPILER_IMPORT_CONFIG_H
 
+#include "compiler/import/QuantizationConfig.h"
 #include "compiler/import/TensorSource.h"
 
 #include <optional>
@@ -33,6 +34,7 @@ struct Llama4Config {
   int64_t maxPositions = 0;
   bool tiedEmbeddings = false;
   DType dtype = DType::BF16; // as stated; the tensors of a checkpoint have their own
+  std::optional<QuantizationConfig> quantization;
 
   double normEps = 0;
   double ropeTheta = 0;
@@ -63,7 +65,8 @@ struct Llama4Config {
   llvm::Error truncate(int64_t count);
 
   // `path` is a config.json, or the folder that has one; generation_config.json, if it lies beside
-  // it, says where generation stops. What is legal but suspicious is appended to `warnings`.
+  // it, says where generation stops, and hf_quant_config.json how weights are quantized where
+  // config.json does not. What is legal but suspicious is appended to `warnings`.
   static llvm::Expected<Llama4Config> open(llvm::StringRef path,
                                            std::vector<std::string> &warnings);
   // `name` starts the messages.

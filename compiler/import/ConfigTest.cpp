@@ -272,12 +272,14 @@ TEST(Config, RefusesOtherModels) {
   EXPECT_TRUE(contains(refusal("architectures", R"(["Llama4ForConditionalGeneration"])"),
                        "text_config is missing"));
   EXPECT_TRUE(contains(refusal("text_config", "[]"), "text_config is [], expected an object"));
-  EXPECT_TRUE(contains(refusal("quantization_config", R"({"quant_method":"fbgemm_fp8"})"),
-                       "quantization_config says that the checkpoint is quantized (fbgemm_fp8), "
-                       "which this version does not support"));
-  EXPECT_TRUE(contains(refusal("quantization_config", "{}"), "(of an unknown method)"));
+  EXPECT_EQ(refusal("quantization_config", R"({"quant_method":"fbgemm_fp8"})"), "success");
+  EXPECT_TRUE(contains(refusal("quantization_config", R"({"quant_method":"hqq"})"),
+                       "config.json: quantization_config says that the checkpoint is quantized as "
+                       "HQQ, which is not supported"));
+  EXPECT_TRUE(contains(refusal("quantization_config", "{}"), "names no quant_method"));
+  EXPECT_TRUE(contains(refusal("quantization_config", "3"), "is 3, expected an object"));
   EXPECT_TRUE(contains(refusal("compression_config", R"({"quant_method":"compressed-tensors"})"),
-                       "compressed-tensors"));
+                       "compression_config has no config_groups"));
   EXPECT_EQ(refusal("quantization_config", "null"), "success");
   EXPECT_TRUE(contains(refusal("attention_bias", "true"), "attention_bias is true"));
   EXPECT_TRUE(

@@ -215,11 +215,17 @@ Value Importer::weight(const Twine &name, ArrayRef<int64_t> shape, ArrayRef<Part
                        bool shared) {
   // Parts of one type give a weight of that type; f32 holds any mixture of them.
   std::optional<DType> dtype;
+  std::optional<WeightFormat> format; // of all parts, plain where they differ
   SmallVector<Attribute> sources;
   for (const Part &part : parts) {
     const TensorInfo *tensor = ledger.take(part.tensor, part.shape, part.box, shared);
-    if (tensor)
+    if (tensor) {
       dtype = !dtype || *dtype == tensor->dtype ? tensor->dtype : DType::F32;
+      WeightFormat own;
+      if (tensor->encoding && tensor->encoding->inputsFirst == part.transposed)
+        own = tensor->encoding->format;
+      format = !format || *format == own ? own : WeightFormat();
+    }
     sources.push_back(SourceAttr::get(builder.getContext(), builder.getStringAttr(part.tensor),
                                       part.box.offsets, part.box.sizes, part.transposed));
   }
@@ -228,7 +234,10 @@ Value Importer::weight(const Twine &name, ArrayRef<int64_t> shape, ArrayRef<Part
                                         : Type(builder.getF32Type());
   auto type = RankedTensorType::get(shape, element);
   auto op = WeightOp::create(symbols, location, symbols.getStringAttr(name), TypeAttr::get(type),
-                             symbols.getArrayAttr(sources), PackingAttr());
+                             symbols.getArrayAttr(sources), PackingAttr(),
+                             format && format->quantized()
+                                 ? FormatAttr::get(builder.getContext(), *format)
+                                 : FormatAttr());
   return LoadWeightOp::create(builder, location, type, FlatSymbolRefAttr::get(op.getSymNameAttr()));
 }
 
@@ -337,6 +346,13 @@ static std::string reasonToIgnore(StringRef name, StringRef body, const Llama4Co
     return "projector of the vision tower, images are not supported by this version";
   if (name.ends_with("rotary_emb.inv_freq") || name.ends_with("rope.freqs"))
     return "rope frequencies, which follow from config.json";
+  if (name.ends_with(".input_scale") || name.ends_with("_input_scale") ||
+      name.ends_with("_input_scale_inv") || name.ends_with("input_scale_ub") ||
+      name.ends_with(".activation_scale") || name.ends_with(".input_zero_point"))
+    return "scale of activations, which are quantized by what they are, or not at all";
+  if (name.ends_with(".k_scale") || name.ends_with(".v_scale") || name.ends_with(".q_scale") ||
+      name.ends_with(".kv_scale"))
+    return "scale of an FP8 cache, which this version has not";
   if (config.tiedEmbeddings && name.ends_with("lm_head.weight"))
     return "the head is the embedding (tie_word_embeddings)";
   StringRef layer = name;

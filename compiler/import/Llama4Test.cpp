@@ -52,15 +52,16 @@ static std::vector<TestTensor> tensorsOf(const TensorSource &source) {
 // Weights
 //===----------------------------------------------------------------------===//
 
-enum class Storage { Fused, Separate, Linearized, Stacked };
+enum class ExpertStorage { Fused, Separate, Linearized, Stacked };
 
 // The same checkpoint with its experts stored otherwise.
-static std::vector<TestTensor> relaid(const std::vector<TestTensor> &tensors, Storage layout) {
+static std::vector<TestTensor> relaid(const std::vector<TestTensor> &tensors,
+                                      ExpertStorage layout) {
   std::vector<TestTensor> result;
   for (const TestTensor &tensor : tensors) {
     StringRef at = tensor.name;
     bool down = at.consume_back("experts.down_proj");
-    if ((!down && !at.consume_back("experts.gate_up_proj")) || layout == Storage::Fused) {
+    if ((!down && !at.consume_back("experts.gate_up_proj")) || layout == ExpertStorage::Fused) {
       result.push_back(tensor);
       continue;
     }
@@ -76,7 +77,7 @@ static std::vector<TestTensor> relaid(const std::vector<TestTensor> &tensors, St
           for (int64_t i = 0; i < inputs; ++i)
             values.push_back(
                 tensor.values[(e * inputs + i) * columns + int64_t(part) * outputs + o]);
-      if (layout == Storage::Stacked) {
+      if (layout == ExpertStorage::Stacked) {
         result.push_back({at.str() + "experts." + parts[part] + "_proj.weight",
                           tensor.dtype,
                           {experts, outputs, inputs},
@@ -87,8 +88,8 @@ static std::vector<TestTensor> relaid(const std::vector<TestTensor> &tensors, St
         std::string number = std::to_string(e);
         result.push_back(
             {at.str() + "experts." +
-                 (layout == Storage::Separate ? number + "." + parts[part] + "_proj.weight"
-                                              : parts[part] + "_projs." + number + ".weight"),
+                 (layout == ExpertStorage::Separate ? number + "." + parts[part] + "_proj.weight"
+                                                    : parts[part] + "_projs." + number + ".weight"),
              tensor.dtype,
              {outputs, inputs},
              {values.begin() + e * outputs * inputs, values.begin() + (e + 1) * outputs * inputs}});
@@ -134,8 +135,8 @@ TEST(Llama4, FindsWeightsInEachLayout) {
     EXPECT_EQ(expected["layers.2.q"], readAll(random, "model.layers.2.self_attn.q_proj.weight"));
     EXPECT_EQ(expected["embedding"], readAll(random, "model.embed_tokens.weight"));
 
-    for (Storage layout :
-         {Storage::Fused, Storage::Separate, Storage::Linearized, Storage::Stacked})
+    for (ExpertStorage layout : {ExpertStorage::Fused, ExpertStorage::Separate,
+                                 ExpertStorage::Linearized, ExpertStorage::Stacked})
       for (bool multimodal : {false, true})
         for (bool recent : {false, true}) {
           TempFolder folder;
@@ -185,7 +186,8 @@ TEST(Llama4, FindsEachPrefix) {
 TEST(Llama4, MixedTypesBecomeFloat32) {
   MLIRContext context;
   Llama4Config config = parseConfig(smallConfig());
-  std::vector<TestTensor> tensors = relaid(tensorsOf(RandomWeights(config, 5)), Storage::Separate);
+  std::vector<TestTensor> tensors =
+      relaid(tensorsOf(RandomWeights(config, 5)), ExpertStorage::Separate);
   for (TestTensor &tensor : tensors)
     if (StringRef(tensor.name).ends_with("layers.1.feed_forward.experts.2.up_proj.weight"))
       tensor.dtype = "F16";
@@ -284,7 +286,7 @@ TEST_F(TwoWays, RefusesOtherTypes) {
   EXPECT_EQ(import(),
             "the tensors do not fit config.json, 1 problem: tensor "
             "model.layers.1.feed_forward.experts.down_proj is F8_E4M3, expected BF16, F16 "
-            "or F32: quantized checkpoints are not supported by this version");
+            "or F32, or a quantization_config in config.json that says how it is quantized");
 }
 
 TEST_F(TwoWays, IgnoresWhatIsNotNeeded) {

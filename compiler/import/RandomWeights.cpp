@@ -107,8 +107,8 @@ static uint64_t hashName(llvm::StringRef name) {
   return hash;
 }
 
-void RandomWeights::readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                                 float *out) const {
+llvm::Error RandomWeights::readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
+                                        float *out) const {
   llvm::StringRef name = tensor.name;
   uint64_t number = hashName(name) ^ seed * 0x9E3779B97F4A7C15;
   Generator generator{number * 0xD1342543DE82EF95 + 0x9E3779B97F4A7C15, 0, 0};
@@ -141,4 +141,5 @@ void RandomWeights::readElements(const TensorInfo &tensor, uint64_t begin, uint6
         values[i] = std::bit_cast<float>(rounded | (bits & 0x80000000));
       }
   }
+  return llvm::Error::success();
 }

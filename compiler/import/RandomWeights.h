@@ -24,8 +24,8 @@ public:
   RandomWeights(const Llama4Config &config, uint64_t seed);
 
 private:
-  void readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                    float *out) const override;
+  llvm::Error readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
+                           float *out) const override;
 
   uint64_t seed;
 };

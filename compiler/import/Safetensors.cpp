@@ -298,7 +298,8 @@ const std::byte *Checkpoint::data(const TensorInfo &tensor) const {
   return reinterpret_cast<const std::byte *>(maps[place.map].const_data()) + place.begin;
 }
 
-void Checkpoint::readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                              float *out) const {
+llvm::Error Checkpoint::readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
+                                     float *out) const {
   toFloat(tensor.dtype, data(tensor) + begin * (tensor.dtype == DType::F32 ? 4 : 2), count, out);
+  return llvm::Error::success();
 }

@@ -29,8 +29,8 @@ private:
     uint64_t begin;
   };
 
-  void readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                    float *out) const override;
+  llvm::Error readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
+                           float *out) const override;
   llvm::Error addFile(llvm::StringRef path);
   llvm::Error addIndex(llvm::StringRef path);
 

@@ -26,8 +26,10 @@ const TensorInfo *TensorLedger::take(llvm::StringRef name, llvm::ArrayRef<int64_
   if (!shared)
     boxes.push_back(std::move(box));
   if (tensor->dtype == DType::Other) {
-    report("tensor " + name + " is " + tensor->dtypeName +
-           ", expected BF16, F16 or F32: quantized checkpoints are not supported by this version");
+    report(
+        "tensor " + name + " is " + tensor->dtypeName +
+        ", expected BF16, F16 or F32, or a quantization_config in config.json that says how it is "
+        "quantized");
     return nullptr;
   }
   return tensor;

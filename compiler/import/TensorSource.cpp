@@ -88,18 +88,27 @@ std::string moe::firstTen(llvm::ArrayRef<std::string> items, llvm::StringRef sep
 }
 
 const TensorInfo *TensorSource::find(llvm::StringRef name) const {
-  auto it = indices.find(name);
-  return it == indices.end() ? nullptr : &infos[it->second];
+  if (auto it = indices.find(name); it != indices.end())
+    return &infos[it->second];
+  auto it = companionIndices.find(name);
+  return it == companionIndices.end() ? nullptr : &companions[it->second];
 }
 
-bool TensorSource::add(TensorInfo tensor) {
-  if (!indices.try_emplace(tensor.name, infos.size()).second)
+static bool addTo(std::vector<TensorInfo> &list, llvm::StringMap<size_t> &indices,
+                  TensorInfo tensor) {
+  if (!indices.try_emplace(tensor.name, list.size()).second)
     return false;
   tensor.elements = 1;
   for (int64_t dim : tensor.shape)
     tensor.elements *= uint64_t(dim);
-  infos.push_back(std::move(tensor));
+  list.push_back(std::move(tensor));
   return true;
+}
+
+bool TensorSource::add(TensorInfo tensor) { return addTo(infos, indices, std::move(tensor)); }
+
+bool TensorSource::addCompanion(TensorInfo tensor) {
+  return addTo(companions, companionIndices, std::move(tensor));
 }
 
 llvm::Error TensorSource::read(llvm::StringRef name, uint64_t begin, uint64_t count,
@@ -114,6 +123,5 @@ llvm::Error TensorSource::read(llvm::StringRef name, uint64_t begin, uint64_t co
     return llvm::createStringError("reads " + llvm::Twine(count) + " elements from " +
                                    llvm::Twine(begin) + " of tensor " + name + ", which has " +
                                    llvm::Twine(tensor->elements));
-  readElements(*tensor, begin, count, out);
-  return llvm::Error::success();
+  return readElements(*tensor, begin, count, out);
 }

@@ -5,6 +5,8 @@
 #ifndef MOE_COMPILER_IMPORT_TENSORSOURCE_H
 #define MOE_COMPILER_IMPORT_TENSORSOURCE_H
 
+#include "dialects/moe/Storage.h"
+
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/ADT/StringRef.h"
@@ -12,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +27,16 @@ enum class DType : uint8_t {
   Other, // a type that files may hold and weights may not have
 };
 
+// Codes that the elements of a tensor are made of. Those of a group are neighbours along the
+// inputs, which are the last dimension, or the last but one of a tensor that is stored inputs
+// first.
+struct Encoding {
+  WeightFormat format;
+  bool inputsFirst = false;
+
+  bool operator==(const Encoding &) const = default;
+};
+
 struct TensorInfo {
   std::string name;
   DType dtype = DType::Other;
@@ -31,13 +44,17 @@ struct TensorInfo {
   std::vector<int64_t> shape;
   std::string file; // path of the file that holds it; empty: none does
   uint64_t elements = 0;
+  // Where the elements are decoded from codes. The scales can be read as the tensor `name:scale`,
+  // and the zeros, of a format that has them, as `name:zero`: their shape is that of the tensor
+  // with the inputs divided by the group.
+  std::optional<Encoding> encoding;
 };
 
 class TensorSource {
 public:
   virtual ~TensorSource() = default;
 
-  // In no particular order, but the same at every run.
+  // In no particular order, but the same at every run. Without scales and zeros.
   llvm::ArrayRef<TensorInfo> tensors() const { return infos; }
   // Null if there is none. Lives as long as the source.
   const TensorInfo *find(llvm::StringRef name) const;
@@ -51,16 +68,18 @@ public:
 
 protected:
   // The range is inside the tensor, and its dtype is not Other.
-  virtual void readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                            float *out) const = 0;
+  virtual llvm::Error readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
+                                   float *out) const = 0;
 
   // False if there is a tensor of that name already.
   bool add(TensorInfo tensor);
+  // The scales or zeros of a tensor: found and read, but not listed.
+  bool addCompanion(TensorInfo tensor);
 
-  std::vector<TensorInfo> infos;
+  std::vector<TensorInfo> infos, companions;
 
 private:
-  llvm::StringMap<size_t> indices; // into infos, by name
+  llvm::StringMap<size_t> indices, companionIndices; // by name
 };
 
 // "[16, 5120, 16384]".

@@ -18,8 +18,6 @@ namespace {
 
 Error fail(const Twine &message) { return createStringError(inconvertibleErrorCode(), message); }
 
-std::string nameOf(mlir::Type storage) { return storage.isBF16() ? "bf16" : "f32"; }
-
 // Reads the fields of table Model from a dictionary; remembers what it could not read.
 class ModelFields {
 public:
@@ -150,11 +148,11 @@ Error IndexMaker::addModel() {
   if (Error error = field.takeError())
     return error;
   if (m.weights.empty()) {
-    MapVector<mlir::Type, int64_t> bytes;
+    MapVector<FormatAttr, int64_t> bytes;
     for (plan::TensorOp tensor : module.getOps<plan::TensorOp>())
-      bytes[tensor.getPacking().getStorage()] += tensor.getBytes();
+      bytes[tensor.getPacking().getFormat()] += tensor.getBytes();
     if (!bytes.empty())
-      m.weights = nameOf(max_element(bytes, less_second())->first);
+      m.weights = nameOf(max_element(bytes, less_second())->first.getFormat());
   }
   return Error::success();
 }
@@ -215,7 +213,7 @@ Error IndexMaker::addTensors() {
       tensor->shape.push_back(dim);
     if (tensor->shape.empty())
       tensor->shape.push_back(1);
-    tensor->storage = nameOf(op.getPacking().getStorage());
+    tensor->storage = nameOf(op.getPacking().getFormat().getFormat());
     tensor->layout = stringifyLayout(op.getPacking().getLayout()).str();
     tensor->head_dim = op.getPacking().getHeadDim();
     tensor->section = weightSections[op.getDevice()];

@@ -1,4 +1,4 @@
-// Temporary name, write, flush, rename.
+// No name, write, flush, name, rename.
 #include "compiler/plan/OutputFile.h"
 
 #include <cerrno>
@@ -46,12 +46,15 @@ Expected<OutputFile> OutputFile::create(StringRef path, uint64_t size) {
                                  ", and '" + folder + "' has " + megabytes(free) +
                                  " of free space");
 
-  std::string temporary = file.path + ".tmp-" + std::to_string(getpid());
-  unlink(temporary.c_str()); // of a process that had this id and was killed
-  file.fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (file.fd < 0)
-    return file.failure("write");
-  file.temporary = std::move(temporary);
+  file.temporary = file.path + ".tmp-" + std::to_string(getpid());
+  unlink(file.temporary.c_str()); // of a process that had this id and was killed
+  file.fd = open(folder.c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0666);
+  if (file.fd < 0) { // what errno says here depends on the file system
+    file.fd = open(file.temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (file.fd < 0)
+      return file.failure("write");
+    file.named = true;
+  }
   struct sigaction ignore = {};
   ignore.sa_handler = SIG_IGN;
   sigaction(SIGXFSZ, &ignore, &file.oldAction);
@@ -59,15 +62,16 @@ Expected<OutputFile> OutputFile::create(StringRef path, uint64_t size) {
 }
 
 OutputFile::OutputFile(OutputFile &&other)
-    : path(std::move(other.path)), temporary(std::exchange(other.temporary, "")),
-      fd(std::exchange(other.fd, -1)), oldAction(other.oldAction) {}
+    : path(std::move(other.path)), temporary(std::move(other.temporary)),
+      named(std::exchange(other.named, false)), fd(std::exchange(other.fd, -1)),
+      oldAction(other.oldAction) {}
 
 OutputFile::~OutputFile() {
   if (fd >= 0) {
     close(fd);
     sigaction(SIGXFSZ, &oldAction, nullptr);
   }
-  if (!temporary.empty())
+  if (named)
     unlink(temporary.c_str());
 }
 
@@ -86,7 +90,12 @@ Error OutputFile::write(uint64_t offset, ArrayRef<char> data) {
 
 Error OutputFile::commit() {
   // Also close can fail, for one on network file systems.
-  const bool flushed = !fsync(fd);
+  bool flushed = !fsync(fd);
+  if (flushed && !named) {
+    const std::string link = "/proc/self/fd/" + std::to_string(fd);
+    flushed = !linkat(AT_FDCWD, link.c_str(), AT_FDCWD, temporary.c_str(), AT_SYMLINK_FOLLOW);
+    named = flushed;
+  }
   const int flushError = errno;
   const bool closed = !close(std::exchange(fd, -1));
   const int closeError = errno;
@@ -97,7 +106,7 @@ Error OutputFile::commit() {
   }
   if (rename(temporary.c_str(), path.c_str()))
     return failure("write");
-  temporary.clear();
+  named = false;
   // The new name must survive a crash too; a folder that cannot be flushed is no reason to fail.
   const int folder = open(folderOf(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder >= 0) {

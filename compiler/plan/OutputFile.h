@@ -10,9 +10,11 @@
 
 namespace moe {
 
-// Written as "<path>.tmp-<pid>" in the same folder, which is removed with this object unless commit
-// succeeded. As long as one exists, SIGXFSZ is ignored, so that a limit on the size of files is an
-// error as any other.
+// Written as a file without a name in the same folder, so that nothing is left even if the process
+// is killed; commit names it "<path>.tmp-<pid>" and renames that. On file systems that have no such
+// files it has that name from the start, and is removed with this object unless commit succeeded.
+// As long as one exists, SIGXFSZ is ignored, so that a limit on the size of files is an error as
+// any other.
 class OutputFile {
 public:
   // Fails where `path` could not become the file: a folder, no folder, no right, too little room
@@ -31,6 +33,7 @@ private:
   llvm::Error failure(const char *what) const;
 
   std::string path, temporary;
+  bool named = false; // `temporary` is a file
   int fd = -1;
   struct sigaction oldAction = {};
 };

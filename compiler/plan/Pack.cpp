@@ -110,12 +110,14 @@ int64_t Packer::Source::place(int64_t index, unsigned dims) const {
   return at;
 }
 
-Error Packer::addSource(SourceAttr attr, int64_t begin) {
+Expected<Packer::Source> Packer::makeSource(std::string tensor, SmallVector<int64_t> offsets,
+                                            SmallVector<int64_t> sizes, bool transposed,
+                                            int64_t begin) const {
   Source source;
-  source.tensor = attr.getTensor().str();
-  source.offsets.assign(attr.getOffsets().begin(), attr.getOffsets().end());
-  source.sizes.assign(attr.getSizes().begin(), attr.getSizes().end());
-  source.transposed = attr.getTransposed();
+  source.tensor = std::move(tensor);
+  source.offsets = std::move(offsets);
+  source.sizes = std::move(sizes);
+  source.transposed = transposed;
   source.begin = begin;
   Expected<SmallVector<int64_t>> shape = reader.shape(source.tensor);
   if (!shape)
@@ -155,7 +157,46 @@ Error Packer::addSource(SourceAttr attr, int64_t begin) {
     if (source.sizes[d] != source.shape[d])
       break;
   }
-  sources.push_back(std::move(source));
+  return std::move(source);
+}
+
+Error Packer::addSource(SourceAttr attr, int64_t begin) {
+  Expected<Source> source =
+      makeSource(attr.getTensor().str(), SmallVector<int64_t>(attr.getOffsets()),
+                 SmallVector<int64_t>(attr.getSizes()), attr.getTransposed(), begin);
+  if (!source)
+    return source.takeError();
+  if (geometry.format.quantized() && reader.encoding)
+    if (std::optional<WeightEncoding> encoding = reader.encoding(source->tensor);
+        encoding && encoding->format == geometry.format &&
+        encoding->inputsFirst == source->transposed) {
+      source->coded = true;
+      if (Error error = addGroups(*source, ":scale", scales))
+        return error;
+      if (geometry.format.zeros)
+        if (Error error = addGroups(*source, ":zero", zeros))
+          return error;
+    }
+  sources.push_back(std::move(*source));
+  return Error::success();
+}
+
+// The same slice of a tensor that has one element for each group of the source's.
+Error Packer::addGroups(const Source &source, StringRef companion, std::vector<Source> &out) {
+  const int64_t group = geometry.format.group;
+  SmallVector<int64_t> offsets = source.offsets, sizes = source.sizes;
+  const size_t inputs = sizes.size() - (source.transposed ? 2 : 1);
+  if (source.cols != geometry.cols || source.begin % source.cols || offsets[inputs] % group)
+    return fail("weight '" + name + "' takes the slice at " + list(source.offsets) + " of size " +
+                list(source.sizes) + " from tensor '" + source.tensor +
+                "' of the checkpoint, which cuts its groups of " + Twine(group) + " codes");
+  offsets[inputs] /= group;
+  sizes[inputs] /= group;
+  Expected<Source> groups = makeSource(source.tensor + companion.str(), offsets, sizes,
+                                       source.transposed, source.begin / group);
+  if (!groups)
+    return groups.takeError();
+  out.push_back(std::move(*groups));
   return Error::success();
 }
 
@@ -179,13 +220,17 @@ Expected<Packer> Packer::create(StringRef name, mlir::RankedTensorType type,
   if (elements != type.getNumElements())
     return fail("weight '" + name + "' has " + Twine(type.getNumElements()) +
                 " elements, and its sources " + Twine(elements));
-  const int64_t unit =
-      geometry->panels ? geometry->panelBytes() : geometry->cols * geometry->elementBytes;
+  if (geometry->format.zeros && packer.scales.size() != packer.sources.size())
+    return fail("weight '" + name + "' is packed as " + nameOf(geometry->format) +
+                ", whose zeros only a checkpoint can give, and tensor '" +
+                find_if(packer.sources, [](const Source &s) { return !s.coded; })->tensor +
+                "' has other elements");
+  const int64_t unit = geometry->panels ? geometry->panelBytes() : geometry->rowBytes();
   packer.perPiece = std::max<int64_t>(1, kPieceBytes / std::max<int64_t>(1, unit));
   return std::move(packer);
 }
 
-const Packer::Source &Packer::sourceOf(int64_t element) const {
+const Packer::Source &Packer::sourceOf(ArrayRef<Source> sources, int64_t element) {
   return *std::prev(upper_bound(
       sources, element, [](int64_t at, const Source &source) { return at < source.begin; }));
 }
@@ -199,7 +244,8 @@ Error Packer::read(const Source &source, int64_t place, MutableArrayRef<float> o
     return error;
   // Above this, rounding to bf16 gives infinity.
   const int32_t limit = geometry.elementBytes == 2 ? 0x7f7f8000 : 0x7f800000;
-  if (options.allowNonFinite || largest(out.data(), out.size()) < limit)
+  const bool codes = geometry.format.quantized();
+  if ((options.allowNonFinite && !codes) || largest(out.data(), out.size()) < limit)
     return Error::success();
   const float *bad = find_if(out, [&](float v) { return largest(&v, 1) >= limit; });
   int64_t at = place + (bad - out.begin());
@@ -208,17 +254,16 @@ Error Packer::read(const Source &source, int64_t place, MutableArrayRef<float> o
     position.push_back(at / stride);
     at %= stride;
   }
-  const char *storage = geometry.elementBytes == 2 ? "bf16" : "f32";
   return fail("tensor '" + source.tensor + "' of the checkpoint has the value " +
               formatv("{0}", *bad) + " at " + list(position) + ", expected finite ones in " +
-              storage +
-              ": is the checkpoint damaged? --allow-nonfinite takes such values as they are");
+              nameOf(geometry.format) + ": is the checkpoint damaged?" +
+              (codes ? "" : " --allow-nonfinite takes such values as they are"));
 }
 
 // Elements of the weight, in order, whatever they are made of. Transposed ones come one by one.
-Error Packer::gather(int64_t begin, MutableArrayRef<float> out) const {
+Error Packer::gather(ArrayRef<Source> from, int64_t begin, MutableArrayRef<float> out) const {
   while (!out.empty()) {
-    const Source &source = sourceOf(begin);
+    const Source &source = sourceOf(from, begin);
     const int64_t local = begin - source.begin;
     int64_t n = std::min<int64_t>(out.size(), source.count - local), place;
     if (source.transposed) {
@@ -240,9 +285,10 @@ Error Packer::gather(int64_t begin, MutableArrayRef<float> out) const {
   return Error::success();
 }
 
-template <typename Use> Error Packer::forBands(int64_t row, int64_t count, Use use) const {
+Error Packer::forBands(int64_t row, int64_t count,
+                       function_ref<Error(int64_t, int64_t, bool)> use) const {
   for (const int64_t end = row + count; row < end;) {
-    const Source &source = sourceOf(row * geometry.cols);
+    const Source &source = sourceOf(sources, row * geometry.cols);
     int64_t next = end;
     if (source.strips) { // one matrix of it
       const int64_t first = source.begin / geometry.cols;
@@ -263,7 +309,7 @@ template <typename Use> Error Packer::forBands(int64_t row, int64_t count, Use u
 
 Error Packer::forStrips(int64_t row, int64_t count, Scratch &scratch,
                         function_ref<void(int64_t, int64_t, int64_t, int64_t)> use) const {
-  const Source &source = sourceOf(row * geometry.cols);
+  const Source &source = sourceOf(sources, row * geometry.cols);
   const unsigned dims = source.shape.size() - 2;
   const int64_t local = row - source.begin / geometry.cols;
   const int64_t base = source.place(local / source.rows, dims) + local % source.rows;
@@ -300,7 +346,7 @@ int64_t Packer::pieces() const {
 
 Packer::Piece Packer::piece(int64_t index) const {
   if (!geometry.panels) {
-    const int64_t rowBytes = geometry.cols * geometry.elementBytes, row = index * perPiece;
+    const int64_t rowBytes = geometry.rowBytes(), row = index * perPiece;
     return {row * rowBytes, std::min(perPiece, geometry.outer * geometry.rows - row) * rowBytes};
   }
   const int64_t perMatrix = divideCeil(geometry.panels, perPiece);
@@ -311,6 +357,8 @@ Packer::Piece Packer::piece(int64_t index) const {
 
 Error Packer::pack(int64_t index, MutableArrayRef<char> out) const {
   assert(int64_t(out.size()) == piece(index).bytes && "not the piece's size");
+  if (geometry.format.quantized())
+    return packCodes(index, out);
   return geometry.panels ? packPanels(index, out) : packRows(index, out);
 }
 
@@ -364,7 +412,7 @@ Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
     segments(matrix, p, parts);
   for (const Segment &part : parts)
     filled += part.count;
-  if (filled != count * geometry.panelRows() || geometry.columns() * geometry.group > geometry.cols)
+  if (filled != count * geometry.panelRows() || geometry.columns() * geometry.unit > geometry.cols)
     std::memset(out.data(), 0, out.size());
 
   // In the order of rows, neighbours make one range: gate rows, then up rows.
@@ -413,11 +461,11 @@ Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
                   return;
                 }
                 cantFail(clip(at, width, [&](const Segment &s) -> Error {
-                  uint32_t *lanes = panelOf(s) + col / geometry.group * kLanes + s.lane;
+                  uint32_t *lanes = panelOf(s) + col / geometry.unit * kLanes + s.lane;
                   const float *low = scratch.data() + (s.row - at);
-                  for (int64_t c = 0; c < cols; c += geometry.group, lanes += kLanes) {
+                  for (int64_t c = 0; c < cols; c += geometry.unit, lanes += kLanes) {
                     const float *row = low + c * width;
-                    if (geometry.group == 1)
+                    if (geometry.unit == 1)
                       std::memcpy(lanes, row, s.count * sizeof(float));
                     else
                       toPairs(row, c + 1 < cols ? row + width : nullptr, s.count, lanes);
@@ -441,18 +489,18 @@ Error Packer::packStraight(const Segment &segment, uint32_t *panel, Scratch &scr
   for (int64_t c = 0; c < geometry.cols; c += kBlockCols) {
     const int64_t cols = std::min(kBlockCols, geometry.cols - c);
     for (int64_t r = 0; r < segment.count; ++r) {
-      if (Error error = gather((segment.row + r) * geometry.cols + c, {row, size_t(cols)}))
+      if (Error error = gather(sources, (segment.row + r) * geometry.cols + c, {row, size_t(cols)}))
         return error;
       words[r * stride + cols / 2] = 0; // the pair of an odd last column
       toStorage(row, cols, reinterpret_cast<char *>(words + r * stride));
     }
-    const int64_t groups = divideCeil(cols, geometry.group);
+    const int64_t groups = divideCeil(cols, geometry.unit);
     if (geometry.fragments())
       scatter(words, stride, 1, segment.lane, segment.count, groups,
               panel + c * PackedGeometry::stripRows / 2);
     else
       transpose(words, stride, segment.count, groups,
-                panel + c / geometry.group * kLanes + segment.lane);
+                panel + c / geometry.unit * kLanes + segment.lane);
   }
   return Error::success();
 }
@@ -479,7 +527,8 @@ Error Packer::packRows(int64_t index, MutableArrayRef<char> out) const {
         scratch.resize(block);
         for (int64_t i = begin; i < end; i += block) {
           const int64_t n = std::min(end - i, block);
-          if (Error error = gather(firstRow * cols + i, MutableArrayRef(scratch).take_front(n)))
+          if (Error error =
+                  gather(sources, firstRow * cols + i, MutableArrayRef(scratch).take_front(n)))
             return error;
           toStorage(scratch.data(), n, place(i));
         }

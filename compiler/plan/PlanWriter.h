@@ -50,7 +50,11 @@ using WriteProgress = std::function<void(uint64_t bytesDone, uint64_t bytesTotal
 // Writes to a temporary name beside `path`, and renames when all is on the disk: on an error, and
 // when `cancel` becomes true, nothing is left and what `path` was is untouched. Everything but the
 // weights' bytes is checked before the first byte is written. The same inputs give the same bytes.
-// The error of a cancelled call has the code std::errc::operation_canceled.
+//
+// Of the weights no more is in memory than jobs + 2 pieces (of 8 MiB, see Pack.h), with what
+// packing one takes for each of the jobs, whatever the size of the plan: about 12 MiB a job. What a
+// reader maps comes on top. The error of a cancelled call has the code
+// std::errc::operation_canceled.
 llvm::Error writePlan(const PlanInputs &inputs, llvm::StringRef path,
                       const WriteProgress &progress = {}, std::atomic<bool> *cancel = nullptr);
 

@@ -295,14 +295,19 @@ TEST_F(PlanOfTwoDevices, sameBytesWithAnyNumberOfThreads) {
 }
 
 // Many pieces, so that threads come in any order.
-std::string largeModule() {
+std::string largeModule(StringRef format = "f32", int64_t bytes = 41943040) {
   std::string text = kModule;
   const std::string tensor = "plan.tensor @norm";
-  return text.insert(text.find(tensor), R"(
-    plan.tensor @large at 20480 bytes 41943040 : tensor<10x1024x1024xf32> from
-        [#moe.source<"large", [0, 0, 0], [10, 1024, 1024], true>] packed #moe.packing<panel, f32>
-    )");
+  return text.insert(text.find(tensor), formatv(R"(
+    plan.tensor @large at 20480 bytes {0} : tensor<10x1024x1024xf32> from
+        [#moe.source<"large", [0, 0, 0], [10, 1024, 1024], true>] packed #moe.packing<panel, {1}>
+    )",
+                                                bytes, format)
+                                            .str());
 }
+
+// A scale for each element makes many bytes of few elements.
+std::string largeCodes() { return largeModule("i4 group 1 scale f32", 62914560); }
 
 void addLarge(PlanInputs &inputs) {
   inputs.weights.shape =
@@ -314,16 +319,22 @@ void addLarge(PlanInputs &inputs) {
 }
 
 TEST_F(PlanWriterTest, sameBytesWithAnyNumberOfThreads) {
-  use(largeModule());
+  inputs.packing.scales = ScaleChoice::AbsMax;
   addLarge(inputs);
-  inputs.jobs = 1;
-  ASSERT_EQ(write("one.plan"), "");
-  inputs.jobs = 7;
-  ASSERT_EQ(write("seven.plan"), "");
-  ASSERT_EQ(write("seven.plan"), ""); // also over a file
-  EXPECT_EQ(bytesOf(path("one.plan")), bytesOf(path("seven.plan")));
-  Result<Plan> plan = Plan::open(path("seven.plan"), {.verifyWeights = true});
-  EXPECT_TRUE(plan) << plan.error().message;
+  for (const auto &[text, storage] :
+       {std::pair(largeModule(), "f32"), std::pair(largeCodes(), "int4-g1-f32")}) {
+    use(text);
+    inputs.jobs = 1;
+    ASSERT_EQ(write("one.plan"), "");
+    inputs.jobs = 7;
+    ASSERT_EQ(write("seven.plan"), "");
+    ASSERT_EQ(write("seven.plan"), ""); // also over a file
+    EXPECT_EQ(bytesOf(path("one.plan")), bytesOf(path("seven.plan")));
+    Result<Plan> plan = Plan::open(path("seven.plan"), {.verifyWeights = true});
+    ASSERT_TRUE(plan) << plan.error().message;
+    EXPECT_EQ(plan->index().tensors()->Get(1)->storage()->str(), storage);
+    EXPECT_EQ(plan->index().model()->weights()->str(), storage); // of most bytes
+  }
 }
 
 TEST_F(PlanWriterTest, tellsProgress) {
@@ -343,12 +354,16 @@ TEST_F(PlanWriterTest, tellsProgress) {
 }
 
 TEST_F(PlanWriterTest, canBeCancelled) {
-  use(largeModule());
+  inputs.packing.scales = ScaleChoice::AbsMax;
   addLarge(inputs);
-  for (uint64_t when : {0, 20'000'000, 41'980'000}) {
+  for (const auto &[codes, when] :
+       {std::pair(false, 0), std::pair(false, 20'000'000), std::pair(false, 41'980'000),
+        std::pair(true, 20'000'000), std::pair(true, 62'940'000)}) {
+    use(codes ? largeCodes() : largeModule());
     std::atomic<bool> cancel = false;
     llvm::Error error = writePlan(
-        inputs, path(), [&](uint64_t done, uint64_t) { cancel = cancel || done >= when; }, &cancel);
+        inputs, path(), [&](uint64_t done, uint64_t) { cancel = cancel || done >= uint64_t(when); },
+        &cancel);
     EXPECT_EQ(errorToErrorCode(std::move(error)), std::errc::operation_canceled) << when;
     EXPECT_TRUE(fs::is_empty(folder));
   }

@@ -2,12 +2,19 @@
 #ifndef MOE_DIALECTS_MOE_MOEDIALECT_H
 #define MOE_DIALECTS_MOE_MOEDIALECT_H
 
+#include "dialects/moe/Storage.h"
 #include "mlir/Bytecode/BytecodeOpInterface.h"
 #include "mlir/IR/BuiltinAttributes.h"
 #include "mlir/IR/BuiltinTypes.h"
 #include "mlir/IR/Dialect.h"
 #include "mlir/IR/OpDefinition.h"
 #include "mlir/IR/OpImplementation.h"
+
+namespace moe {
+// The format of elements of a type: f32, bf16, f16, f8E4M3FN, i8 or i4.
+mlir::FailureOr<Storage> storageOf(mlir::Type type);
+mlir::Type typeOf(Storage storage, mlir::MLIRContext *context);
+} // namespace moe
 
 #include "dialects/moe/MoeDialect.h.inc"
 #include "dialects/moe/MoeEnums.h.inc"

@@ -54,6 +54,29 @@ def Moe_Layout : I32EnumAttr<"Layout", "how a packed weight lies in memory", [
   let genSpecializedAttr = 0;
 }
 
+def Moe_FormatAttr : Moe_Attr<"Format", "format"> {
+  let summary = "how the elements of a weight are stored";
+  let description = [{
+    `f32` or `bf16` as they are, or codes of `i4`, `i8` or `f8E4M3FN`, of which `group` neighbouring
+    columns of a row share a scale: `element = (code - zero) * scale`. Codes of integers are in
+    offset binary, with the zero at 8 or 128, unless the groups of `i4` have `zeros` of their own.
+
+    ```mlir
+    #moe.format<i4 group 128 scale f16>
+    #moe.format<i4 group 128 scale f16 zeros>
+    ```
+  }];
+  let parameters = (ins "::mlir::Type":$element, DefaultValuedParameter<"int64_t", "0">:$group,
+      "::mlir::Type":$scale, DefaultValuedParameter<"bool", "false">:$zeros);
+  let assemblyFormat = "`<` custom<Format>($element, $group, $scale, $zeros) `>`";
+  let extraClassDeclaration = [{
+    static FormatAttr get(::mlir::MLIRContext *context, const ::moe::WeightFormat &format);
+    ::moe::WeightFormat getFormat() const;
+    bool isQuantized() const { return getGroup() != 0; }
+  }];
+  let genVerifyDecl = 1;
+}
+
 def Moe_PackingAttr : Moe_Attr<"Packing", "packing"> {
   let summary = "the storage format and layout of a weight in the plan";
   let description = [{
@@ -70,14 +93,26 @@ def Moe_PackingAttr : Moe_Attr<"Packing", "packing"> {
     - `fragments_gate_up`: `n = 2i`; the 16 rows of tiles s are gate rows `8s..8s+7`, then up rows
       `8s..8s+7`.
 
+    Codes (see #moe.format) are packed in rows, panels and fragments too; `Packing.h` says where they
+    and their scales lie.
+
     ```mlir
     #moe.packing<panel, bf16>
     #moe.packing<panel_heads, bf16, 16>
+    #moe.packing<panel, i4 group 128 scale f16>
     ```
   }];
-  let parameters = (ins EnumParameter<Moe_Layout>:$layout, "::mlir::Type":$storage,
+  let parameters = (ins EnumParameter<Moe_Layout>:$layout, "::moe::FormatAttr":$format,
       DefaultValuedParameter<"int64_t", "0">:$headDim);
-  let assemblyFormat = "`<` $layout `,` $storage (`,` $headDim^)? `>`";
+  let assemblyFormat = "`<` $layout `,` custom<FormatOf>($format) (`,` $headDim^)? `>`";
+  let extraClassDeclaration = [{
+    // Elements stored as they are.
+    static PackingAttr get(::mlir::MLIRContext *context, ::moe::Layout layout,
+                           ::mlir::Type element, int64_t headDim = 0) {
+      return get(context, layout, FormatAttr::get(context, element, 0, {}, false), headDim);
+    }
+    ::mlir::Type getStorage() const { return getFormat().getElement(); }
+  }];
 }
 
 #endif

@@ -368,19 +368,25 @@ LogicalResult FunctionRun::evaluate(LinearResidualOp op) {
 
 LogicalResult FunctionRun::evaluate(MoeBlockOp op) {
   int64_t channels = dim(op.getX(), 1), experts = dim(op.getRouter(), 0), k = op.getK();
-  const Shape &gateUp = shape(op.getGateUp()), &down = shape(op.getDown());
+  const Shape &sharedGateUp = shape(op.getSharedGateUp()), &gateUp = shape(op.getGateUp());
+  const Shape &sharedDown = shape(op.getSharedDown()), &down = shape(op.getDown());
   if (failed(checkSame(op, {{dim(op.getNorm(), 0), channels},
                             {dim(op.getRouter(), 1), channels},
-                            {gateUp[0], 1 + experts},
+                            {sharedGateUp[0], 2 * down[2]},
+                            {sharedGateUp[1], channels},
+                            {gateUp[0], experts},
                             {gateUp[1], 2 * down[2]},
                             {gateUp[2], channels},
-                            {down[0], 1 + experts},
+                            {sharedDown[0], channels},
+                            {sharedDown[1], down[2]},
+                            {down[0], experts},
                             {down[1], channels},
                             {std::min(k, experts), k}})))
     return failure();
   return define(op, shape(op.getX()),
                 reference::moeBlock(floats(op.getX()), floats(op.getNorm()), floats(op.getRouter()),
-                                    floats(op.getGateUp()), floats(op.getDown()), k,
+                                    floats(op.getSharedGateUp()), floats(op.getGateUp()),
+                                    floats(op.getSharedDown()), floats(op.getDown()), k,
                                     op.getEps().convertToFloat(), rounding));
 }
 

@@ -193,20 +193,26 @@ private:
       return apply("moe.mlp_block " + h1 + ", " + norm + ", " + gateUp + ", " + down + eps + " : " +
                    hidden + ", tensor<64xf32>, tensor<128x64xf32>, tensor<64x64xf32>");
     }
-    std::string gateUps = whole(path + "shared_expert.gate_proj.weight", "32, 64") + ", " +
-                          whole(path + "shared_expert.up_proj.weight", "32, 64");
-    std::string downs = whole(path + "shared_expert.down_proj.weight", "64, 32");
+    std::string sharedGateUps = whole(path + "shared_expert.gate_proj.weight", "32, 64") + ", " +
+                                whole(path + "shared_expert.up_proj.weight", "32, 64");
+    std::string gateUps, downs;
     for (int64_t e = 0; e < golden::kExperts; ++e) {
-      std::string expert = std::to_string(e);
-      gateUps += ", " + transposed(path + "experts.gate_up_proj", expert + ", 0, 0", "1, 64, 64");
-      downs += ", " + transposed(path + "experts.down_proj", expert + ", 0, 0", "1, 32, 64");
+      std::string expert = std::to_string(e), comma = e ? ", " : "";
+      gateUps += comma + transposed(path + "experts.gate_up_proj", expert + ", 0, 0", "1, 64, 64");
+      downs += comma + transposed(path + "experts.down_proj", expert + ", 0, 0", "1, 32, 64");
     }
     std::string router = weight("router", "4x64", whole(path + "router.weight", "4, 64"));
-    std::string gateUp = weight("gate_up", "5x64x64", gateUps, "panel_gate_up, f32");
-    std::string down = weight("down", "5x64x32", downs, "panel, f32");
-    return apply("moe.moe_block " + h1 + ", " + norm + ", " + router + ", " + gateUp + ", " + down +
-                 " top 1" + eps + " : " + hidden +
-                 ", tensor<64xf32>, tensor<4x64xf32>, tensor<5x64x64xf32>, tensor<5x64x32xf32>");
+    std::string sharedGateUp =
+        weight("shared_gate_up", "64x64", sharedGateUps, "panel_gate_up, f32");
+    std::string gateUp = weight("gate_up", "4x64x64", gateUps, "panel_gate_up, f32");
+    std::string sharedDown =
+        weight("shared_down", "64x32", whole(path + "shared_expert.down_proj.weight", "64, 32"),
+               "panel, f32");
+    std::string down = weight("down", "4x64x32", downs, "panel, f32");
+    return apply("moe.moe_block " + h1 + ", " + norm + ", " + router + ", " + sharedGateUp + ", " +
+                 gateUp + ", " + sharedDown + ", " + down + " top 1" + eps + " : " + hidden +
+                 ", tensor<64xf32>, tensor<4x64xf32>, tensor<64x64xf32>, tensor<4x64x64xf32>, "
+                 "tensor<64x32xf32>, tensor<4x64x32xf32>");
   }
 
   std::string frequencyList() const {
@@ -402,8 +408,8 @@ TEST_F(InterpreterTest, MoeBlockOfTwoExperts) {
     moe.weight @shared_gate : tensor<2x6xbf16> from [#moe.source<"gate_up", [0, 0, 0], [1, 2, 6]>]
     moe.weight @shared_up : tensor<2x6xbf16> from [#moe.source<"gate_up", [0, 2, 0], [1, 2, 6]>]
     moe.weight @shared_down : tensor<6x2xbf16> from [#moe.source<"down", [0, 0, 0], [1, 6, 2]>]
-    moe.weight @all_gate_up : tensor<4x4x6xbf16> from [#moe.source<"gate_up", [0, 0, 0], [4, 4, 6]>]
-    moe.weight @all_down : tensor<4x6x2xbf16> from [#moe.source<"down", [0, 0, 0], [4, 6, 2]>]
+    moe.weight @shared_gate_up : tensor<4x6xbf16> from [#moe.source<"gate_up", [0, 0, 0], [1, 4, 6]>]
+    moe.weight @gate_up : tensor<3x4x6xbf16> from [#moe.source<"gate_up", [1, 0, 0], [3, 4, 6]>]
     moe.weight @router : tensor<3x6xbf16> from [#moe.source<"router", [0, 0], [3, 6]>]
     moe.weight @norm : tensor<6xbf16> from [#moe.source<"norm", [0], [6]>]
     func.func @imported(%x: tensor<?x6xf32>) -> tensor<?x6xf32> {
@@ -431,10 +437,13 @@ TEST_F(InterpreterTest, MoeBlockOfTwoExperts) {
     func.func @fused(%x: tensor<?x6xf32>) -> tensor<?x6xf32> {
       %norm = moe.load_weight @norm : tensor<6xbf16>
       %router = moe.load_weight @router : tensor<3x6xbf16>
-      %gate_up = moe.load_weight @all_gate_up : tensor<4x4x6xbf16>
-      %down = moe.load_weight @all_down : tensor<4x6x2xbf16>
-      %y = moe.moe_block %x, %norm, %router, %gate_up, %down top 2 eps 1.0e-5 : tensor<?x6xf32>,
-          tensor<6xbf16>, tensor<3x6xbf16>, tensor<4x4x6xbf16>, tensor<4x6x2xbf16>
+      %sgu = moe.load_weight @shared_gate_up : tensor<4x6xbf16>
+      %gate_up = moe.load_weight @gate_up : tensor<3x4x6xbf16>
+      %sd = moe.load_weight @shared_down : tensor<6x2xbf16>
+      %down = moe.load_weight @down : tensor<3x6x2xbf16>
+      %y = moe.moe_block %x, %norm, %router, %sgu, %gate_up, %sd, %down top 2 eps 1.0e-5
+          : tensor<?x6xf32>, tensor<6xbf16>, tensor<3x6xbf16>, tensor<4x6xbf16>,
+            tensor<3x4x6xbf16>, tensor<6x2xbf16>, tensor<3x6x2xbf16>
       return %y : tensor<?x6xf32>
     })mlir");
   std::mt19937 random(1);

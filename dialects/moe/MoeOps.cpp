@@ -132,6 +132,13 @@ LogicalResult WeightOp::verify() {
   if (elements != type.getNumElements())
     return emitOpError() << "has sources of " << elements << " elements, expected "
                          << type.getNumElements() << " as in " << type; // weight_c1
+  if (FormatAttr encoding = getEncodingAttr()) {
+    if (!encoding.isQuantized())
+      return emitOpError() << "is encoded as " << encoding << ", expected codes"; // weight_c5
+    if (type.getRank() == 0 || type.getShape().back() % encoding.getGroup() != 0)
+      return emitOpError() << "is encoded in groups of " << encoding.getGroup()
+                           << ", which do not divide the last dimension of " << type; // weight_c5
+  }
   if (std::optional<PackingAttr> packing = getPacking())
     return PackedGeometry::get(type, *packing, [&] { return emitOpError(); }); // weight_c4
   return success();
@@ -322,14 +329,19 @@ LogicalResult LinearResidualOp::verify() {
 
 LogicalResult MoeBlockOp::verify() {
   Shape x{"x", getX()}, norm{"norm", getNorm()}, router{"router", getRouter()},
-      gateUp{"gate_up", getGateUp()}, down{"down", getDown()};
+      sharedGateUp{"shared_gate_up", getSharedGateUp()}, gateUp{"gate_up", getGateUp()},
+      sharedDown{"shared_down", getSharedDown()}, down{"down", getDown()};
   if (failed(checkSame(*this, {{norm[0], x[1]}, // moe_block_c1
                                {router[1], x[1]},
-                               {gateUp[0], 1 + router[0]},
+                               {sharedGateUp[1], x[1]},
+                               {gateUp[0], router[0]},
                                {gateUp[2], x[1]},
-                               {down[0], 1 + router[0]},
+                               {sharedDown[0], x[1]},
+                               {down[0], router[0]},
                                {down[1], x[1]},
-                               {gateUp[1], 2 * down[2]}})))
+                               {gateUp[1], 2 * down[2]},
+                               {sharedDown[1], down[2]},
+                               {sharedGateUp[0], 2 * sharedDown[1]}})))
     return failure();
   if (failed(checkChoice(*this, getK(), router[0]))) // moe_block_c2
     return failure();

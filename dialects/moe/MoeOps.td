@@ -34,18 +34,26 @@ def Moe_WeightOp : Moe_Op<"weight", [Symbol]> {
       transposed
     - (C4) packings but `rows` need two dimensions or more; those of gate and up an even number of
       rows; `panel_heads` a head dimension that divides the rows; `fragments` bf16
+    - (C5) `encoded` is a format of codes whose group divides the last dimension
+
+    `encoded` says that the checkpoint has every source as codes of that format, and not as
+    elements. Reading a source gives elements all the same; the tensors `<tensor>:scale` and, where
+    the format has zeros, `<tensor>:zero` have one element for each group of the tensor. Groups run
+    along the last dimension of a source, so along the last but one of the tensor if it is
+    transposed, and no source begins or ends inside of a group.
 
     ```mlir
     moe.weight @layers.0.q : tensor<256x256xbf16> from
         [#moe.source<"model.layers.0.self_attn.q_proj.weight", [0, 0], [256, 256]>]
-        packed #moe.packing<panel, bf16>
+        encoded #moe.format<i4 group 128 scale bf16> packed #moe.packing<panel, bf16>
     ```
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, TypeAttrOf<AnyRankedTensor>:$type,
       TypedArrayAttrBase<Moe_SourceAttr, "array of sources">:$sources,
-      OptionalAttr<Moe_PackingAttr>:$packing);
+      OptionalAttr<Moe_PackingAttr>:$packing, OptionalAttr<Moe_FormatAttr>:$encoding);
   let assemblyFormat = [{
-    $sym_name `:` $type `from` $sources (`packed` qualified($packing)^)? attr-dict
+    $sym_name `:` $type `from` $sources (`encoded` qualified($encoding)^)?
+    (`packed` qualified($packing)^)? attr-dict
   }];
   let hasVerifier = 1;
 }
@@ -428,27 +436,30 @@ def Moe_LinearResidualOp : Moe_Op<"linear_residual", [
 def Moe_MoeBlockOp : Moe_Op<"moe_block", [Pure, AllTypesMatch<["x", "result"]>]> {
   let summary = "x + shared_expert(n) + experts(n) with n = rms_norm(x)";
   let description = [{
-    Group 0 of `gate_up` and `down` is the shared expert, group 1 + e is routed expert e. The rows of
-    each group of `gate_up` are the gate's, then the up projection's. The router sees n; the score
-    scales the input of a routed expert.
+    The shared expert has weights of its own, which may be stored in another format than those of
+    the routed experts. The rows of a `gate_up` are the gate's, then the up projection's. The router
+    sees n; the score scales the input of a routed expert.
 
-    - `x`, result: T x D; `norm`: D; `router`: E x D; `gate_up`: (1+E) x 2I x D;
-      `down`: (1+E) x D x I
+    - `x`, result: T x D; `norm`: D; `router`: E x D; `shared_gate_up`: 2I x D;
+      `gate_up`: E x 2I x D; `shared_down`: D x I; `down`: E x D x I
     - (C1) the shapes agree
     - (C2) `0 < k <= E`
     - (C3) `eps > 0`
 
     ```mlir
-    %h1 = moe.moe_block %h, %norm, %router, %gate_up, %down top 1 eps 1.0e-5 : tensor<?x256xf32>,
-        tensor<256xbf16>, tensor<8x256xbf16>, tensor<9x256x256xbf16>, tensor<9x256x128xbf16>
+    %h1 = moe.moe_block %h, %norm, %router, %sgu, %gu, %sd, %d top 1 eps 1.0e-5
+        : tensor<?x256xf32>, tensor<256xbf16>, tensor<8x256xbf16>, tensor<256x256xbf16>,
+          tensor<8x256x256xbf16>, tensor<256x128xbf16>, tensor<8x256x128xbf16>
     ```
   }];
   let arguments = (ins Moe_Activations:$x, Moe_Vector:$norm, Moe_Matrix:$router,
-      Moe_Matrices:$gate_up, Moe_Matrices:$down, I64Attr:$k, F32Attr:$eps);
+      Moe_Matrix:$shared_gate_up, Moe_Matrices:$gate_up, Moe_Matrix:$shared_down,
+      Moe_Matrices:$down, I64Attr:$k, F32Attr:$eps);
   let results = (outs Moe_Activations:$result);
   let assemblyFormat = [{
-    $x `,` $norm `,` $router `,` $gate_up `,` $down `top` $k `eps` $eps `:` type($x) `,` type($norm)
-    `,` type($router) `,` type($gate_up) `,` type($down) attr-dict
+    $x `,` $norm `,` $router `,` $shared_gate_up `,` $gate_up `,` $shared_down `,` $down `top` $k
+    `eps` $eps `:` type($x) `,` type($norm) `,` type($router) `,` type($shared_gate_up) `,`
+    type($gate_up) `,` type($shared_down) `,` type($down) attr-dict
   }];
   let hasVerifier = 1;
 }

@@ -374,21 +374,21 @@ static Values gatedMlp(View n, View gateUp, View down, int64_t channels, Roundin
   return linear(inner, down, rowCount(half, channels), rounding);
 }
 
-Values moe::reference::moeBlock(View x, View norm, View router, View gateUp, View down, int64_t k,
-                                float eps, Rounding rounding) {
+Values moe::reference::moeBlock(View x, View norm, View router, View sharedGateUp, View gateUp,
+                                View sharedDown, View down, int64_t k, float eps,
+                                Rounding rounding) {
   int64_t channels = int64_t(norm.size());
   int64_t expertCount = rowCount(router.size(), channels);
-  int64_t downSize = rowCount(down.size(), 1 + expertCount);
+  int64_t downSize = int64_t(sharedDown.size());
   int64_t width = rowCount(size_t(downSize), channels);
   Values n = rmsNorm(x, norm, eps, rounding);
-  Values shared =
-      gatedMlp(n, row(gateUp, 0, 2 * downSize), row(down, 0, downSize), channels, rounding);
+  Values shared = gatedMlp(n, sharedGateUp, sharedDown, channels, rounding);
   // The routed experts' gates and ups, apart.
-  Values gate = columns(gateUp.subspan(size_t(2 * downSize)), 2 * downSize, 0, downSize);
-  Values up = columns(gateUp.subspan(size_t(2 * downSize)), 2 * downSize, downSize, 2 * downSize);
+  Values gate = columns(gateUp, 2 * downSize, 0, downSize);
+  Values up = columns(gateUp, 2 * downSize, downSize, 2 * downSize);
   Routing routing = route(linear(n, router, channels, rounding), expertCount, k, rounding);
-  Values routed = experts(n, routing.experts, routing.scores, gate, up,
-                          down.subspan(size_t(downSize)), channels, width, rounding);
+  Values routed =
+      experts(n, routing.experts, routing.scores, gate, up, down, channels, width, rounding);
   return add(x, add(shared, routed, rounding), rounding);
 }
 

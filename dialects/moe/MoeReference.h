@@ -153,11 +153,11 @@ Values attentionBlock(KvCache &cache, View qkv, Indices positions, Indices seque
 Values linearResidual(View x, View weight, View residual, int64_t inputs,
                       Rounding rounding = Rounding::None);
 
-/// x [tokens, channels], norm [channels], router [experts, channels],
-/// gateUp [1 + experts, 2 width, channels], down [1 + experts, channels, width] -> as x.
-/// Group 0 is the shared expert.
-Values moeBlock(View x, View norm, View router, View gateUp, View down, int64_t k, float eps,
-                Rounding rounding = Rounding::None);
+/// x [tokens, channels], norm [channels], router [experts, channels]; of the shared expert
+/// sharedGateUp [2 width, channels], sharedDown [channels, width]; of the routed experts
+/// gateUp [experts, 2 width, channels], down [experts, channels, width] -> as x.
+Values moeBlock(View x, View norm, View router, View sharedGateUp, View gateUp, View sharedDown,
+                View down, int64_t k, float eps, Rounding rounding = Rounding::None);
 
 /// x [tokens, channels], norm [channels], gateUp [2 width, channels], down [channels, width].
 Values mlpBlock(View x, View norm, View gateUp, View down, float eps,

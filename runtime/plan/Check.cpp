@@ -5,6 +5,7 @@
 #include "runtime/plan/Check.h"
 
 #include "runtime/plan/Format.h"
+#include "runtime/plan/TensorBytes.h"
 
 #include <algorithm>
 #include <string>
@@ -223,19 +224,19 @@ Status Checker::checkTensors() {
                      number(tensor->offset()) + " of section " + quote(section->name()) +
                      ", which has " + number(section->length()));
     MOE_TRY(checkRange(tensor->shape()->size(), 1, 8, "the rank of " + what));
-    // Packing pads, so the shape gives the least number of bytes.
-    const std::string_view storage = tensor->storage()->string_view();
-    uint64_t room = storage == "f32"    ? tensor->bytes() / 4
-                    : storage == "bf16" ? tensor->bytes() / 2
-                                        : tensor->bytes() * 8;
     MOE_TRY(checkAligned(*tensor->shape(), "the dimensions of " + what));
-    for (uint64_t dim : *tensor->shape()) {
+    for (uint64_t dim : *tensor->shape())
       MOE_TRY(checkRange(dim, 1, kMaxBytes, "a dimension of " + what));
-      room /= dim;
-    }
-    if (room == 0)
-      return invalid(what + " has " + number(tensor->bytes()) +
-                     " bytes, too few for its shape in " + quote(tensor->storage()));
+    Result<uint64_t> needed = tensorBytes({tensor->shape()->data(), tensor->shape()->size()},
+                                          tensor->storage()->string_view(),
+                                          tensor->layout()->string_view(), tensor->head_dim());
+    if (!needed)
+      return invalid(what + " cannot be " + quote(tensor->storage()) + " in layout " +
+                     quote(tensor->layout()) + ": " + needed.error().message);
+    if (*needed != tensor->bytes())
+      return invalid(what + " has " + number(tensor->bytes()) + " bytes, and its shape in " +
+                     quote(tensor->storage()) + " and layout " + quote(tensor->layout()) +
+                     " takes " + number(*needed));
     for (const Name *source : *tensor->sources())
       MOE_TRY(checkName(source, "a source of " + what));
   }

@@ -251,8 +251,47 @@ const Refusal kRefusals[] = {
     {"tensorRank", [](P &p) { p.tensors[0]->shape = {}; }, "the rank of tensor 'embed' is 0"},
     {"tensorRanks", [](P &p) { p.tensors[0]->shape.assign(9, 1); }, "is 9, expected 1 to 8"},
     {"tensorShape", [](P &p) { p.tensors[0]->shape = {100, 0}; }, "a dimension of tensor 'embed'"},
-    {"tensorTooSmall", [](P &p) { p.tensors[0]->shape = {101, 16}; }, "too few for its shape"},
-    {"tensorProduct", [](P &p) { p.tensors[0]->shape.assign(8, uint64_t(1) << 40); }, "too few"},
+    {"tensorTooSmall", [](P &p) { p.tensors[0]->shape = {101, 16}; },
+     "tensor 'embed' has 3200 bytes, and its shape in 'bf16' and layout 'rows' takes 3232"},
+    {"tensorTooLarge", [](P &p) { p.tensors[0]->shape = {99, 16}; }, "takes 3168"},
+    {"tensorProduct", [](P &p) { p.tensors[0]->shape.assign(8, uint64_t(1) << 40); },
+     "it has more elements than any machine holds"},
+    {"tensorPadding",
+     [](P &p) {
+       p.tensors[0]->shape = {uint64_t(1) << 47, 1};
+       p.tensors[0]->layout = "panel_heads";
+       p.tensors[0]->head_dim = 1;
+     },
+     "it has more bytes than any machine holds"},
+    {"tensorPanel", [](P &p) { p.tensors[0]->layout = "panel"; }, "layout 'panel' takes 4096"},
+    {"tensorCodes",
+     [](P &p) {
+       p.tensors[0]->storage = "int4-g16-f16-z";
+       p.tensors[0]->layout = "panel";
+     },
+     "takes 1408"}, // 2 panels of a group: 64 scales, 64 zeros, 512 bytes of codes
+    {"tensorCodeRows", [](P &p) { p.tensors[0]->storage = "int8-g8-f16"; }, "takes 2000"},
+    {"tensorGroup", [](P &p) { p.tensors[0]->storage = "int8-g5-f16"; },
+     "its rows of 16 are no multiple of a group"},
+    {"tensorGateUp",
+     [](P &p) {
+       p.tensors[0]->shape = {25, 64};
+       p.tensors[0]->layout = "panel_gate_up";
+     },
+     "gate and up cannot have 25 rows together"},
+    {"tensorHeads", [](P &p) { p.tensors[0]->layout = "panel_heads"; },
+     "heads of 0 rows do not make 100"},
+    {"tensorVector", [](P &p) { p.tensors[1]->layout = "panel"; }, "only a matrix has such"},
+    {"tensorFragments", [](P &p) { p.tensors[1]->layout = "fragments"; }, "only a matrix has such"},
+    {"tensorF16", [](P &p) { p.tensors[0]->storage = "f16"; },
+     "this runtime knows no such storage"},
+    {"tensorNoGroup", [](P &p) { p.tensors[0]->storage = "int4-g0-f16"; }, "no such storage"},
+    {"tensorHugeGroup", [](P &p) { p.tensors[0]->storage = "int4-g99999999999999999999-f16"; },
+     "no such storage"},
+    {"tensorZeros", [](P &p) { p.tensors[0]->storage = "int8-g16-f16-z"; }, "no such storage"},
+    {"tensorRest", [](P &p) { p.tensors[0]->storage = "int4-g16-f16-zz"; }, "no such storage"},
+    {"tensorOtherLayout", [](P &p) { p.tensors[0]->layout = "columns"; },
+     "this runtime knows no such layout"},
     {"tensorStorage", [](P &p) { p.tensors[0]->storage = ""; }, "the storage of tensor 'embed'"},
     {"tensorLayout", [](P &p) { p.tensors[0]->layout = ""; }, "the layout of tensor 'embed'"},
     {"tensorSource", [](P &p) { p.tensors[0]->sources = {""}; }, "a source of tensor 'embed'"},

@@ -1,22 +1,27 @@
 // RUN: moe-opt %s --moe-fuse-moe-block --moe-drop-unused-weights --split-input-file | FileCheck %s
 
-// Group 0 is the shared expert. The experts of this checkpoint are fused and stored inputs first:
-// one source a weight, so that gate and up are sliced expert by expert.
+// The shared expert keeps weights of its own. The experts of this checkpoint are fused and stored
+// inputs first: one source a weight, so that gate and up are sliced expert by expert.
 // CHECK: moe.weight @l.norm
 // CHECK-NEXT: moe.weight @l.router
-// CHECK-NEXT: moe.weight @l.moe.gate_up : tensor<3x8x8xbf16> from
-// CHECK-SAME: [#moe.source<"sg", [0, 0], [4, 8]>, #moe.source<"su", [0, 0], [4, 8]>,
-// CHECK-SAME: #moe.source<"gu", [0, 0, 0], [1, 8, 4], true>, #moe.source<"gu", [0, 0, 4], [1, 8, 4], true>,
+// CHECK-NEXT: moe.weight @l.moe.shared_gate_up : tensor<8x8xbf16> from
+// CHECK-SAME: [#moe.source<"sg", [0, 0], [4, 8]>, #moe.source<"su", [0, 0], [4, 8]>]
+// CHECK-NEXT: moe.weight @l.moe.shared_down : tensor<8x4xbf16> from
+// CHECK-SAME: [#moe.source<"sd", [0, 0], [8, 4]>]
+// CHECK-NEXT: moe.weight @l.moe.gate_up : tensor<2x8x8xbf16> from
+// CHECK-SAME: [#moe.source<"gu", [0, 0, 0], [1, 8, 4], true>, #moe.source<"gu", [0, 0, 4], [1, 8, 4], true>,
 // CHECK-SAME: #moe.source<"gu", [1, 0, 0], [1, 8, 4], true>, #moe.source<"gu", [1, 0, 4], [1, 8, 4], true>]
-// CHECK-NEXT: moe.weight @l.moe.down : tensor<3x8x4xbf16> from
-// CHECK-SAME: [#moe.source<"sd", [0, 0], [8, 4]>, #moe.source<"d", [0, 0, 0], [2, 4, 8], true>]
+// CHECK-NEXT: moe.weight @l.moe.down : tensor<2x8x4xbf16> from
+// CHECK-SAME: [#moe.source<"d", [0, 0, 0], [2, 4, 8], true>]
 // CHECK-LABEL: func.func @fused_experts
 // CHECK-SAME: (%[[H:.*]]: tensor<?x8xf32>)
 // CHECK-DAG: %[[NORM:.*]] = moe.load_weight @l.norm
 // CHECK-DAG: %[[ROUTER:.*]] = moe.load_weight @l.router
+// CHECK-DAG: %[[SHARED_GATE_UP:.*]] = moe.load_weight @l.moe.shared_gate_up
 // CHECK-DAG: %[[GATE_UP:.*]] = moe.load_weight @l.moe.gate_up
+// CHECK-DAG: %[[SHARED_DOWN:.*]] = moe.load_weight @l.moe.shared_down
 // CHECK-DAG: %[[DOWN:.*]] = moe.load_weight @l.moe.down
-// CHECK-NEXT: %[[Y:.*]] = moe.moe_block %[[H]], %[[NORM]], %[[ROUTER]], %[[GATE_UP]], %[[DOWN]] top 1 eps
+// CHECK-NEXT: %[[Y:.*]] = moe.moe_block %[[H]], %[[NORM]], %[[ROUTER]], %[[SHARED_GATE_UP]], %[[GATE_UP]], %[[SHARED_DOWN]], %[[DOWN]] top 1 eps
 // CHECK-NEXT: return %[[Y]]
 moe.weight @l.norm : tensor<8xbf16> from [#moe.source<"n", [0], [8]>]
 moe.weight @l.router : tensor<2x8xbf16> from [#moe.source<"r", [0, 0], [2, 8]>]
@@ -51,13 +56,16 @@ func.func @fused_experts(%h: tensor<?x8xf32>) -> tensor<?x8xf32> {
 
 // -----
 
-// Experts of a source each, and another order of the sum.
-// CHECK: moe.weight @moe.gate_up : tensor<3x8x8xf32> from
-// CHECK-SAME: [#moe.source<"sg", [0, 0], [4, 8]>, #moe.source<"su", [0, 0], [4, 8]>,
-// CHECK-SAME: #moe.source<"g.0", [0, 0], [4, 8]>, #moe.source<"u.0", [0, 0], [4, 8]>,
+// Experts of a source each, a shared one of other elements, and another order of the sum.
+// CHECK: moe.weight @moe.shared_gate_up : tensor<8x8xf32> from
+// CHECK-SAME: [#moe.source<"sg", [0, 0], [4, 8]>, #moe.source<"su", [0, 0], [4, 8]>]
+// CHECK: moe.weight @moe.shared_down : tensor<8x4xbf16> from
+// CHECK-SAME: [#moe.source<"sd", [0, 0], [8, 4]>]
+// CHECK: moe.weight @moe.gate_up : tensor<2x8x8xbf16> from
+// CHECK-SAME: [#moe.source<"g.0", [0, 0], [4, 8]>, #moe.source<"u.0", [0, 0], [4, 8]>,
 // CHECK-SAME: #moe.source<"g.1", [0, 0], [4, 8]>, #moe.source<"u.1", [0, 0], [4, 8]>]
-// CHECK: moe.weight @moe.down : tensor<3x8x4xf32> from
-// CHECK-SAME: [#moe.source<"sd", [0, 0], [8, 4]>, #moe.source<"d.0", [0, 0], [8, 4]>, #moe.source<"d.1", [0, 0], [8, 4]>]
+// CHECK: moe.weight @moe.down : tensor<2x8x4xf32> from
+// CHECK-SAME: [#moe.source<"d.0", [0, 0], [8, 4]>, #moe.source<"d.1", [0, 0], [8, 4]>]
 // CHECK-LABEL: func.func @separate_experts
 // CHECK: moe.moe_block
 // CHECK-NEXT: return
@@ -65,29 +73,29 @@ moe.weight @norm : tensor<8xf32> from [#moe.source<"n", [0], [8]>]
 moe.weight @router : tensor<2x8xf32> from [#moe.source<"r", [0, 0], [2, 8]>]
 moe.weight @shared.gate : tensor<4x8xf32> from [#moe.source<"sg", [0, 0], [4, 8]>]
 moe.weight @shared.up : tensor<4x8xf32> from [#moe.source<"su", [0, 0], [4, 8]>]
-moe.weight @shared.down : tensor<8x4xf32> from [#moe.source<"sd", [0, 0], [8, 4]>]
-moe.weight @experts.gate : tensor<2x4x8xf32> from [#moe.source<"g.0", [0, 0], [4, 8]>, #moe.source<"g.1", [0, 0], [4, 8]>]
-moe.weight @experts.up : tensor<2x4x8xf32> from [#moe.source<"u.0", [0, 0], [4, 8]>, #moe.source<"u.1", [0, 0], [4, 8]>]
+moe.weight @shared.down : tensor<8x4xbf16> from [#moe.source<"sd", [0, 0], [8, 4]>]
+moe.weight @experts.gate : tensor<2x4x8xbf16> from [#moe.source<"g.0", [0, 0], [4, 8]>, #moe.source<"g.1", [0, 0], [4, 8]>]
+moe.weight @experts.up : tensor<2x4x8xbf16> from [#moe.source<"u.0", [0, 0], [4, 8]>, #moe.source<"u.1", [0, 0], [4, 8]>]
 moe.weight @experts.down : tensor<2x8x4xf32> from [#moe.source<"d.0", [0, 0], [8, 4]>, #moe.source<"d.1", [0, 0], [8, 4]>]
 func.func @separate_experts(%h: tensor<?x8xf32>) -> tensor<?x8xf32> {
   %norm = moe.load_weight @norm : tensor<8xf32>
   %wr = moe.load_weight @router : tensor<2x8xf32>
   %sg = moe.load_weight @shared.gate : tensor<4x8xf32>
   %su = moe.load_weight @shared.up : tensor<4x8xf32>
-  %sd = moe.load_weight @shared.down : tensor<8x4xf32>
-  %eg = moe.load_weight @experts.gate : tensor<2x4x8xf32>
-  %eu = moe.load_weight @experts.up : tensor<2x4x8xf32>
+  %sd = moe.load_weight @shared.down : tensor<8x4xbf16>
+  %eg = moe.load_weight @experts.gate : tensor<2x4x8xbf16>
+  %eu = moe.load_weight @experts.up : tensor<2x4x8xbf16>
   %ed = moe.load_weight @experts.down : tensor<2x8x4xf32>
   %n = moe.rms_norm %h, %norm eps 1.0e-5 : tensor<?x8xf32>, tensor<8xf32>
   %l = moe.linear %n, %wr : tensor<?x8xf32>, tensor<2x8xf32> -> tensor<?x2xf32>
   %e, %sc = moe.route %l top 2 : tensor<?x2xf32> -> tensor<?x2xi32>, tensor<?x2xf32>
   %routed = moe.experts %n, %e, %sc, %eg, %eu, %ed : tensor<?x8xf32>, tensor<?x2xi32>,
-      tensor<?x2xf32>, tensor<2x4x8xf32>, tensor<2x4x8xf32>, tensor<2x8x4xf32>
+      tensor<?x2xf32>, tensor<2x4x8xbf16>, tensor<2x4x8xbf16>, tensor<2x8x4xf32>
   %sum = moe.add %routed, %h : tensor<?x8xf32>
   %g = moe.linear %n, %sg : tensor<?x8xf32>, tensor<4x8xf32> -> tensor<?x4xf32>
   %u = moe.linear %n, %su : tensor<?x8xf32>, tensor<4x8xf32> -> tensor<?x4xf32>
   %s = moe.swiglu %g, %u : tensor<?x4xf32>
-  %shared = moe.linear %s, %sd : tensor<?x4xf32>, tensor<8x4xf32> -> tensor<?x8xf32>
+  %shared = moe.linear %s, %sd : tensor<?x4xf32>, tensor<8x4xbf16> -> tensor<?x8xf32>
   %y = moe.add %sum, %shared : tensor<?x8xf32>
   return %y : tensor<?x8xf32>
 }

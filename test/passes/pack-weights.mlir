@@ -1,11 +1,11 @@
-// RUN: moe-opt %s --moe-pack-weights=storage=bf16 --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,BF16
-// RUN: moe-opt %s --moe-pack-weights=storage=f32 --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,F32
+// RUN: moe-opt %s --moe-pack-weights=weights=bf16 --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,BF16
+// RUN: moe-opt %s --moe-pack-weights=weights=f32 --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,F32
 // RUN: moe-opt %s --moe-pack-weights=device=cuda --split-input-file --verify-diagnostics | FileCheck %s --check-prefix=CUDA
-// RUN: not moe-opt %s --moe-pack-weights="device=cuda storage=f32" --split-input-file 2>&1 | FileCheck %s --check-prefix=CUDA-F32
-// CUDA-F32: error: the kernels for cuda take weights in bf16, found storage=f32: use storage=bf16
+// RUN: not moe-opt %s --moe-pack-weights="device=cuda weights=f32" --split-input-file 2>&1 | FileCheck %s --check-prefix=CUDA-F32
+// CUDA-F32: error: weight 'qkv' (attention) would be stored as f32, and the kernels for cuda take bf16 or codes in groups of 128, 64, 32 or 16 columns: use for example --weights bf16 or int4, or targets of CPUs alone
 
 // Packing again changes nothing.
-// RUN: moe-opt %s --moe-pack-weights=storage=bf16 --moe-pack-weights=storage=bf16 --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,BF16
+// RUN: moe-opt %s --moe-pack-weights=weights=bf16 --moe-pack-weights=weights=bf16 --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,BF16
 
 // BF16: moe.weight @qkv {{.*}} packed #moe.packing<panel_heads, bf16, 4>
 // BF16-NEXT: moe.weight @o {{.*}} packed #moe.packing<panel, bf16>
@@ -13,11 +13,15 @@
 // F32-NEXT: moe.weight @o {{.*}} packed #moe.packing<panel, f32>
 // CHECK-NEXT: moe.weight @norm {{.*}} packed #moe.packing<rows, f32>
 // CHECK-NEXT: moe.weight @router {{.*}} packed #moe.packing<panel, f32>
+// BF16-NEXT: moe.weight @shared_gate_up {{.*}} packed #moe.packing<panel_gate_up, bf16>
 // BF16-NEXT: moe.weight @gate_up {{.*}} packed #moe.packing<panel_gate_up, bf16>
+// BF16-NEXT: moe.weight @shared_down {{.*}} packed #moe.packing<panel, bf16>
 // BF16-NEXT: moe.weight @down {{.*}} packed #moe.packing<panel, bf16>
 // BF16-NEXT: moe.weight @mlp.gate_up {{.*}} packed #moe.packing<panel_gate_up, bf16>
 // BF16-NEXT: moe.weight @mlp.down {{.*}} packed #moe.packing<panel, bf16>
+// F32-NEXT: moe.weight @shared_gate_up {{.*}} packed #moe.packing<panel_gate_up, f32>
 // F32-NEXT: moe.weight @gate_up {{.*}} packed #moe.packing<panel_gate_up, f32>
+// F32-NEXT: moe.weight @shared_down {{.*}} packed #moe.packing<panel, f32>
 // F32-NEXT: moe.weight @down {{.*}} packed #moe.packing<panel, f32>
 // F32-NEXT: moe.weight @mlp.gate_up {{.*}} packed #moe.packing<panel_gate_up, f32>
 // F32-NEXT: moe.weight @mlp.down {{.*}} packed #moe.packing<panel, f32>
@@ -25,7 +29,9 @@
 // CUDA-NEXT: moe.weight @o {{.*}} packed #moe.packing<fragments, bf16>
 // CUDA-NEXT: moe.weight @norm {{.*}} packed #moe.packing<rows, f32>
 // CUDA-NEXT: moe.weight @router {{.*}} packed #moe.packing<rows, f32>
+// CUDA-NEXT: moe.weight @shared_gate_up {{.*}} packed #moe.packing<fragments_gate_up, bf16>
 // CUDA-NEXT: moe.weight @gate_up {{.*}} packed #moe.packing<fragments_gate_up, bf16>
+// CUDA-NEXT: moe.weight @shared_down {{.*}} packed #moe.packing<fragments, bf16>
 // CUDA-NEXT: moe.weight @down {{.*}} packed #moe.packing<fragments, bf16>
 // CUDA-NEXT: moe.weight @mlp.gate_up {{.*}} packed #moe.packing<fragments_gate_up, bf16>
 // CUDA-NEXT: moe.weight @mlp.down {{.*}} packed #moe.packing<fragments, bf16>
@@ -33,8 +39,10 @@ moe.weight @qkv : tensor<16x8xbf16> from [#moe.source<"qkv", [0, 0], [16, 8]>]
 moe.weight @o : tensor<8x8xbf16> from [#moe.source<"o", [0, 0], [8, 8]>]
 moe.weight @norm : tensor<8xbf16> from [#moe.source<"n", [0], [8]>]
 moe.weight @router : tensor<2x8xbf16> from [#moe.source<"r", [0, 0], [2, 8]>]
-moe.weight @gate_up : tensor<3x8x8xbf16> from [#moe.source<"gu", [0, 0, 0], [3, 8, 8]>]
-moe.weight @down : tensor<3x8x4xbf16> from [#moe.source<"d", [0, 0, 0], [3, 8, 4]>]
+moe.weight @shared_gate_up : tensor<8x8xbf16> from [#moe.source<"sgu", [0, 0], [8, 8]>]
+moe.weight @gate_up : tensor<2x8x8xbf16> from [#moe.source<"gu", [0, 0, 0], [2, 8, 8]>]
+moe.weight @shared_down : tensor<8x4xbf16> from [#moe.source<"sd", [0, 0], [8, 4]>]
+moe.weight @down : tensor<2x8x4xbf16> from [#moe.source<"d", [0, 0, 0], [2, 8, 4]>]
 moe.weight @mlp.gate_up : tensor<32x8xbf16> from [#moe.source<"mgu", [0, 0], [32, 8]>]
 moe.weight @mlp.down : tensor<8x16xbf16> from [#moe.source<"md", [0, 0], [8, 16]>]
 moe.cache @kv heads 1 head_dim 4 : bf16
@@ -43,16 +51,19 @@ func.func @layers(%h: tensor<?x8xf32>, %p: tensor<?xi32>, %s: tensor<?xi32>) -> 
   %wo = moe.load_weight @o : tensor<8x8xbf16>
   %norm = moe.load_weight @norm : tensor<8xbf16>
   %wr = moe.load_weight @router : tensor<2x8xbf16>
-  %gu = moe.load_weight @gate_up : tensor<3x8x8xbf16>
-  %d = moe.load_weight @down : tensor<3x8x4xbf16>
+  %sgu = moe.load_weight @shared_gate_up : tensor<8x8xbf16>
+  %gu = moe.load_weight @gate_up : tensor<2x8x8xbf16>
+  %sd = moe.load_weight @shared_down : tensor<8x4xbf16>
+  %d = moe.load_weight @down : tensor<2x8x4xbf16>
   %mgu = moe.load_weight @mlp.gate_up : tensor<32x8xbf16>
   %md = moe.load_weight @mlp.down : tensor<8x16xbf16>
   %qkv = moe.qkv %h, %norm, %wqkv eps 1.0e-5
       : tensor<?x8xf32>, tensor<8xbf16>, tensor<16x8xbf16> -> tensor<?x16xf32>
   %o = moe.attention_block @kv, %qkv, %p, %s : tensor<?x16xf32>, tensor<?xi32> -> tensor<?x8xf32>
   %h1 = moe.linear_residual %o, %wo, %h : tensor<?x8xf32>, tensor<8x8xbf16>, tensor<?x8xf32>
-  %h2 = moe.moe_block %h1, %norm, %wr, %gu, %d top 1 eps 1.0e-5 : tensor<?x8xf32>, tensor<8xbf16>,
-      tensor<2x8xbf16>, tensor<3x8x8xbf16>, tensor<3x8x4xbf16>
+  %h2 = moe.moe_block %h1, %norm, %wr, %sgu, %gu, %sd, %d top 1 eps 1.0e-5
+      : tensor<?x8xf32>, tensor<8xbf16>, tensor<2x8xbf16>, tensor<8x8xbf16>, tensor<2x8x8xbf16>,
+        tensor<8x4xbf16>, tensor<2x8x4xbf16>
   %h3 = moe.mlp_block %h2, %norm, %mgu, %md eps 1.0e-5
       : tensor<?x8xf32>, tensor<8xbf16>, tensor<32x8xbf16>, tensor<8x16xbf16>
   return %h3 : tensor<?x8xf32>

@@ -1,5 +1,5 @@
 // RUN: moe-opt %s --moe-fuse | FileCheck %s
-// RUN: moe-opt %s --moe-fuse --moe-pack-weights=storage=bf16 | FileCheck %s --check-prefix=PACKED
+// RUN: moe-opt %s --moe-fuse --moe-pack-weights=weights=bf16 | FileCheck %s --check-prefix=PACKED
 
 // A whole model of one dense layer. The MLP goes first: it ends as a projection with a residual does.
 // CHECK-COUNT-9: moe.weight

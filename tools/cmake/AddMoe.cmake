@@ -45,7 +45,7 @@ function(moe_test name)
   target_compile_definitions(${name} PRIVATE MOE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/unittests)
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES TIMEOUT 600)
+  set_tests_properties(${name} PROPERTIES TIMEOUT 1500)
   if(MOE_SANITIZE MATCHES "address")
     # LLVM's allocators poison memory where its headers are instrumented, but the packaged libraries,
     # which use the same memory, are not.

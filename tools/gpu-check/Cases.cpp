@@ -124,7 +124,7 @@ private:
 
   void qkv() {
     int64_t rows = finish().rows();
-    CudaSpec spec{CudaQkvSpec{s.hidden, rows, Storage::BF16, 1e-5f}, kSmallTokens,
+    CudaSpec spec{CudaQkvSpec{s.hidden, rows, kBf16, 1e-5f}, kSmallTokens,
                   splitsOf(rows, s.hidden)};
     measure("qkv", spec,
             {h, normWeight, weights(double(rows) * s.hidden), room(4.0 * spec.splits * T * rows)},
@@ -187,13 +187,13 @@ private:
             4.0 * T * s.hidden, 0);
   }
   void linear(const char *name, int64_t inputs, int64_t outputs) {
-    measure(name, {LinearSpec{inputs, outputs, Storage::BF16}, tile},
+    measure(name, {LinearSpec{inputs, outputs, kBf16}, tile},
             {x, weights(double(padded(outputs)) * inputs), room(4.0 * T * outputs)},
             2.0 * outputs * inputs, product(outputs, inputs));
   }
   void linearResidual() {
     int64_t inputs = s.heads * s.headDim;
-    CudaSpec spec{LinearResidualSpec{inputs, s.hidden, Storage::BF16}, tile};
+    CudaSpec spec{LinearResidualSpec{inputs, s.hidden, kBf16}, tile};
     std::vector<cuda::CUdeviceptr> operands{x, weights(double(padded(s.hidden)) * inputs), h};
     if (small) {
       spec.splits = splitsOf(s.hidden, inputs);
@@ -223,39 +223,40 @@ private:
   }
   void gateUp() {
     double matrix = 2.0 * s.width * s.hidden;
-    CudaSpec spec{GateUpSpec{s.hidden, s.width, s.experts, 1, Storage::BF16, 1e-5f}, tile};
-    cuda::CUdeviceptr w = weights(matrix * double(1 + s.experts));
+    CudaSpec spec{GateUpSpec{s.hidden, s.width, s.experts, 1, kBf16, kBf16, 1e-5f}, tile};
+    cuda::CUdeviceptr shared = weights(matrix), routed = weights(matrix * double(s.experts));
     cuda::CUdeviceptr out = room(2.0 * 2 * T * padded(s.width));
     double flops = 2 * product(2.0 * double(s.width), double(s.hidden));
     if (small) {
       experts = room(4.0 * T);
       measure("gate_up", spec,
-              {h, normWeight, put(random(s.experts * s.hidden)), w, out, experts,
+              {h, normWeight, put(random(s.experts * s.hidden)), shared, routed, out, experts,
                room(4.0 * s.experts * kSmallTokens), zeros(counterBytes(spec))},
               0, flops);
     } else {
-      measure("gate_up", spec, {x, scores, order, offsets, w, out}, 0, flops);
+      measure("gate_up", spec, {x, scores, order, offsets, shared, routed, out}, 0, flops);
     }
     if (!error)
       rows.back().bytes = 2 * matrix * double(1 + distinctExperts());
   }
   void down() {
     double matrix = double(s.width) * s.hidden;
-    CudaSpec spec{DownSpec{s.hidden, s.width, s.experts, 1, Storage::BF16}, tile};
-    cuda::CUdeviceptr w = weights(matrix * double(1 + s.experts));
+    CudaSpec spec{DownSpec{s.hidden, s.width, s.experts, 1, kBf16, kBf16}, tile};
+    cuda::CUdeviceptr shared = weights(matrix), routed = weights(matrix * double(s.experts));
     double bytes = 2 * matrix * double(1 + distinctExperts());
     double flops = 2 * product(double(s.hidden), double(s.width));
     if (small) {
       spec.splits = splitsOf(2 * s.hidden, s.width);
-      measure("down", spec, {x, experts, w, h, room(partialBytes(spec)), zeros(counterBytes(spec))},
+      measure("down", spec,
+              {x, experts, shared, routed, h, room(partialBytes(spec)), zeros(counterBytes(spec))},
               bytes, flops);
     } else {
-      measure("down", spec, {x, order, offsets, w, h}, bytes, flops);
+      measure("down", spec, {x, order, offsets, shared, routed, h}, bytes, flops);
     }
   }
   // Of one row, which is greedy: its logits are not written.
   void head() {
-    CudaSpec spec{HeadSpec{s.hidden, s.vocabulary, Storage::BF16, 1e-5f}, tile};
+    CudaSpec spec{HeadSpec{s.hidden, s.vocabulary, kBf16, 1e-5f}, tile};
     cuda::CUdeviceptr w = weights(double(padded(s.vocabulary)) * s.hidden),
                       logits = room(4.0 * s.vocabulary), ids = room(4),
                       counters = zeros(double(counterBytes(spec, 1))),

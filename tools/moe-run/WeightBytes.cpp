@@ -37,9 +37,7 @@ WeightBytes weightBytes(const Plan &plan, std::string_view device) {
       continue;
     bool moe = experts && tensor.shape()->size() == 3; // all other weights are matrices or vectors
     uint64_t first = moe ? tensor.shape()->Get(0) : 0;
-    if (first && first == experts + 1) // the shared expert is one of them
-      sum.active += tensor.bytes() / (experts + 1) * (used + 1);
-    else if (first && first == experts)
+    if (first && first == experts)
       sum.active += tensor.bytes() / experts * used;
     else
       sum.active += tensor.bytes();

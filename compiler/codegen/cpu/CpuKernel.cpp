@@ -1,5 +1,6 @@
 // Implements the parts that CPU kernels are built of.
 #include "compiler/codegen/cpu/CpuKernel.h"
+#include "compiler/codegen/cpu/CodeTile.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -66,23 +67,25 @@ Ptr CpuKernel::identity() {
 // The product with a weight panel
 //===----------------------------------------------------------------------===//
 
-void CpuKernel::product(Storage storage, Rows x, Val count, Ptr panel, int64_t k, Ptr out,
-                        int64_t outStride, bool accumulate) {
-  int64_t steps = storage == Storage::F32 ? k : llvm::divideCeil(k, 2);
-  func::CallOp::create(*this, productFunction(storage, accumulate),
+void CpuKernel::product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k,
+                        Ptr out, int64_t outStride, bool accumulate) {
+  int64_t steps = format.quantized()               ? k / format.group
+                  : format.element == Storage::F32 ? k
+                                                   : llvm::divideCeil(k, 2);
+  func::CallOp::create(*this, productFunction(format, accumulate),
                        ValueRange{x.base.value, i64(x.stride).value, x.ids.value, panel.value,
                                   i64(steps).value, out.value, i64(outStride).value, count.value});
 }
 
 // Chooses the tile function for the number of tokens.
-func::FuncOp CpuKernel::productFunction(Storage storage, bool accumulate) {
+func::FuncOp CpuKernel::productFunction(const WeightFormat &format, bool accumulate) {
   std::string name =
-      llvm::formatv("product_{0}{1}", nameOf(storage), accumulate ? "_accumulate" : "");
+      llvm::formatv("product_{0}{1}", nameOf(format), accumulate ? "_accumulate" : "");
   if (auto known = module.lookupSymbol<func::FuncOp>(name))
     return known;
   SmallVector<func::FuncOp> tiles;
   for (int64_t count = 1; count <= target.tileTokens; ++count)
-    tiles.push_back(tileFunction(storage, count, accumulate));
+    tiles.push_back(tileFunction(format, count, accumulate));
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPointToStart(module.getBody());
   Type p = pointer(getContext());
@@ -100,19 +103,33 @@ func::FuncOp CpuKernel::productFunction(Storage storage, bool accumulate) {
   return function;
 }
 
-func::FuncOp CpuKernel::tileFunction(Storage storage, int64_t count, bool accumulate) {
+func::FuncOp CpuKernel::tileFunction(const WeightFormat &format, int64_t count, bool accumulate) {
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPointToStart(module.getBody());
   Type p = pointer(getContext());
   std::string name =
-      llvm::formatv("tile_{0}_{1}{2}", nameOf(storage), count, accumulate ? "_accumulate" : "");
+      llvm::formatv("tile_{0}_{1}{2}", nameOf(format), count, accumulate ? "_accumulate" : "");
   auto function =
       func::FuncOp::create(*this, name, getFunctionType({p, i64(), p, p, i64(), p, i64()}, {}));
   function.setPrivate();
   function->setAttr("no_inline", getUnitAttr());
   Block *block = function.addEntryBlock();
   setInsertionPointToStart(block);
-  emitTile(storage, count, accumulate, block->getArguments());
+  Ptr x = ptr(block->getArgument(0)), ids = ptr(block->getArgument(2)),
+      out = ptr(block->getArgument(5));
+  Val stride = val(block->getArgument(1)), outStride = val(block->getArgument(6));
+  TileOperands operands{.rows = {},
+                        .outs = {},
+                        .panel = ptr(block->getArgument(3)),
+                        .steps = val(block->getArgument(4))};
+  for (int64_t t = 0; t < count; ++t) {
+    operands.rows.push_back(x + convert((ids + t * 4).load(i32()), i64()) * stride);
+    operands.outs.push_back(out + outStride * t);
+  }
+  if (format.quantized())
+    emitCodeTile(*this, format, operands, accumulate);
+  else
+    emitTile(format.element, operands, accumulate);
   func::ReturnOp::create(*this);
   return function;
 }
@@ -120,18 +137,14 @@ func::FuncOp CpuKernel::tileFunction(Storage storage, int64_t count, bool accumu
 // One lane is one row of the panel, so a sum runs over k in order in one accumulator; the tile's
 // accumulators stay in registers. A tile of one token takes the whole panel at once, which reads
 // the weights as one stream.
-void CpuKernel::emitTile(Storage storage, int64_t count, bool accumulate,
-                         Block::BlockArgListType args) {
-  Ptr x = ptr(args[0]), ids = ptr(args[2]), panel = ptr(args[3]), out = ptr(args[5]);
-  Val stride = val(args[1]), steps = val(args[4]), outStride = val(args[6]);
-  int64_t lanes = target.lanes, rowsAtOnce = count == 1 ? kPanel : target.tileRows;
+void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool accumulate) {
+  ArrayRef<Ptr> xs = operands.rows, outs = operands.outs;
+  Ptr panel = operands.panel;
+  Val steps = operands.steps;
+  int64_t count = xs.size(), lanes = target.lanes;
+  int64_t rowsAtOnce = count == 1 ? kPanel : target.tileRows;
   int64_t vectors = rowsAtOnce / lanes;
   Type floats = vec(lanes, f32());
-  SmallVector<Ptr> xs, outs;
-  for (int64_t t = 0; t < count; ++t) {
-    xs.push_back(x + convert((ids + t * 4).load(i32()), i64()) * stride);
-    outs.push_back(out + outStride * t);
-  }
   for (int64_t row = 0; row < kPanel; row += rowsAtOnce) {
     SmallVector<Val> init;
     for (int64_t t = 0; t < count; ++t)
@@ -232,6 +245,17 @@ void CpuKernel::addPanel(Ptr from, Ptr to) {
     (to + c * 4).store((to + c * 4).load(type) + (from + c * 4).load(type));
 }
 
+Val CpuKernel::loadFloats(Ptr from, int64_t lanes, Storage storage) {
+  auto like = [&](Type type) { return lanes ? vec(lanes, type) : type; };
+  if (storage == Storage::F32)
+    return from.load(like(f32()));
+  if (storage == Storage::F16)
+    return convert(from.load(like(getF16Type())), f32());
+  // The upper half of a float. As integers, since LLVM may call a library to move a bf16 about.
+  Val bits = convert(from.load(like(getI16Type())), i32());
+  return bitcast(bits << 16, like(f32()));
+}
+
 Val CpuKernel::toStorage(Val x, Storage storage) {
   if (storage == Storage::F32 || target.bf16Dot)
     return convert(x, typeOf(storage));
@@ -239,11 +263,9 @@ Val CpuKernel::toStorage(Val x, Storage storage) {
   // left as it is, so that the carry cannot make a number of it.
   auto like = [&](Type type) { return x.lanes() ? vec(x.lanes(), type) : type; };
   Val bits = bitcast(x, like(i32()));
-  Val sixteen = constantLike(bits, 16);
-  auto upper = [&](Val v) { return val(arith::ShRUIOp::create(*this, v.value, sixteen.value)); };
-  Val rounded = bits + 0x7fff + (upper(bits) & 1);
+  Val rounded = bits + 0x7fff + (shiftRight(bits, 16) & 1);
   Val kept = select(eq(x, x), rounded, bits);
-  return bitcast(convert(upper(kept), like(getI16Type())), like(bf16()));
+  return bitcast(convert(shiftRight(kept, 16), like(getI16Type())), like(bf16()));
 }
 
 void CpuKernel::normRow(Ptr x, Ptr norm, int64_t n, float eps, Storage storage, Ptr to) {
@@ -256,6 +278,72 @@ void CpuKernel::normRow(Ptr x, Ptr norm, int64_t n, float eps, Storage storage, 
   });
   for (int64_t c = n; c < padded(n); ++c)
     (to + c * bytes).store(constant(typeOf(storage), 0));
+}
+
+void CpuKernel::normRow(Ptr x, Ptr norm, float eps, const ActivationRow &row, Ptr to) {
+  if (!row.quantized())
+    return normRow(x, norm, row.columns, eps, row.storage(), to);
+  Ptr whole = scratch(padded(row.columns) * 4);
+  normRow(x, norm, row.columns, eps, Storage::F32, whole);
+  quantize(whole, row, row.columns, to);
+}
+
+void CpuKernel::activationRow(Ptr from, const ActivationRow &row, Ptr to) {
+  if (row.quantized())
+    return quantize(from, row, row.columns, to);
+  int64_t bytes = bytesOf(row.storage());
+  channels(padded(row.columns), [&](Val c, int64_t lanes) {
+    (to + c * bytes).store(toStorage((from + c * 4).load(vec(lanes, f32())), row.storage()));
+  });
+}
+
+void CpuKernel::quantize(Ptr from, const ActivationRow &row, int64_t channels, Ptr to) {
+  auto pieces = [&](Ptr from, int64_t columns, Ptr to) {
+    int64_t whole = columns / row.piece();
+    loop(0, whole, 1, [&](Val p) {
+      quantizePiece(from + p * (row.piece() * 4), row.piece(), to + p * row.pieceBytes());
+    });
+    if (int64_t rest = columns % row.piece())
+      quantizePiece(from + whole * row.piece() * 4, rest, to + whole * row.pieceBytes());
+  };
+  int64_t groups = channels / row.weight.group;
+  loop(0, groups, 1, [&](Val g) {
+    pieces(from + g * (row.weight.group * 4), row.weight.group, to + g * row.groupBytes());
+  });
+  if (int64_t rest = channels % row.weight.group)
+    pieces(from + groups * row.weight.group * 4, rest, to + groups * row.groupBytes());
+}
+
+void CpuKernel::quantizePiece(Ptr from, int64_t columns, Ptr to) {
+  int64_t lanes = target.lanes, whole = columns / lanes * lanes;
+  // As integers magnitudes keep their order, and infinities and NaNs are the largest: the scale
+  // becomes one, and so does the result.
+  auto magnitude = [&](Val c, Type type) { return (from + c * 4).load(type) & 0x7fffffff; };
+  auto largest = loop(i64(0), i64(whole), lanes, {constant(vec(lanes, i32()), 0)},
+                      [&](Val c, ArrayRef<Val> most) {
+                        return SmallVector<Val>{max(most[0], magnitude(c, vec(lanes, i32())))};
+                      })[0];
+  Val bits = maximum(largest);
+  for (int64_t c = whole; c < columns; ++c)
+    bits = max(bits, magnitude(i64(c), i32()));
+  Val most = bitcast(bits, f32());
+  // Channels so small that the inverse would overflow are codes of zero.
+  Val inverse = select(gt(most, 1e-30), f32(127) / most, f32(0));
+  auto code = [&](Val c, int64_t n) {
+    Val x = (from + c * 4).load(n == 1 ? f32() : vec(n, f32()));
+    Val q = convert(round(x * inverse), i32());
+    (to + c + ActivationRow::codesAt).store(convert(q, getI8Type()));
+    return q;
+  };
+  Val total = sum(loop(
+      i64(0), i64(whole), lanes, {constant(vec(lanes, i32()), 0)},
+      [&](Val c, ArrayRef<Val> sums) { return SmallVector<Val>{sums[0] + code(c, lanes)}; })[0]);
+  for (int64_t c = whole; c < columns; ++c)
+    total = total + code(i64(c), 1);
+  for (int64_t c = columns; c % 4; ++c)
+    (to + ActivationRow::codesAt + c).store(constant(getI8Type(), 0));
+  (to + ActivationRow::scaleAt).store(most * (1.0 / 127));
+  (to + ActivationRow::sumAt).store(total);
 }
 
 } // namespace moe::codegen

@@ -42,8 +42,13 @@ public:
   // out[i][0..63] = x[i] * transpose(panel) for i < count <= tileTokens, float32, `outStride` bytes
   // between rows; with `accumulate` added to what is there. The sum over k runs in the same order
   // whatever the count, so that a token's result does not depend on its company.
+  // Rows of x are as ActivationRow{format, k}.
+  void product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k, Ptr out,
+               int64_t outStride, bool accumulate = false);
   void product(Storage storage, Rows x, Val count, Ptr panel, int64_t k, Ptr out, int64_t outStride,
-               bool accumulate = false);
+               bool accumulate = false) {
+    product(WeightFormat{.element = storage}, x, count, panel, k, out, outStride, accumulate);
+  }
 
   // body(channel, lanes) for vectors that cover [0, n), the last ones narrower.
   void channels(int64_t n, llvm::function_ref<void(Val, int64_t)> body);
@@ -54,17 +59,27 @@ public:
   // to = x / rms(x) * norm, over n channels, padded with zeros; `to` in the storage type.
   void normRow(Ptr x, Ptr norm, int64_t n, float eps, Storage storage, Ptr to);
 
+  // The same, in the format of a row that feeds a product.
+  void normRow(Ptr x, Ptr norm, float eps, const ActivationRow &row, Ptr to);
+  // Float32 channels as a row that feeds a product. Of a row of codes, from `firstGroup` on and
+  // `groups` of them; `from` and `to` are where those begin.
+  void activationRow(Ptr from, const ActivationRow &row, Ptr to);
+  void quantize(Ptr from, const ActivationRow &row, int64_t channels, Ptr to);
+
   // to += from, the 64 float32 values of one row of a panel's product.
   void addPanel(Ptr from, Ptr to);
+  // `lanes` values of f32, bf16 or f16 as float32; 0 lanes: a scalar.
+  Val loadFloats(Ptr from, int64_t lanes, Storage storage);
   // float32 lanes as the storage type.
   Val toStorage(Val x, Storage storage);
   mlir::Type typeOf(Storage storage) { return storage == Storage::F32 ? f32() : bf16(); }
 
 private:
-  mlir::func::FuncOp productFunction(Storage storage, bool accumulate);
-  mlir::func::FuncOp tileFunction(Storage storage, int64_t count, bool accumulate);
-  void emitTile(Storage storage, int64_t count, bool accumulate,
-                mlir::Block::BlockArgListType args);
+  mlir::func::FuncOp productFunction(const WeightFormat &format, bool accumulate);
+  mlir::func::FuncOp tileFunction(const WeightFormat &format, int64_t count, bool accumulate);
+  void emitTile(Storage storage, const struct TileOperands &operands, bool accumulate);
+  // Of one piece, where `columns` channels are.
+  void quantizePiece(Ptr from, int64_t columns, Ptr to);
 
   mlir::ModuleOp module;
   mlir::func::FuncOp function;

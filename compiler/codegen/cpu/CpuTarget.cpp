@@ -15,7 +15,9 @@ static CpuTarget x86V3() {
           .lanes = 8,
           .tileTokens = 4,
           .tileRows = 16,
-          .bf16Dot = false};
+          .registers = 16,
+          .bf16Dot = false,
+          .codeDot = CodeDot::Words};
 }
 
 // AVX-512: 32 registers hold 6 tokens by 64 rows.
@@ -23,26 +25,30 @@ static CpuTarget x86V4() {
   return {.name = "cpu:x86-64-v4",
           .triple = "x86_64-unknown-linux-gnu",
           .cpu = "x86-64-v4",
-          .cpuFeatures = "+avx512bf16",
+          .cpuFeatures = "+avx512bf16,+avx512vnni,+avx512vbmi",
           .required = {"x86_64", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd",
-                       "avx512_bf16"},
+                       "avx512_bf16", "avx512_vnni", "avx512vbmi"},
           .lanes = 16,
           .tileTokens = 6,
           .tileRows = 64,
-          .bf16Dot = true};
+          .registers = 32,
+          .bf16Dot = true,
+          .codeDot = CodeDot::UnsignedBytes};
 }
 
-// Armv8-A with NEON: 32 registers hold 4 tokens by 16 rows.
+// Armv8.2-A with NEON and its dot product: 32 registers hold 4 tokens by 16 rows.
 static CpuTarget aarch64() {
   return {.name = "cpu:aarch64",
           .triple = "aarch64-unknown-linux-gnu",
           .cpu = "generic",
-          .cpuFeatures = "+neon",
-          .required = {"aarch64", "asimd"},
+          .cpuFeatures = "+neon,+dotprod",
+          .required = {"aarch64", "asimd", "asimddp"},
           .lanes = 4,
           .tileTokens = 4,
           .tileRows = 16,
-          .bf16Dot = false};
+          .registers = 32,
+          .bf16Dot = false,
+          .codeDot = CodeDot::SignedBytes};
 }
 
 llvm::ArrayRef<llvm::StringRef> cpuTargetNames() {
@@ -63,7 +69,8 @@ llvm::Expected<CpuTarget> cpuTarget(llvm::StringRef name) {
 #else
     llvm::StringMap<bool> has = llvm::sys::getHostCPUFeatures();
     bool v4 = llvm::all_of(llvm::ArrayRef<llvm::StringRef>{"avx512f", "avx512bw", "avx512dq",
-                                                           "avx512vl", "avx512cd", "avx512bf16"},
+                                                           "avx512vl", "avx512cd", "avx512bf16",
+                                                           "avx512vnni", "avx512vbmi"},
                            [&](llvm::StringRef f) { return has.lookup(f); });
     CpuTarget target = v4 ? x86V4() : x86V3();
 #endif

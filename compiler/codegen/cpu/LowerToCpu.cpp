@@ -12,6 +12,8 @@ namespace moe::codegen {
 
 namespace {
 
+constexpr int64_t kFewTokens = 4;
+
 class LowerToCpu : public LowerToPlan {
 public:
   LowerToCpu(ModuleOp model, ArrayRef<CpuTarget> targets)
@@ -24,11 +26,17 @@ private:
   LogicalResult lower(EmbedOp op);
   LogicalResult lower(RopeTableOp op);
   LogicalResult lower(AttentionBlockOp op);
+  FailureOr<WeightFormat> outputOf(AttentionBlockOp op);
   LogicalResult lower(LinearResidualOp op);
   LogicalResult lower(MoeBlockOp op);
   LogicalResult lower(MlpBlockOp op);
   LogicalResult lower(HeadOp op);
   LogicalResult emitKernels();
+  // Each worker of a program of few tokens norms all of them for itself, which saves a barrier.
+  bool prepares() const { return tokens() > kFewTokens; }
+  FailureOr<Operand> matrix(Value value, Layout layout);
+  Operand normRows(const NormRowsSpec &spec, ArrayRef<Operand> inputs,
+                   ArrayRef<Operand> outputs = {});
 
   void call(const KernelSpec &spec, ArrayRef<Operand> operands) {
     std::string name = nameOf(spec);
@@ -45,6 +53,34 @@ private:
 
 } // namespace
 
+// A weight that the products take.
+FailureOr<LowerToPlan::Operand> LowerToCpu::matrix(Value value, Layout layout) {
+  FailureOr<Operand> operand = weight(value, layout);
+  if (failed(operand))
+    return failure();
+  WeightFormat format = formatOf(*operand);
+  int64_t unit = format.element == Storage::F8E4M3 ? 2 : 4;
+  int64_t columns = cast<RankedTensorType>(value.getType()).getShape().back();
+  if (format.quantized() && format.group != columns && format.group % unit)
+    return emitError(value.getLoc()) << "is packed as " << nameOf(format)
+                                     << ", and a CPU's kernels take groups of a multiple of "
+                                     << unit << " columns, or of a whole row";
+  return operand;
+}
+
+// The rows that a norm gives, from a kernel of its own.
+LowerToPlan::Operand LowerToCpu::normRows(const NormRowsSpec &spec, ArrayRef<Operand> inputs,
+                                          ArrayRef<Operand> outputs) {
+  ActivationRow shared{spec.shared, spec.hidden}, routed{spec.routed, spec.hidden};
+  bool one = !spec.experts || shared.sameAs(routed);
+  Operand x = newBuffer(tokens() * (shared.bytes() + (one ? 0 : routed.bytes())));
+  SmallVector<Operand> operands(inputs);
+  operands.push_back(x);
+  operands.append(outputs.begin(), outputs.end());
+  call(spec, operands);
+  return x;
+}
+
 FailureOr<int64_t> LowerToCpu::layerBytes(CacheOp op, const CacheSpec &cache) {
   if (cache.storage == Storage::F16)
     return op.emitOpError("keeps f16, and a CPU's kernels take f32 or bf16");
@@ -55,13 +91,13 @@ FailureOr<int64_t> LowerToCpu::layerBytes(CacheOp op, const CacheSpec &cache) {
 }
 
 LogicalResult LowerToCpu::lower(EmbedOp op) {
-  auto table = weight(op.getTable(), Layout::Rows);
+  auto table = matrix(op.getTable(), Layout::Rows);
   if (failed(table))
     return failure();
   int64_t hidden = dim(op.getResult(), 1);
   Operand h = newBuffer(tokens() * padded(hidden) * 4);
   write(op.getResult(), h);
-  call(EmbedSpec{hidden, storageOfWeight(*table)}, {input(plan::InputName::Tokens), *table, h});
+  call(EmbedSpec{hidden, formatOf(*table)}, {input(plan::InputName::Tokens), *table, h});
   return success();
 }
 
@@ -79,23 +115,23 @@ LogicalResult LowerToCpu::lower(AttentionBlockOp op) {
   if (failed(qkv))
     return failure();
   auto norm = weight(qkv->getNorm(), Layout::Rows);
-  auto w = weight(qkv->getWeight(), Layout::PanelHeads);
+  auto w = matrix(qkv->getWeight(), Layout::PanelHeads);
   auto h = known(*qkv, qkv->getX());
   if (failed(norm) || failed(w) || failed(h))
     return failure();
   const CachePlace &place = cacheOf(op);
   const CacheSpec &cache = place.spec;
-  Storage storage = storageOfWeight(*w);
   int64_t heads = dim(op.getResult(), 1) / cache.headDim;
 
   QkvSpec spec{.hidden = dim(qkv->getX(), 1),
                .heads = heads,
-               .storage = storage,
+               .format = formatOf(*w),
                .cache = cache,
                .eps = qkv->getEps().convertToFloat(),
                .rope = bool(op.getTable()),
                .qkNorm = std::nullopt,
-               .temperature = std::nullopt};
+               .temperature = std::nullopt,
+               .prepared = prepares()};
   if (auto eps = op.getQkNorm())
     spec.qkNorm = eps->convertToFloat();
   if (auto scale = op.getTemperatureScale())
@@ -105,7 +141,16 @@ LogicalResult LowerToCpu::lower(AttentionBlockOp op) {
   Operand sequences = input(plan::InputName::Sequences);
   Operand blocks = tableOf(place), page = pages(place);
   Operand q = newBuffer(tokens() * heads * padded(cache.headDim) * bytesOf(cache.storage));
-  SmallVector<Operand> operands{positions, sequences, blocks, *h, *norm, *w, q, page};
+  Operand x = *h;
+  if (spec.prepared)
+    x = normRows({.hidden = spec.hidden,
+                  .experts = 0,
+                  .k = 0,
+                  .shared = spec.format,
+                  .routed = spec.format,
+                  .eps = spec.eps},
+                 {*h, *norm});
+  SmallVector<Operand> operands{positions, sequences, blocks, x, *norm, *w, q, page};
   if (op.getTable()) {
     auto table = known(op, op.getTable());
     if (failed(table))
@@ -113,21 +158,42 @@ LogicalResult LowerToCpu::lower(AttentionBlockOp op) {
     operands.push_back(*table);
   }
   call(spec, operands);
-  Operand out = newBuffer(tokens() * padded(heads * cache.headDim) * bytesOf(storage));
+  auto output = outputOf(op);
+  if (failed(output))
+    return failure();
+  AttentionSpec attention{heads, *output, cache};
+  Operand out = newBuffer(tokens() * attention.outputBytes());
   write(op.getResult(), out);
-  call(AttentionSpec{heads, storage, cache}, {positions, sequences, blocks, q, page, out});
+  call(attention, {positions, sequences, blocks, q, page, out});
   return success();
 }
 
+// The format of the projection that reads the attention's result.
+FailureOr<WeightFormat> LowerToCpu::outputOf(AttentionBlockOp op) {
+  auto projection = op.getResult().hasOneUse()
+                        ? dyn_cast<LinearResidualOp>(*op.getResult().user_begin())
+                        : LinearResidualOp();
+  if (!projection)
+    return op.emitOpError("needs a moe.linear_residual as the one reader of its result");
+  auto w = matrix(projection.getWeight(), Layout::Panel);
+  if (failed(w))
+    return failure();
+  return formatOf(*w);
+}
+
 LogicalResult LowerToCpu::lower(LinearResidualOp op) {
-  auto w = weight(op.getWeight(), Layout::Panel);
+  auto w = matrix(op.getWeight(), Layout::Panel);
   auto x = known(op, op.getX());
   auto h = updated(op, op.getResidual(), op.getResult());
   if (failed(w) || failed(x) || failed(h))
     return failure();
-  if (!op.getX().getDefiningOp<AttentionBlockOp>())
+  auto attention = op.getX().getDefiningOp<AttentionBlockOp>();
+  if (!attention)
     return op.emitOpError("is only supported on the result of moe.attention_block");
-  call(LinearResidualSpec{dim(op.getX(), 1), dim(op.getResult(), 1), storageOfWeight(*w)},
+  const CacheSpec &cache = cacheOf(attention).spec;
+  int64_t inputs = dim(op.getX(), 1);
+  AttentionSpec from{inputs / cache.headDim, formatOf(*w), cache};
+  call(LinearResidualSpec{inputs, dim(op.getResult(), 1), formatOf(*w), from.outputsFloats()},
        {*x, *w, *h});
   return success();
 }
@@ -135,47 +201,78 @@ LogicalResult LowerToCpu::lower(LinearResidualOp op) {
 LogicalResult LowerToCpu::lower(MoeBlockOp op) {
   auto norm = weight(op.getNorm(), Layout::Rows);
   auto router = weight(op.getRouter(), Layout::Panel);
-  auto gateUp = weight(op.getGateUp(), Layout::PanelGateUp);
-  auto down = weight(op.getDown(), Layout::Panel);
+  auto sharedGateUp = matrix(op.getSharedGateUp(), Layout::PanelGateUp);
+  auto gateUp = matrix(op.getGateUp(), Layout::PanelGateUp);
+  auto sharedDown = matrix(op.getSharedDown(), Layout::Panel);
+  auto down = matrix(op.getDown(), Layout::Panel);
   auto h = updated(op, op.getX(), op.getResult());
-  if (failed(norm) || failed(router) || failed(gateUp) || failed(down) || failed(h))
+  if (failed(norm) || failed(router) || failed(sharedGateUp) || failed(gateUp) ||
+      failed(sharedDown) || failed(down) || failed(h))
     return failure();
-  if (storageOfWeight(*router) != Storage::F32)
+  if (formatOf(*router) != WeightFormat{Storage::F32})
     return op.emitOpError("needs its router packed in f32");
-  Storage storage = storageOfWeight(*gateUp);
-  int64_t hidden = dim(op.getX(), 1), width = dim(op.getDown(), 2);
-  int64_t experts = dim(op.getRouter(), 0), k = op.getK();
-  Operand wide = newBuffer(tokens() * (1 + k) * padded(width) * bytesOf(storage));
-  Operand chosen = newBuffer(tokens() * k * 4);
-  call(GateUpSpec{hidden, width, experts, k, storage, op.getEps().convertToFloat()},
-       {*h, *norm, *router, *gateUp, wide, chosen});
-  call(DownSpec{hidden, width, experts, k, storage}, {wide, chosen, *down, *h});
+  GateUpSpec spec{.hidden = dim(op.getX(), 1),
+                  .width = dim(op.getDown(), 2),
+                  .experts = dim(op.getRouter(), 0),
+                  .k = int64_t(op.getK()),
+                  .shared = formatOf(*sharedGateUp),
+                  .routed = formatOf(*gateUp),
+                  .eps = op.getEps().convertToFloat(),
+                  .sharedDown = formatOf(*sharedDown),
+                  .routedDown = formatOf(*down),
+                  .prepared = prepares()};
+  ActivationRow shared{spec.sharedDown, spec.width}, routed{spec.routedDown, spec.width};
+  Operand wide = newBuffer(tokens() * (shared.bytes() + spec.k * routed.bytes()));
+  Operand chosen = newBuffer(tokens() * spec.k * 4);
+  if (spec.prepared) {
+    Operand scores = newBuffer(tokens() * spec.k * 4);
+    Operand x = normRows({spec.hidden, spec.experts, spec.k, spec.shared, spec.routed, spec.eps},
+                         {*h, *norm, *router}, {chosen, scores});
+    call(spec, {x, chosen, scores, *sharedGateUp, *gateUp, wide});
+  } else {
+    call(spec, {*h, *norm, *router, *sharedGateUp, *gateUp, wide, chosen});
+  }
+  call(DownSpec{spec.hidden, spec.width, spec.experts, spec.k, spec.sharedDown, spec.routedDown},
+       {wide, chosen, *sharedDown, *down, *h});
   return success();
 }
 
 LogicalResult LowerToCpu::lower(MlpBlockOp op) {
   auto norm = weight(op.getNorm(), Layout::Rows);
-  auto gateUp = weight(op.getGateUp(), Layout::PanelGateUp);
-  auto down = weight(op.getDown(), Layout::Panel);
+  auto gateUp = matrix(op.getGateUp(), Layout::PanelGateUp);
+  auto down = matrix(op.getDown(), Layout::Panel);
   auto h = updated(op, op.getX(), op.getResult());
   if (failed(norm) || failed(gateUp) || failed(down) || failed(h))
     return failure();
-  Storage storage = storageOfWeight(*gateUp);
-  int64_t hidden = dim(op.getX(), 1), width = dim(op.getDown(), 1);
-  Operand wide = newBuffer(tokens() * padded(width) * bytesOf(storage));
-  call(GateUpSpec{hidden, width, 0, 0, storage, op.getEps().convertToFloat()},
-       {*h, *norm, *gateUp, wide});
-  call(DownSpec{hidden, width, 0, 0, storage}, {wide, *down, *h});
+  WeightFormat format = formatOf(*gateUp), downFormat = formatOf(*down);
+  GateUpSpec spec{.hidden = dim(op.getX(), 1),
+                  .width = dim(op.getDown(), 1),
+                  .experts = 0,
+                  .k = 0,
+                  .shared = format,
+                  .routed = format,
+                  .eps = op.getEps().convertToFloat(),
+                  .sharedDown = downFormat,
+                  .routedDown = downFormat,
+                  .prepared = prepares()};
+  Operand wide = newBuffer(tokens() * ActivationRow{downFormat, spec.width}.bytes());
+  if (spec.prepared) {
+    Operand x = normRows({spec.hidden, 0, 0, format, format, spec.eps}, {*h, *norm});
+    call(spec, {x, *gateUp, wide});
+  } else {
+    call(spec, {*h, *norm, *gateUp, wide});
+  }
+  call(DownSpec{spec.hidden, spec.width, 0, 0, downFormat, downFormat}, {wide, *down, *h});
   return success();
 }
 
 LogicalResult LowerToCpu::lower(HeadOp op) {
   auto norm = weight(op.getNorm(), Layout::Rows);
-  auto w = weight(op.getWeight(), Layout::Panel);
+  auto w = matrix(op.getWeight(), Layout::Panel);
   auto h = known(op, op.getX());
   if (failed(norm) || failed(w) || failed(h))
     return failure();
-  call(HeadSpec{dim(op.getX(), 1), dim(op.getResult(), 1), storageOfWeight(*w),
+  call(HeadSpec{dim(op.getX(), 1), dim(op.getResult(), 1), formatOf(*w),
                 op.getEps().convertToFloat()},
        {input(plan::InputName::Rows), *h, *norm, *w, logits()});
   return success();

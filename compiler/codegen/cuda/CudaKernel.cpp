@@ -423,8 +423,8 @@ Val CudaKernel::intrinsic(StringRef name, Type result, ArrayRef<Val> operands) {
 Ring::Ring(CudaKernel &k, int64_t stages, int64_t stageBytes, int64_t consumerWarps,
            int64_t alignment)
     : k(k), stages(stages), stageBytes(stageBytes),
-      memory(k.shared(stages * stageBytes, alignment)),
-      fullBarriers(k.mbarriers(stages)), emptyBarriers(k.mbarriers(stages)) {
+      memory(k.shared(stages * stageBytes, alignment)), fullBarriers(k.mbarriers(stages)),
+      emptyBarriers(k.mbarriers(stages)) {
   k.ifThen(eq(k.thread(), 0), [&] {
     for (int64_t i = 0; i < stages; ++i) {
       k.initBarrier(fullBarriers + i * 8, k.target.bulkCopies ? 1 : 32);

@@ -36,6 +36,11 @@ std::string finishing(const FinishSpec &f) {
     text += llvm::formatv("_sums{0}", f.sumSplits);
   return text;
 }
+// Of the shared expert's weight, or the dense one, and of the routed experts'.
+template <class Spec> std::string formats(const Spec &s) {
+  std::string name = nameOf(s.shared);
+  return s.experts && s.shared != s.routed ? name + "_" + nameOf(s.routed) : name;
+}
 std::string experts(int64_t count, int64_t k) {
   return count ? llvm::formatv("_e{0}k{1}", count, k).str() : "";
 }
@@ -46,7 +51,7 @@ std::string nameOf(const CudaSpec &spec) {
   std::string name = std::visit(
       Overloaded{
           [](const EmbedSpec &s) -> std::string {
-            return llvm::formatv("embed_{0}_{1}", nameOf(s.storage), s.hidden);
+            return llvm::formatv("embed_{0}_{1}", nameOf(s.format), s.hidden);
           },
           [](const RopeTableSpec &s) -> std::string {
             uint64_t hash = 0xcbf29ce484222325; // FNV-1a
@@ -55,27 +60,27 @@ std::string nameOf(const CudaSpec &spec) {
             return llvm::formatv("rope_table_{0}_{1:x-}", s.frequencies.size(), hash);
           },
           [](const CudaQkvSpec &s) -> std::string {
-            return llvm::formatv("qkv_{0}_{1}x{2}_eps{3}", nameOf(s.storage), s.rows, s.hidden,
+            return llvm::formatv("qkv_{0}_{1}x{2}_eps{3}", nameOf(s.format), s.rows, s.hidden,
                                  number(s.eps));
           },
           [](const CudaAttentionSpec &s) -> std::string {
             return "attention_" + heads(s.finish) + finishing(s.finish);
           },
           [](const LinearResidualSpec &s) -> std::string {
-            return llvm::formatv("linear_residual_{0}_{1}x{2}", nameOf(s.storage), s.outputs,
+            return llvm::formatv("linear_residual_{0}_{1}x{2}", nameOf(s.format), s.outputs,
                                  s.inputs);
           },
           [](const GateUpSpec &s) -> std::string {
-            return llvm::formatv("gate_up_{0}_{1}x{2}{3}_eps{4}", nameOf(s.storage), s.width,
-                                 s.hidden, experts(s.experts, s.k), number(s.eps));
+            return llvm::formatv("gate_up_{0}_{1}x{2}{3}_eps{4}", formats(s), s.width, s.hidden,
+                                 experts(s.experts, s.k), number(s.eps));
           },
           [](const DownSpec &s) -> std::string {
-            return llvm::formatv("down_{0}_{1}x{2}{3}", nameOf(s.storage), s.hidden, s.width,
+            return llvm::formatv("down_{0}_{1}x{2}{3}", formats(s), s.hidden, s.width,
                                  experts(s.experts, s.k));
           },
           [&](const HeadSpec &s) -> std::string {
             std::string name =
-                llvm::formatv("head_{0}_{1}x{2}", nameOf(s.storage), s.vocabulary, s.hidden);
+                llvm::formatv("head_{0}_{1}x{2}", nameOf(s.format), s.vocabulary, s.hidden);
             return spec.small() ? name + "_eps" + number(s.eps) : name;
           },
           [](const NormSpec &s) -> std::string {
@@ -83,7 +88,7 @@ std::string nameOf(const CudaSpec &spec) {
                                  s.gather ? "_rows" : "", number(s.eps));
           },
           [](const LinearSpec &s) -> std::string {
-            return llvm::formatv("linear_{0}_{1}x{2}", nameOf(s.storage), s.outputs, s.inputs);
+            return llvm::formatv("linear_{0}_{1}x{2}", nameOf(s.format), s.outputs, s.inputs);
           },
           [](const FinishSpec &s) -> std::string { return "finish_" + heads(s) + finishing(s); },
           [](const RouterSpec &s) -> std::string {
@@ -95,6 +100,7 @@ std::string nameOf(const CudaSpec &spec) {
           },
       },
       spec.op);
+  std::replace(name.begin(), name.end(), '-', '_'); // which PTX has no names with
   name += "_t" + std::to_string(spec.tile);
   if (spec.splits > 1)
     name += "_s" + std::to_string(spec.splits);
@@ -111,10 +117,10 @@ int64_t operandsOf(const CudaSpec &spec) {
           [&](const CudaAttentionSpec &s) -> int64_t { return small ? 8 + s.finish.rope : 6; },
           [&](const LinearResidualSpec &) -> int64_t { return small ? 5 : 3; },
           [&](const GateUpSpec &s) -> int64_t {
-            return small ? (s.experts ? 8 : 4) : (s.experts ? 6 : 3);
+            return small ? (s.experts ? 9 : 4) : (s.experts ? 7 : 3);
           },
           [&](const DownSpec &s) -> int64_t {
-            return small ? (s.experts ? 6 : 5) : (s.experts ? 5 : 3);
+            return small ? (s.experts ? 7 : 5) : (s.experts ? 6 : 3);
           },
           [&](const HeadSpec &) -> int64_t { return small ? 8 : 6; },
           [](const NormSpec &s) -> int64_t { return s.gather ? 4 : 3; },
@@ -259,9 +265,34 @@ std::string unsupported(const CudaSpec &spec) {
       return "the caches of GPUs keep 16-bit floats, not f32";
     return "";
   };
+  // Of a matrix of so many columns.
+  auto matrix = [](const WeightFormat &f) -> std::string {
+    if (f == kBf16 || (f.quantized() && (f.group == 128 || (f.group >= 16 && 64 % f.group == 0))))
+      return "";
+    return llvm::formatv(
+        "a matrix is stored as {0}, and the kernels for GPUs take bf16 or codes in "
+        "groups of 128, 64, 32 or 16 columns",
+        nameOf(f));
+  };
+  auto experts = [&](const auto &s) {
+    std::string why = oneExpert(s.experts, s.k);
+    if (why.empty())
+      why = matrix(s.shared);
+    if (why.empty() && s.experts)
+      why = matrix(s.routed);
+    if (why.empty() && !spec.small() && s.experts && s.shared != s.routed)
+      why = llvm::formatv("the shared expert is stored as {0} and the routed ones as {1}, and the "
+                          "kernels of larger steps take one format for both",
+                          nameOf(s.shared), nameOf(s.routed));
+    return why;
+  };
   return std::visit(Overloaded{
-                        [&](const GateUpSpec &s) { return oneExpert(s.experts, s.k); },
-                        [&](const DownSpec &s) { return oneExpert(s.experts, s.k); },
+                        [&](const GateUpSpec &s) { return experts(s); },
+                        [&](const DownSpec &s) { return experts(s); },
+                        [&](const CudaQkvSpec &s) { return matrix(s.format); },
+                        [&](const LinearResidualSpec &s) { return matrix(s.format); },
+                        [&](const LinearSpec &s) { return matrix(s.format); },
+                        [&](const HeadSpec &s) { return matrix(s.format); },
                         [&](const CudaAttentionSpec &s) { return finish(s.finish); },
                         [&](const FinishSpec &s) { return finish(s); },
                         [](const RouterSpec &r) -> std::string {

@@ -19,6 +19,8 @@ inline constexpr int64_t kSharedRows = 64;       // the most rows of a step whos
 inline constexpr int64_t kSampleBuckets = 2048;  // of a digit of a logit
 inline constexpr int64_t kSampleHistogramBytes = 3 * kSampleBuckets * 8; // of a shared row
 
+inline constexpr WeightFormat kBf16{Storage::BF16};
+
 // A layer's part of a KV page on a GPU: per head 64 keys of head_dim, then 64 values, 16 bits each.
 // How the bytes of a page are ordered inside is the affair of the kernels of attention.
 inline int64_t cudaLayerBytes(const CacheSpec &c) {
@@ -58,7 +60,7 @@ struct RouterSpec {
 
 struct LinearSpec {
   int64_t inputs, outputs;
-  Storage storage;
+  WeightFormat format;
 };
 
 // Draws the ids of rows that are not greedy.
@@ -69,7 +71,7 @@ struct SampleSpec {
 // h, norm, weight, sums of small steps.
 struct CudaQkvSpec {
   int64_t hidden, rows;
-  Storage storage;
+  WeightFormat format;
   float eps;
 };
 

@@ -73,7 +73,7 @@ LogicalResult LowerToCuda::lower(EmbedOp op) {
   int64_t hidden = dim(op.getResult(), 1);
   Operand h = newBuffer(tokens() * padded(hidden) * 4);
   write(op.getResult(), h);
-  return call(op, {EmbedSpec{hidden, storageOfWeight(*table)}},
+  return call(op, {EmbedSpec{hidden, formatOf(*table)}},
               {input(plan::InputName::Tokens), *table, h});
 }
 
@@ -94,7 +94,7 @@ LogicalResult LowerToCuda::lower(AttentionBlockOp op) {
   if (failed(norm) || failed(w) || failed(h))
     return failure();
   const CachePlace &place = cacheOf(op);
-  Storage storage = storageOfWeight(*w);
+  WeightFormat format = formatOf(*w);
   int64_t hidden = dim(qkv->getX(), 1), channels = dim(op.getResult(), 1);
   float eps = qkv->getEps().convertToFloat();
 
@@ -121,13 +121,13 @@ LogicalResult LowerToCuda::lower(AttentionBlockOp op) {
   if (small()) {
     int64_t shares = splitsOf(finish.rows(), hidden);
     Operand sums = newBuffer(shares * tokens() * finish.rows() * 4);
-    if (failed(call(*qkv, {CudaQkvSpec{hidden, finish.rows(), storage, eps}, kSmallTokens, shares},
+    if (failed(call(*qkv, {CudaQkvSpec{hidden, finish.rows(), format, eps}, kSmallTokens, shares},
                     {*h, *norm, *w, sums})))
       return failure();
     // As many blocks for one token as there are multiprocessors, within reason.
     int64_t splits = std::clamp<int64_t>(kMultiprocessors / place.spec.heads, 1, 16);
     finish.sumSplits = shares;
-    CudaSpec spec{CudaAttentionSpec{finish, storage}, kSmallTokens, splits};
+    CudaSpec spec{CudaAttentionSpec{finish, Storage::BF16}, kSmallTokens, splits};
     Operand out = rowsOf(tokens(), channels);
     write(op.getResult(), out);
     SmallVector<Operand> operands{positions, sequences, table,          sums,
@@ -146,10 +146,11 @@ LogicalResult LowerToCuda::lower(AttentionBlockOp op) {
   if (rope)
     operands.push_back(*rope);
   return success(
-      succeeded(call(*qkv, {NormSpec{hidden, storage, eps, false}, kAnyTile}, {*h, *norm, x})) &&
-      succeeded(call(*qkv, {LinearSpec{hidden, finish.rows(), storage}, tile()}, {x, *w, sums})) &&
+      succeeded(
+          call(*qkv, {NormSpec{hidden, Storage::BF16, eps, false}, kAnyTile}, {*h, *norm, x})) &&
+      succeeded(call(*qkv, {LinearSpec{hidden, finish.rows(), format}, tile()}, {x, *w, sums})) &&
       succeeded(call(op, {finish, kAnyTile}, operands)) &&
-      succeeded(call(op, {CudaAttentionSpec{finish, storage}, kAnyTile},
+      succeeded(call(op, {CudaAttentionSpec{finish, Storage::BF16}, kAnyTile},
                      {positions, sequences, table, q, page, out})));
 }
 
@@ -162,7 +163,7 @@ LogicalResult LowerToCuda::lower(LinearResidualOp op) {
   if (!op.getX().getDefiningOp<AttentionBlockOp>())
     return op.emitOpError("is only supported on the result of moe.attention_block");
   int64_t inputs = dim(op.getX(), 1), outputs = dim(op.getResult(), 1);
-  CudaSpec spec{LinearResidualSpec{inputs, outputs, storageOfWeight(*w)}, tile()};
+  CudaSpec spec{LinearResidualSpec{inputs, outputs, formatOf(*w)}, tile()};
   if (!small())
     return call(op, spec, {*x, *w, *h});
   spec.splits = splitsOf(outputs, inputs);
@@ -172,39 +173,46 @@ LogicalResult LowerToCuda::lower(LinearResidualOp op) {
 LogicalResult LowerToCuda::lower(MoeBlockOp op) {
   auto norm = weight(op.getNorm(), Layout::Rows);
   auto router = weight(op.getRouter(), Layout::Rows);
+  auto sharedGateUp = weight(op.getSharedGateUp(), Layout::FragmentsGateUp);
   auto gateUp = weight(op.getGateUp(), Layout::FragmentsGateUp);
+  auto sharedDown = weight(op.getSharedDown(), Layout::Fragments);
   auto down = weight(op.getDown(), Layout::Fragments);
   auto h = updated(op, op.getX(), op.getResult());
-  if (failed(norm) || failed(router) || failed(gateUp) || failed(down) || failed(h))
+  if (failed(norm) || failed(router) || failed(sharedGateUp) || failed(gateUp) ||
+      failed(sharedDown) || failed(down) || failed(h))
     return failure();
   if (storageOfWeight(*router) != Storage::F32)
     return op.emitOpError("needs its router packed in f32");
-  Storage storage = storageOfWeight(*gateUp);
   float eps = op.getEps().convertToFloat();
   int64_t hidden = dim(op.getX(), 1), width = dim(op.getDown(), 2);
   int64_t experts = dim(op.getRouter(), 0), k = op.getK();
-  CudaSpec first{GateUpSpec{hidden, width, experts, k, storage, eps}, tile()};
-  CudaSpec second{DownSpec{hidden, width, experts, k, storage}, tile()};
+  CudaSpec first{
+      GateUpSpec{hidden, width, experts, k, formatOf(*sharedGateUp), formatOf(*gateUp), eps},
+      tile()};
+  CudaSpec second{DownSpec{hidden, width, experts, k, formatOf(*sharedDown), formatOf(*down)},
+                  tile()};
   Operand wide = rowsOf(2 * tokens(), width);
   Operand chosen = newBuffer(tokens() * 4);
 
   if (small()) {
     Operand routed = newBuffer(experts * kSmallTokens * 4);
     second.splits = splitsOf(2 * hidden, width); // of two matrices
-    return success(
-        succeeded(call(op, first,
-                       {*h, *norm, *router, *gateUp, wide, chosen, routed, counters(first)})) &&
-        succeeded(call(op, second, {wide, chosen, *down, *h, partials(second), counters(second)})));
+    return success(succeeded(call(op, first,
+                                  {*h, *norm, *router, *sharedGateUp, *gateUp, wide, chosen, routed,
+                                   counters(first)})) &&
+                   succeeded(call(op, second,
+                                  {wide, chosen, *sharedDown, *down, *h, partials(second),
+                                   counters(second)})));
   }
-  CudaSpec route{RouterSpec{hidden, experts, storage, eps}, kAnyTile};
+  CudaSpec route{RouterSpec{hidden, experts, Storage::BF16, eps}, kAnyTile};
   Operand x = rowsOf(tokens(), hidden);
   Operand scores = newBuffer(tokens() * 4), order = newBuffer(tokens() * 4);
   Operand offsets = newBuffer((experts + 1) * 4);
   return success(
       succeeded(call(op, route,
                      {*h, *norm, *router, x, chosen, scores, order, offsets, counters(route)})) &&
-      succeeded(call(op, first, {x, scores, order, offsets, *gateUp, wide})) &&
-      succeeded(call(op, second, {wide, order, offsets, *down, *h})));
+      succeeded(call(op, first, {x, scores, order, offsets, *sharedGateUp, *gateUp, wide})) &&
+      succeeded(call(op, second, {wide, order, offsets, *sharedDown, *down, *h})));
 }
 
 LogicalResult LowerToCuda::lower(MlpBlockOp op) {
@@ -214,11 +222,10 @@ LogicalResult LowerToCuda::lower(MlpBlockOp op) {
   auto h = updated(op, op.getX(), op.getResult());
   if (failed(norm) || failed(gateUp) || failed(down) || failed(h))
     return failure();
-  Storage storage = storageOfWeight(*gateUp);
   float eps = op.getEps().convertToFloat();
   int64_t hidden = dim(op.getX(), 1), width = dim(op.getDown(), 1);
-  CudaSpec first{GateUpSpec{hidden, width, 0, 0, storage, eps}, tile()};
-  CudaSpec second{DownSpec{hidden, width, 0, 0, storage}, tile()};
+  CudaSpec first{GateUpSpec{hidden, width, 0, 0, formatOf(*gateUp), {}, eps}, tile()};
+  CudaSpec second{DownSpec{hidden, width, 0, 0, formatOf(*down), {}}, tile()};
   Operand wide = rowsOf(tokens(), width);
 
   if (small()) {
@@ -228,10 +235,10 @@ LogicalResult LowerToCuda::lower(MlpBlockOp op) {
         succeeded(call(op, second, {wide, *down, *h, partials(second), counters(second)})));
   }
   Operand x = rowsOf(tokens(), hidden);
-  return success(
-      succeeded(call(op, {NormSpec{hidden, storage, eps, false}, kAnyTile}, {*h, *norm, x})) &&
-      succeeded(call(op, first, {x, *gateUp, wide})) &&
-      succeeded(call(op, second, {wide, *down, *h})));
+  return success(succeeded(call(op, {NormSpec{hidden, Storage::BF16, eps, false}, kAnyTile},
+                                {*h, *norm, x})) &&
+                 succeeded(call(op, first, {x, *gateUp, wide})) &&
+                 succeeded(call(op, second, {wide, *down, *h})));
 }
 
 LogicalResult LowerToCuda::lower(HeadOp op) {
@@ -240,19 +247,19 @@ LogicalResult LowerToCuda::lower(HeadOp op) {
   auto h = known(op, op.getX());
   if (failed(norm) || failed(w) || failed(h))
     return failure();
-  Storage storage = storageOfWeight(*w);
+  WeightFormat format = formatOf(*w);
   float eps = op.getEps().convertToFloat();
   int64_t hidden = dim(op.getX(), 1), vocabulary = dim(op.getResult(), 1);
   Operand wanted = input(plan::InputName::Rows), sampling = input(plan::InputName::Sampling);
-  CudaSpec head{HeadSpec{hidden, vocabulary, storage, eps}, tile()};
+  CudaSpec head{HeadSpec{hidden, vocabulary, format, eps}, tile()};
   Operand best = LowerToPlan::counters(counterBytes(head, rows()));
   if (small()) {
     if (failed(call(op, head, {wanted, sampling, *h, *norm, *w, logits(), ids(), best})))
       return failure();
   } else {
     Operand x = rowsOf(rows(), hidden);
-    if (failed(
-            call(op, {NormSpec{hidden, storage, eps, true}, kAnyTile}, {wanted, *h, *norm, x})) ||
+    if (failed(call(op, {NormSpec{hidden, Storage::BF16, eps, true}, kAnyTile},
+                    {wanted, *h, *norm, x})) ||
         failed(call(op, head, {x, sampling, *w, logits(), ids(), best})))
       return failure();
   }

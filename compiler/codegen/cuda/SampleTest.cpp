@@ -68,7 +68,7 @@ protected:
   const int64_t hidden = 64;
   const HeadCase c = GetParam();
   const bool small = c.tile == kSmallTokens;
-  CudaSpec spec{HeadSpec{hidden, c.vocabulary, Storage::BF16, 1e-5f}, c.tile};
+  CudaSpec spec{HeadSpec{hidden, c.vocabulary, kBf16, 1e-5f}, c.tile};
   const PtxKernel &kernel = compiled(spec, small ? emitSmallLinear : emitTiledLinear, c.chip);
 
   struct Outcome {
@@ -355,9 +355,9 @@ TEST(SampleKernel, SharesAreTheSoftmax) {
 TEST(SampleKernel, AssemblesAtSize) {
   for (const char *chip : {"sm_80", "sm_90a", "sm_100a"}) {
     PtxKernel({SampleSpec{202048}}, emitSample, chip).expectAssembles(64);
-    PtxKernel({HeadSpec{5120, 202048, Storage::BF16, 1e-5f}}, emitSmallLinear, chip)
+    PtxKernel({HeadSpec{5120, 202048, kBf16, 1e-5f}}, emitSmallLinear, chip)
         .expectAssembles(96);
-    PtxKernel({HeadSpec{5120, 202048, Storage::BF16, 0}, 128}, emitTiledLinear, chip)
+    PtxKernel({HeadSpec{5120, 202048, kBf16, 0}, 128}, emitTiledLinear, chip)
         .expectAssembles(168);
   }
 }

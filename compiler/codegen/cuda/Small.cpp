@@ -10,8 +10,29 @@ namespace moe::codegen {
 static constexpr int64_t kXTile = 256;
 static constexpr int64_t kPartial = 128 * 4; // sums of a warp
 
-Small::Small(CudaKernel &k, int64_t columns)
-    : k(k), ring(k, stages, stageTiles * kFragmentBytes, consumerWarps),
+Stream::Stream(const WeightFormat &format, int64_t columns) : format(format) {
+  if (format.quantized()) {
+    codes = codeStrip(format, columns);
+    blockColumns = codes->blockColumns;
+    blockBytes = codes->blockBytes();
+  }
+  blocks = llvm::divideCeil(padded(columns), blockColumns);
+  // As many for each warp, and at least one.
+  constexpr int64_t warps = Small::consumerWarps;
+  stageBlocks =
+      std::max<int64_t>((Small::stageBytes + warps * blockBytes / 2) / (warps * blockBytes), 1) *
+      warps;
+}
+
+static int64_t largestStage(ArrayRef<Stream> streams) {
+  int64_t bytes = 0;
+  for (const Stream &stream : streams)
+    bytes = std::max(bytes, stream.stageBytes());
+  return bytes;
+}
+
+Small::Small(CudaKernel &k, int64_t columns, ArrayRef<Stream> streams)
+    : k(k), ring(k, stages, largestStage(streams), consumerWarps),
       x(k.shared(columns / 16 * kXTile)), partial(k.shared(2 * consumerWarps * kPartial)),
       scales(k.shared(kSmallTokens * 4)), warpSums(k.shared(consumerWarps * 4)), columns(columns) {
   k.threads = consumers + 32;
@@ -23,15 +44,17 @@ void Small::run(function_ref<void()> produce, function_ref<void()> consume) {
   k.ifElse(eq(k.warp(), consumerWarps), produce, consume);
 }
 
-Val Small::stream(Val stage, Ptr from, Val tiles) {
-  return k.stride(k.i32(0), tiles, k.i32(stageTiles), {stage}, [&](Val at, ArrayRef<Val> carried) {
-    Val i = carried[0], bytes = min(tiles - at, k.i32(stageTiles)) * kFragmentBytes;
-    Ptr place = ring.acquire(i);
-    ring.begin(i, bytes);
-    ring.copy(i, place, k.offset(from, at * kFragmentBytes), bytes);
-    ring.end(i);
-    return SmallVector<Val>{i + 1};
-  })[0];
+Val Small::stream(Val stage, const Stream &stream, Ptr from, Val blocks) {
+  return k.stride(k.i32(0), blocks, k.i32(stream.stageBlocks), {stage},
+                  [&](Val at, ArrayRef<Val> carried) {
+                    Val i = carried[0];
+                    Val bytes = min(blocks - at, k.i32(stream.stageBlocks)) * stream.blockBytes;
+                    Ptr place = ring.acquire(i);
+                    ring.begin(i, bytes);
+                    ring.copy(i, place, k.offset(from, at * stream.blockBytes), bytes);
+                    ring.end(i);
+                    return SmallVector<Val>{i + 1};
+                  })[0];
 }
 
 Val Small::blockSum(Val value) {
@@ -115,44 +138,82 @@ void Small::loadPlain(Val count, function_ref<Ptr(Val)> rowOf, Val first, Val n)
   });
 }
 
-std::pair<Val, CudaKernel::Acc> Small::multiply(Val stage, Val tiles, Val xTile,
+SmallVector<Val> Small::xOf(Val tile, const std::optional<Val> &wanted) {
+  Val pairs = k.load(k.offset(x, tile * kXTile + k.lane() * 8), k.vec(2, k.i32()));
+  SmallVector<Val> b{k.at(pairs, 0), k.at(pairs, 1)};
+  if (wanted)
+    for (Val &pair : b)
+      pair = select(*wanted, pair, k.i32(0));
+  return b;
+}
+
+SmallVector<Val> Small::multiplyBlock(const Stream &stream, Ptr block, Val xTile,
+                                      ArrayRef<Val> sums, const std::optional<Val> &wanted) {
+  if (!stream.codes) {
+    SmallVector<Val> b = xOf(xTile, wanted);
+    Val a = k.load(k.offset(block, k.lane() * 16), k.vec(4, k.i32()));
+    auto next = k.mma(Half::BF16, {k.at(a, 0), k.at(a, 1), k.at(a, 2), k.at(a, 3)}, b,
+                      {sums[0], sums[1], sums[2], sums[3]});
+    return SmallVector<Val>(next.begin(), next.end());
+  }
+  // Sums of their own for each group, and for each tile of it, so that products wait less for each
+  // other.
+  Codes codes(k, stream.format, *stream.codes);
+  SmallVector<Val> out(sums);
+  for (int64_t group = 0; group < stream.codes->groupsPerBlock; ++group) {
+    Codes::Rows biases = codes.biases(block, group);
+    SmallVector<Val> part;
+    for (int64_t tile = 0; tile < stream.codes->tiles(); ++tile) {
+      SmallVector<Val> words =
+          codes.load(block + stream.codes->headBytes + tile * stream.codes->tileBytes);
+      CudaKernel::Acc acc = k.zeroAcc();
+      int64_t first = group * codes.productsOfGroup();
+      for (int64_t k16 = first; k16 < first + codes.productsOfGroup(); ++k16)
+        acc = k.mma(Half::BF16, codes.operand(words, k16, biases),
+                    xOf(xTile + (tile * 4 + k16), wanted), acc);
+      if (part.empty())
+        part.assign(acc.begin(), acc.end());
+      else
+        for (int64_t i = 0; i < 4; ++i)
+          part[i] = part[i] + acc[i];
+    }
+    Codes::add(out, part, codes.scales(block, group));
+  }
+  return out;
+}
+
+std::pair<Val, CudaKernel::Acc> Small::multiply(Val stage, const Stream &stream, Val blocks,
                                                 const CudaKernel::Acc &sums,
                                                 std::optional<Val> wanted) {
   SmallVector<Val> init{stage};
   init.append(sums.begin(), sums.end());
-  auto out = k.stride(k.i32(0), tiles, k.i32(stageTiles), init, [&](Val at, ArrayRef<Val> carried) {
-    Val i = carried[0], left = tiles - at;
-    Ptr place = ring.await(i);
-    auto product = [&](Val tile, ArrayRef<Val> acc) {
-      Val a = k.load(k.offset(place, tile * kFragmentBytes + k.lane() * 16), k.vec(4, k.i32()));
-      Val b = k.load(k.offset(x, (xTile + at + tile) * kXTile + k.lane() * 8), k.vec(2, k.i32()));
-      Val b0 = k.at(b, 0), b1 = k.at(b, 1);
-      if (wanted) {
-        b0 = select(*wanted, b0, k.i32(0));
-        b1 = select(*wanted, b1, k.i32(0));
-      }
-      auto next = k.mma(Half::BF16, {k.at(a, 0), k.at(a, 1), k.at(a, 2), k.at(a, 3)}, {b0, b1},
-                        {acc[0], acc[1], acc[2], acc[3]});
-      return SmallVector<Val>(next.begin(), next.end());
-    };
-    SmallVector<Val> acc(carried.drop_front());
-    acc = k.choose(
-        ge(left, stageTiles),
-        [&] {
-          SmallVector<Val> all = acc;
-          for (int64_t u = 0; u < stageTiles; u += consumerWarps)
-            all = product(k.warp() + u, all);
-          return all;
-        },
-        [&] {
-          return k.stride(k.warp(), left, k.i32(consumerWarps), acc,
-                          [&](Val tile, ArrayRef<Val> some) { return product(tile, some); });
-        });
-    ring.release(i);
-    SmallVector<Val> next{i + 1};
-    next.append(acc);
-    return next;
-  });
+  const int64_t xTiles = stream.blockColumns / 16;
+  auto out = k.stride(
+      k.i32(0), blocks, k.i32(stream.stageBlocks), init, [&](Val at, ArrayRef<Val> carried) {
+        Val i = carried[0], left = blocks - at;
+        Ptr place = ring.await(i);
+        auto product = [&](Val block, ArrayRef<Val> acc) {
+          return multiplyBlock(stream, k.offset(place, block * stream.blockBytes),
+                               (at + block) * xTiles, acc, wanted);
+        };
+        SmallVector<Val> acc(carried.drop_front());
+        acc = k.choose(
+            ge(left, stream.stageBlocks),
+            [&] {
+              SmallVector<Val> all = acc;
+              for (int64_t u = 0; u < stream.stageBlocks; u += consumerWarps)
+                all = product(k.warp() + u, all);
+              return all;
+            },
+            [&] {
+              return k.stride(k.warp(), left, k.i32(consumerWarps), acc,
+                              [&](Val block, ArrayRef<Val> some) { return product(block, some); });
+            });
+        ring.release(i);
+        SmallVector<Val> next{i + 1};
+        next.append(acc);
+        return next;
+      });
   return {out[0], {out[1], out[2], out[3], out[4]}};
 }
 

@@ -4,18 +4,33 @@
 #ifndef MOE_COMPILER_CODEGEN_CUDA_SMALL_H
 #define MOE_COMPILER_CODEGEN_CUDA_SMALL_H
 
-#include "compiler/codegen/cuda/CudaKernel.h"
+#include "compiler/codegen/cuda/Codes.h"
 #include "compiler/codegen/cuda/CudaSpec.h"
 
 namespace moe::codegen {
 
+// The strips of a weight as they are streamed: block by block, a stage having `stageBlocks` of
+// them.
+struct Stream {
+  WeightFormat format;
+  std::optional<CodeStrip> codes;
+  int64_t blockColumns = 16, blockBytes = kFragmentBytes; // of bf16: those of one product
+  int64_t blocks;                                         // of a strip
+  int64_t stageBlocks;
+
+  Stream(const WeightFormat &format, int64_t columns);
+  int64_t stageBytes() const { return stageBlocks * blockBytes; }
+  int64_t stripBytes() const { return blocks * blockBytes; }
+};
+
 class Small {
 public:
   static constexpr int64_t consumerWarps = 8, consumers = 32 * consumerWarps;
-  static constexpr int64_t stages = 4, stageTiles = 32;
+  static constexpr int64_t stages = 4, stageBytes = 16 * 1024; // about
 
   // `columns`: the most channels of x that are in shared memory at once, a multiple of 64.
-  Small(CudaKernel &k, int64_t columns);
+  // `streams`: all that it will stream.
+  Small(CudaKernel &k, int64_t columns, llvm::ArrayRef<Stream> streams);
 
   // Runs `produce` in the producer warp and `consume` in the others. Both count stages from 0 and
   // must stream the same ones.
@@ -23,8 +38,8 @@ public:
   void consumerBarrier() { k.barrier(1, consumers); }
 
   //===--- Producer ------------------------------------------------------------------------------
-  // Streams `tiles` tiles from `from`; returns the count of stages after them.
-  Val stream(Val stage, Ptr from, Val tiles);
+  // Streams `blocks` blocks from `from`; returns the count of stages after them.
+  Val stream(Val stage, const Stream &stream, Ptr from, Val blocks);
 
   //===--- Consumers -----------------------------------------------------------------------------
   // Makes scaleOf(t) 1 / rms of the n float32 values of the row of each token t < count. By all
@@ -42,9 +57,9 @@ public:
                   int64_t valid);
   void loadPlain(Val count, llvm::function_ref<Ptr(Val)> rowOf, Val first, Val n);
 
-  // sums + the product of `tiles` streamed tiles with x from its tile `xTile` on; where `wanted`
-  // is not set in a lane, the column that it loads counts as zero. Returns {stage after, sums}.
-  std::pair<Val, CudaKernel::Acc> multiply(Val stage, Val tiles, Val xTile,
+  // sums + the product of `blocks` streamed blocks with x; where `wanted` is not set in a lane, the
+  // column that it loads counts as zero. Returns {stage after, sums}.
+  std::pair<Val, CudaKernel::Acc> multiply(Val stage, const Stream &stream, Val blocks,
                                            const CudaKernel::Acc &sums,
                                            std::optional<Val> wanted = std::nullopt);
 
@@ -55,6 +70,11 @@ public:
   static Val rowOf(Val i), columnOf(Val i);
 
 private:
+  // A lane's part of channels 16 tile.. of x, as the second operand of a product.
+  llvm::SmallVector<Val> xOf(Val tile, const std::optional<Val> &wanted);
+  llvm::SmallVector<Val> multiplyBlock(const Stream &stream, Ptr block, Val xTile,
+                                       llvm::ArrayRef<Val> sums, const std::optional<Val> &wanted);
+
   CudaKernel &k;
   Ring ring;
   Ptr x, partial, scales, warpSums;

@@ -16,14 +16,16 @@ struct SmallGateUp {
   const GateUpSpec &s;
   bool routes = s.experts > 0;
   int64_t strips = llvm::divideCeil(s.width, kStripRows / 2);
-  int64_t tiles = padded(s.hidden) / 16;
+  Stream sharedStream{s.shared, s.hidden}, routedStream{routes ? s.routed : s.shared, s.hidden};
 
   Ptr h = k.operand(0), norm = k.operand(1);
   Ptr router = routes ? k.operand(2) : Ptr{};
-  Ptr weight = k.operand(routes ? 3 : 2), hidden = k.operand(routes ? 4 : 3);
-  Ptr experts = routes ? k.operand(5) : Ptr{}, logits = routes ? k.operand(6) : Ptr{};
+  // The matrix of the shared expert, or of the dense layer, and those of the routed experts.
+  Ptr shared = k.operand(routes ? 3 : 2), routed = routes ? k.operand(4) : Ptr{};
+  Ptr hidden = k.operand(routes ? 5 : 3);
+  Ptr experts = routes ? k.operand(6) : Ptr{}, logits = routes ? k.operand(7) : Ptr{};
   // How many experts' logits are there, and how many have read them.
-  Ptr computed = routes ? k.operand(7) : Ptr{}, read = routes ? computed + 4 : Ptr{};
+  Ptr computed = routes ? k.operand(8) : Ptr{}, read = routes ? computed + 4 : Ptr{};
   Val tokens = k.tokens();
 
   // Of the producer and of the consumers: the tokens' experts, each expert once, and scores.
@@ -37,9 +39,15 @@ struct SmallGateUp {
   Ptr rowOf(Val t) { return h + k.convert(t, k.i64()) * (padded(s.hidden) * 4); }
   Val slot(Ptr list, Val i) { return k.load(k.offset(list, i * 4), k.i32()); }
 
-  Ptr stripOf(Val matrix, Val strip) {
-    Val at = (matrix * strips + k.convert(strip, k.i64())) * tiles;
-    return weight + at * kFragmentBytes;
+  Val streamStrip(Small &small, Val stage, const Stream &stream, Ptr matrix, Val strip) {
+    return small.stream(stage, stream, matrix + k.convert(strip, k.i64()) * stream.stripBytes(),
+                        k.i32(stream.blocks));
+  }
+  std::pair<Val, CudaKernel::Acc> multiplyStrip(Small &small, Val stage, const Stream &stream) {
+    return small.multiply(stage, stream, k.i32(stream.blocks), k.zeroAcc());
+  }
+  Ptr matrixOf(Val expert) {
+    return routed + k.convert(expert, k.i64()) * (strips * routedStream.stripBytes());
   }
   Val firstRouted() {
     Val before = max(k.i32(strips) - k.block() + k.blocks() - 1, k.i32(0)) / k.blocks();
@@ -115,7 +123,7 @@ struct SmallGateUp {
     Val stage = k.stride(k.block(), select(gt(tokens, 0), k.i32(strips), k.i32(0)), k.blocks(),
                          {k.i32(0)}, [&](Val strip, ArrayRef<Val> carried) {
                            return SmallVector<Val>{
-                               small.stream(carried[0], stripOf(k.i64(0), strip), k.i32(tiles))};
+                               streamStrip(small, carried[0], sharedStream, shared, strip)};
                          })[0];
     if (!routes)
       return;
@@ -131,8 +139,8 @@ struct SmallGateUp {
     k.stride(firstRouted(), (distinct + 1) * strips, k.blocks(), {stage},
              [&](Val piece, ArrayRef<Val> carried) {
                Val expert = slot(choices.distinct, piece / strips - 1);
-               Ptr from = stripOf(k.convert(expert, k.i64()) + 1, piece % strips);
-               return SmallVector<Val>{small.stream(carried[0], from, k.i32(tiles))};
+               return SmallVector<Val>{
+                   streamStrip(small, carried[0], routedStream, matrixOf(expert), piece % strips)};
              });
   }
 
@@ -180,7 +188,7 @@ struct SmallGateUp {
     auto carried =
         k.stride(k.block(), k.i32(strips), k.blocks(), {k.i32(0), k.i32(0)},
                  [&](Val strip, ArrayRef<Val> c) {
-                   auto [stage, sums] = small.multiply(c[0], k.i32(tiles), k.i32(0), k.zeroAcc());
+                   auto [stage, sums] = multiplyStrip(small, c[0], sharedStream);
                    small.exchange(sums, c[1]);
                    storeHidden(small, strip, c[1], [&](Val channel, Val t, Val gate, Val up) {
                      store(t, channel, gate, up);
@@ -211,7 +219,7 @@ struct SmallGateUp {
     k.stride(firstRouted(), (distinct + 1) * strips, k.blocks(), carried,
              [&](Val piece, ArrayRef<Val> c) {
                Val expert = slot(choices.distinct, piece / strips - 1);
-               auto [stage, sums] = small.multiply(c[0], k.i32(tiles), k.i32(0), k.zeroAcc());
+               auto [stage, sums] = multiplyStrip(small, c[0], routedStream);
                small.exchange(sums, c[1]);
                storeHidden(small, piece % strips, c[1], [&](Val channel, Val t, Val gate, Val up) {
                  k.ifThen(eq(slot(choices.chosen, t), expert), [&] {
@@ -224,7 +232,7 @@ struct SmallGateUp {
   }
 
   void emit() {
-    Small small(k, tiles * 16);
+    Small small(k, padded(s.hidden), {sharedStream, routedStream});
     Choices producers = make(), consumers = make();
     small.run([&] { produce(small, producers); }, [&] { consume(small, consumers); });
   }

@@ -15,12 +15,14 @@ struct SmallLinear {
   CudaKernel &k;
   int64_t rows, columns; // of the matrix
   int64_t splits;        // shares of its columns
+  WeightFormat format, routedFormat = format;
   int64_t strips = llvm::divideCeil(rows, kStripRows);
-  int64_t tiles = padded(columns) / 16;
-  int64_t shareTiles = llvm::divideCeil(tiles, splits);
+  Stream stream{format, columns}, routedStream{routedFormat, columns};
+  int64_t shareBlocks = llvm::divideCeil(stream.blocks, splits);
+  int64_t routedShareBlocks = llvm::divideCeil(routedStream.blocks, splits);
   // The experts' part of `down`: a second matrix for each token, whose shares follow.
   bool routed = false;
-  Ptr weight{}, experts{};
+  Ptr weight{}, routedWeight{}, experts{};
   Val count{}; // tokens, or rows of logits
   // Loads x's channels [first, first + n).
   std::function<void(Small &, Val first, Val n, bool routed)> loadX;
@@ -32,13 +34,22 @@ struct SmallLinear {
 
   int64_t pieces() const { return strips * splits; }
 
-  Val shareFirst(Val share) { return share * shareTiles; }
-  Val shareCount(Val share) {
-    return max(min(k.i32(tiles) - shareFirst(share), k.i32(shareTiles)), k.i32(0));
+  // A share of a matrix, counted in blocks of its stream.
+  struct Share {
+    Val first, count;
+  };
+  Share shareOf(Val share, bool routed) {
+    int64_t blocks = (routed ? routedStream : stream).blocks;
+    int64_t each = routed ? routedShareBlocks : shareBlocks;
+    Val first = share * each;
+    return {first, max(min(k.i32(blocks) - first, k.i32(each)), k.i32(0))};
   }
-  Ptr tilesOf(Val matrix, Val strip, Val share) {
-    Val tile = k.convert(strip, k.i64()) * tiles + k.convert(shareFirst(share), k.i64());
-    return weight + (matrix * (strips * tiles) + tile) * kFragmentBytes;
+  Val streamShare(Small &small, Val stage, Ptr matrix, Val strip, Val share, bool routed) {
+    const Stream &from = routed ? routedStream : stream;
+    Share part = shareOf(share, routed);
+    Val at = k.convert(strip, k.i64()) * from.stripBytes() +
+             k.convert(part.first, k.i64()) * from.blockBytes;
+    return small.stream(stage, from, matrix + at, part.count);
   }
 
   // The first piece from `low` on that is this block's.
@@ -71,8 +82,7 @@ struct SmallLinear {
 
   void produce(Small &small) {
     Val stage = pieces(0, pieces(), {k.i32(0)}, [&](Val strip, Val share, ArrayRef<Val> carried) {
-      return SmallVector<Val>{
-          small.stream(carried[0], tilesOf(k.i64(0), strip, share), shareCount(share))};
+      return SmallVector<Val>{streamShare(small, carried[0], weight, strip, share, false)};
     })[0];
     if (!routed)
       return;
@@ -80,9 +90,9 @@ struct SmallLinear {
     pieces(pieces(), 2 * pieces(), {stage}, [&](Val strip, Val share, ArrayRef<Val> carried) {
       share = share - splits;
       return forExperts(carried, [&](Val expert, ArrayRef<Val> stage) {
-        Val matrix = k.convert(expert, k.i64()) + 1;
-        return SmallVector<Val>{
-            small.stream(stage[0], tilesOf(matrix, strip, share), shareCount(share))};
+        Ptr matrix =
+            routedWeight + k.convert(expert, k.i64()) * (strips * routedStream.stripBytes());
+        return SmallVector<Val>{streamShare(small, stage[0], matrix, strip, share, true)};
       });
     });
   }
@@ -100,14 +110,15 @@ struct SmallLinear {
 
   SmallVector<Val> consumePieces(Small &small, int64_t low, bool routed, ArrayRef<Val> init) {
     return pieces(low, low + pieces(), init, [&](Val strip, Val share, ArrayRef<Val> carried) {
-      Val stage = carried[0], turn = carried[1], inMatrix = routed ? share - splits : share;
+      Val stage = carried[0], turn = carried[1];
+      const Stream &from = routed ? routedStream : this->stream;
+      Share part = shareOf(routed ? share - splits : share, routed);
       k.ifThen(ne(share, carried[2]), [&] {
         small.consumerBarrier(); // all have used what was there
-        loadX(small, shareFirst(inMatrix) * 16, shareCount(inMatrix) * 16, routed);
+        loadX(small, part.first * from.blockColumns, part.count * from.blockColumns, routed);
         small.consumerBarrier();
       });
       CudaKernel::Acc sums = k.zeroAcc();
-      Val tileCount = shareCount(inMatrix);
       if (routed) {
         Val token = min(k.shiftRight(k.lane(), 2), count - 1); // whose column this lane loads
         Val mine = expertOf(token);
@@ -115,7 +126,7 @@ struct SmallLinear {
         all.append(sums.begin(), sums.end());
         all = forExperts(all, [&](Val expert, ArrayRef<Val> s) {
           auto [next, acc] =
-              small.multiply(s[0], tileCount, k.i32(0), {s[1], s[2], s[3], s[4]}, eq(mine, expert));
+              small.multiply(s[0], from, part.count, {s[1], s[2], s[3], s[4]}, eq(mine, expert));
           SmallVector<Val> out{next};
           out.append(acc.begin(), acc.end());
           return out;
@@ -123,7 +134,7 @@ struct SmallLinear {
         stage = all[0];
         sums = {all[1], all[2], all[3], all[4]};
       } else {
-        std::tie(stage, sums) = small.multiply(stage, tileCount, k.i32(0), sums);
+        std::tie(stage, sums) = small.multiply(stage, from, part.count, sums);
       }
       small.exchange(sums, turn);
       k.ifThen(lt(k.thread(), 128),
@@ -171,7 +182,9 @@ struct SmallLinear {
   }
 
   void emit() {
-    Small small(k, shareTiles * 16);
+    int64_t most = std::max(shareBlocks * stream.blockColumns,
+                            routed ? routedShareBlocks * routedStream.blockColumns : 0);
+    Small small(k, most, {stream, routedStream});
     small.run([&] { produce(small); }, [&] { consume(small); });
   }
 };
@@ -197,7 +210,7 @@ static void emitNormed(CudaKernel &k, SmallLinear &linear, Ptr norm, float eps,
 
 static void emitQkv(CudaKernel &k, const CudaQkvSpec &s, int64_t splits) {
   Ptr h = k.operand(0), sums = k.operand(3);
-  SmallLinear linear{k, s.rows, s.hidden, splits};
+  SmallLinear linear{k, s.rows, s.hidden, splits, s.format};
   linear.weight = k.operand(2);
   linear.count = k.tokens();
   linear.store = [&](Val strip, Val share, Val i, Val total) {
@@ -211,7 +224,7 @@ static void emitQkv(CudaKernel &k, const CudaQkvSpec &s, int64_t splits) {
 // Each of the 128 threads that store keeps the largest of its logits, which all are of one row.
 static void emitHead(CudaKernel &k, const HeadSpec &s) {
   Ptr rows = k.operand(0), sampling = k.operand(1), h = k.operand(2), logits = k.operand(5);
-  SmallLinear linear{k, s.vocabulary, s.hidden, 1};
+  SmallLinear linear{k, s.vocabulary, s.hidden, 1, s.format};
   linear.weight = k.operand(4);
   linear.count = k.rows();
   BestLogits best(k, k.operand(6), k.operand(7));
@@ -247,15 +260,20 @@ static void emitHead(CudaKernel &k, const HeadSpec &s) {
   });
 }
 
+// With experts, their weights are of `routedFormat`.
 static void emitResidual(CudaKernel &k, int64_t rows, int64_t columns, int64_t splits,
-                         bool routed) {
+                         const WeightFormat &format,
+                         const std::optional<WeightFormat> &routedFormat = std::nullopt) {
+  const bool routed = routedFormat.has_value();
   int64_t shares = routed ? 2 * splits : splits, next = 0;
   Ptr x = k.operand(next++);
-  SmallLinear linear{k, rows, columns, splits};
+  SmallLinear linear{k, rows, columns, splits, format, routedFormat.value_or(format)};
   linear.routed = routed;
   if (routed)
     linear.experts = k.operand(next++);
   linear.weight = k.operand(next++);
+  if (routed)
+    linear.routedWeight = k.operand(next++);
   linear.count = k.tokens();
   Ptr h = k.operand(next++), partials = k.operand(next++), counters = k.operand(next++);
   Ptr flag = k.shared(4, 4);
@@ -277,9 +295,10 @@ void emitSmallLinear(CudaKernel &k, const CudaSpec &spec) {
   else if (auto *s = std::get_if<HeadSpec>(&spec.op))
     emitHead(k, *s);
   else if (auto *s = std::get_if<LinearResidualSpec>(&spec.op))
-    emitResidual(k, s->outputs, s->inputs, spec.splits, /*routed=*/false);
+    emitResidual(k, s->outputs, s->inputs, spec.splits, s->format);
   else if (auto *s = std::get_if<DownSpec>(&spec.op))
-    emitResidual(k, s->hidden, s->width, spec.splits, /*routed=*/s->experts > 0);
+    emitResidual(k, s->hidden, s->width, spec.splits, s->shared,
+                 s->experts ? std::optional(s->routed) : std::nullopt);
 }
 
 } // namespace moe::codegen

@@ -5,6 +5,7 @@
 #include "compiler/codegen/cuda/CudaKernel.h"
 #include "compiler/codegen/cuda/CudaSpec.h"
 #include "compiler/codegen/cuda/ToPtx.h"
+#include "dialects/moe/MoeDialect.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -20,8 +21,11 @@
 #include "runtime/device/ptxsim/Machine.h"
 #include "runtime/device/ptxsim/Parser.h"
 #include <bit>
+#include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <gtest/gtest.h>
+#include <random>
 #include <stdexcept>
 
 namespace moe::codegen {
@@ -259,6 +263,88 @@ inline std::vector<uint16_t> toFragments(const std::vector<float> &matrix, int64
     }
   return out;
 }
+
+// Random matrices as a plan stores them, and their values.
+struct TestWeight {
+  std::vector<uint8_t> bytes;
+  std::vector<float> values; // [matrices][rows][columns]
+};
+
+inline float fromF8(uint8_t code) {
+  int exponent = code >> 3 & 15, mantissa = code & 7;
+  float value = exponent ? std::ldexp(8 + mantissa, exponent - 10) : std::ldexp(mantissa, -9);
+  return code & 0x80 ? -value : value;
+}
+
+// Values are about as large as `size`. `layout` is one of the fragments, or rows.
+inline TestWeight testWeight(std::mt19937 &random, const WeightFormat &format, int64_t matrices,
+                             int64_t rows, int64_t columns, float size,
+                             Layout layout = Layout::Fragments) {
+  TestWeight w;
+  w.values.resize(matrices * rows * columns);
+  mlir::MLIRContext context;
+  context.loadDialect<MoeDialect>();
+  auto type =
+      mlir::RankedTensorType::get({matrices, rows, columns}, mlir::Float32Type::get(&context));
+  auto geometry = PackedGeometry::get(
+      type, PackingAttr::get(&context, layout, FormatAttr::get(&context, format), 0));
+  if (mlir::failed(geometry)) {
+    ADD_FAILURE() << "no packing as " << nameOf(format);
+    return w;
+  }
+  w.bytes.resize(geometry->bytes());
+  auto put = [&](int64_t at, auto value) { std::memcpy(&w.bytes[at], &value, sizeof(value)); };
+  std::normal_distribution<float> normal(0, size);
+  std::uniform_real_distribution<float> uniform(0.5f, 1.5f);
+  const int64_t group = format.quantized() ? format.group : columns;
+  const float largest = format.element == Storage::I4   ? 8
+                        : format.element == Storage::I8 ? 128
+                                                        : 448;
+  for (int64_t m = 0; m < matrices; ++m)
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t first = 0; first < columns; first += group) {
+        float *values = &w.values[(m * rows + row) * columns + first];
+        if (!format.quantized()) {
+          for (int64_t c = 0; c < columns; ++c) {
+            uint16_t bits = toBf16(normal(random));
+            values[c] = fromBf16(bits);
+            put(geometry->index(m, row, c) * 2, bits);
+          }
+          continue;
+        }
+        float scale = size * 2 / largest * uniform(random);
+        int64_t at = geometry->scale(m, row, first / group), zero = format.zero();
+        if (format.scale == Storage::F16) {
+          _Float16 half = _Float16(scale);
+          put(at, half);
+          scale = float(half);
+        } else if (format.scale == Storage::BF16) {
+          put(at, toBf16(scale));
+          scale = fromBf16(toBf16(scale));
+        } else {
+          put(at, scale);
+        }
+        if (format.zeros) {
+          zero = random() % 17;
+          put(geometry->zero(m, row, first / group), uint8_t(zero));
+        }
+        for (int64_t c = 0; c < group; ++c) {
+          uint8_t code = random() & (format.element == Storage::I4 ? 15 : 255);
+          if (format.element == Storage::F8E4M3 && (code & 0x7f) == 0x7f)
+            code ^= 1; // 0x7f is no number
+          auto [byte, shift] = geometry->code(m, row, first + c);
+          w.bytes[byte] |= uint8_t(code << shift);
+          values[c] = format.element == Storage::F8E4M3 ? fromF8(code) * scale
+                                                        : float(int64_t(code) - zero) * scale;
+        }
+      }
+  return w;
+}
+
+// The formats that kernels are tested with.
+inline const WeightFormat kInt4{Storage::I4, 128, Storage::F16},
+    kInt4Zeros{Storage::I4, 32, Storage::BF16, true}, kInt8{Storage::I8, 128, Storage::F16},
+    kInt8Small{Storage::I8, 64, Storage::F32}, kFp8{Storage::F8E4M3, 128, Storage::F32};
 
 } // namespace moe::codegen
 

@@ -12,11 +12,15 @@
 // read x from shared memory themselves: the tiles of large steps, where mma.sync is short of the
 // rate.
 //
+// Codes come as they lie in memory too, a tile of 64 columns a stage, with the scales of its group
+// before them. A warp turns them into bf16 as it loads them, and gives each group's sums its scale.
+//
 // Sums run over K in order, whatever the piece and its width are, so that a result does not depend
 // on the other tokens of the step or on the grid.
 #include "compiler/codegen/cuda/BestLogit.h"
-#include "compiler/codegen/cuda/CudaKernel.h"
+#include "compiler/codegen/cuda/Codes.h"
 #include "compiler/codegen/cuda/CudaKernels.h"
+#include "compiler/codegen/cuda/ExpertTiles.h"
 #include "compiler/codegen/cuda/Wgmma.h"
 #include <numbers>
 
@@ -27,12 +31,10 @@ namespace moe::codegen {
 
 namespace {
 
-constexpr int64_t kStrips = 8;                                       // of a piece
-constexpr int64_t kStageColumns = 64;                                // 128 bytes of a row of x
-constexpr int64_t kStripBytes = kStageColumns / 16 * kFragmentBytes; // in a stage
-constexpr int64_t kWeightBytes = kStrips * kStripBytes;
-constexpr int64_t kLag = 2;    // stages that copies of x for wgmma have to arrive
-constexpr int64_t kChunk = 16; // bytes that a copy moves
+constexpr int64_t kStrips = 8;        // of a piece
+constexpr int64_t kStageColumns = 64; // 128 bytes of a row of x
+constexpr int64_t kLag = 2;           // stages that copies of x for wgmma have to arrive
+constexpr int64_t kChunk = 16;        // bytes that a copy moves
 constexpr int64_t kConsumerWarps = 8, kProducerWarps = 4, kProducers = 32 * kProducerWarps;
 
 enum class Kind { Linear, Residual, GateUp, Down, Head };
@@ -40,24 +42,25 @@ enum class Kind { Linear, Residual, GateUp, Down, Head };
 struct Shape {
   Kind kind;
   int64_t inputs, outputs; // channels of a row of x and of a row of the result
+  WeightFormat format;
   int64_t experts = 0;
 };
 
 Shape shapeOf(const CudaOp &op) {
   if (auto *s = std::get_if<LinearSpec>(&op))
-    return {Kind::Linear, s->inputs, s->outputs};
+    return {Kind::Linear, s->inputs, s->outputs, s->format};
   if (auto *s = std::get_if<HeadSpec>(&op))
-    return {Kind::Head, s->hidden, s->vocabulary};
+    return {Kind::Head, s->hidden, s->vocabulary, s->format};
   if (auto *s = std::get_if<LinearResidualSpec>(&op))
-    return {Kind::Residual, s->inputs, s->outputs};
+    return {Kind::Residual, s->inputs, s->outputs, s->format};
   if (auto *s = std::get_if<GateUpSpec>(&op))
-    return {Kind::GateUp, s->hidden, s->width, s->experts};
+    return {Kind::GateUp, s->hidden, s->width, s->shared, s->experts};
   const auto &s = std::get<DownSpec>(op);
-  return {Kind::Down, s.width, s.hidden, s.experts};
+  return {Kind::Down, s.width, s.hidden, s.shared, s.experts};
 }
 
-// What a block does at a time. `matrix` is a routed expert's, or 0; its tokens are those in places
-// first.. of their list.
+// What a block does at a time. `matrix` is of the routed experts' or, where it is not of them, 0;
+// its tokens are those in places first.. of their list.
 struct Piece {
   Val strip, matrix, first, count;
   Val routed; // i1: whether tokens are listed in `order`
@@ -86,12 +89,12 @@ public:
     k.startNext();
     k.waitForPrevious();
     if (lists)
-      k.ifThen(eq(k.warp(), 0), [&] { listTiles(); });
+      k.ifThen(eq(k.warp(), 0), [&] { groups.list(offsets); });
     k.barrier();
     if (lists)
-      routedTiles = tilesBefore(k.i32(s.experts));
+      routedTiles = groups.before(k.i32(s.experts));
     // The sums of the widest tile take more registers than an even share.
-    bool shifts = wgmma && tile > 128;
+    bool shifts = wgmma && (tile > 128 || layout);
     k.ifElse(
         ge(k.warp(), kConsumerWarps),
         [&] {
@@ -123,38 +126,6 @@ private:
   Val plainPieces() { return hasPlain() ? plainTiles() * rowTiles : k.i32(0); }
   Val pieces() { return s.experts ? plainPieces() + routedTiles * rowTiles : plainPieces(); }
 
-  Ptr tilesAt(Val e) { return k.offset(tileCounts, e * 4); }
-  Val tilesBefore(Val e) { return k.load(tilesAt(e), k.i32()); } // tiles of the experts before e
-  Val groupBegin(Val e) { return k.load(k.offset(groupBegins, e * 4), k.i32()); }
-
-  // By one warp: how many tiles the groups before each expert's have, from `offsets`.
-  void listTiles() {
-    int64_t each = divideCeil(s.experts, 32);
-    SmallVector<Val> tiles;
-    Val sum = k.i32(0);
-    for (int64_t j = 0; j < each; ++j) {
-      Val e = k.lane() * each + j;
-      tiles.push_back(k.choose(
-          lt(e, s.experts),
-          [&] {
-            Val begin = k.load(k.offset(offsets, e * 4), k.i32());
-            Val end = k.load(k.offset(offsets, e * 4) + 4, k.i32());
-            k.store(k.offset(groupBegins, e * 4), begin);
-            k.store(k.offset(groupBegins, e * 4) + 4, end);
-            return SmallVector<Val>{ceilDiv(end - begin, tile)};
-          },
-          [&] { return SmallVector<Val>{k.i32(0)}; })[0]);
-      sum = sum + tiles.back();
-    }
-    Val before = k.warpScan(sum) - sum;
-    for (int64_t j = 0; j < each; ++j) {
-      Val e = k.lane() * each + j;
-      k.ifThen(lt(e, s.experts), [&] { k.store(tilesAt(e), before); });
-      before = before + tiles[j];
-      k.ifThen(eq(e, s.experts - 1), [&] { k.store(tilesAt(e) + 4, before); });
-    }
-  }
-
   // Tile `index` of the `tiles` that n tokens from place `begin` on are cut into, of equal size but
   // for the last.
   Piece pieceOf(Val rowTile, Val matrix, Val begin, Val n, Val index, Val tiles, Val routed) {
@@ -170,15 +141,11 @@ private:
     // The tile that it is, of all groups'; or, where experts come one after the other, one that is
     // of the same group.
     Val tileOfAll = joinsK() ? item % routedTiles : item / rowTiles;
-    Val e = k.i32(0);
-    for (int64_t step = llvm::PowerOf2Ceil(s.experts) / 2; step; step /= 2) {
-      Val next = min(e + step, k.i32(s.experts - 1));
-      e = select(le(tilesBefore(next), tileOfAll), next, e);
-    }
-    Val before = tilesBefore(e), tiles = tilesBefore(e + 1) - before;
+    Val e = groups.expertOf(tileOfAll);
+    Val before = groups.before(e), tiles = groups.before(e + 1) - before;
     Val inGroup = joinsK() ? tileOfAll - before : item - before * rowTiles;
-    Val begin = groupBegin(e), n = groupBegin(e + 1) - begin;
-    return pieceOf(joinsK() ? item / routedTiles : inGroup / tiles, e + 1, begin, n,
+    Val begin = groups.begin(e), n = groups.begin(e + 1) - begin;
+    return pieceOf(joinsK() ? item / routedTiles : inGroup / tiles, e, begin, n,
                    joinsK() ? inGroup : inGroup % tiles, tiles, k.constant(k.i1(), 1));
   }
   Piece pieceOf(Val item) {
@@ -233,16 +200,20 @@ private:
 
   //===--- Producers -----------------------------------------------------------------------------
 
+  Ptr either(Val condition, Ptr a, Ptr b) {
+    return k.ptr(select(condition, k.val(a.value), k.val(b.value)).value);
+  }
   // Where the weights of a piece begin, in a strip of it: with K joined, also the routed expert's.
   struct Weights {
     Ptr first, second;
   };
   Weights weightsOf(const Piece &p, Val strip) {
-    auto of = [&](Val matrix) {
-      return weight + k.convert(matrix, k.i64()) * matrixBytes +
-             k.convert(p.strip + strip, k.i64()) * (columns / 16 * kFragmentBytes);
-    };
-    return {of(joinsK() ? k.i32(0) : p.matrix), of(p.matrix)};
+    Val inMatrix = k.convert(p.strip + strip, k.i64()) * stripBytes;
+    if (!s.experts)
+      return {weight + inMatrix, {}};
+    Ptr expert = routedWeight + (k.convert(p.matrix, k.i64()) * matrixBytes + inMatrix);
+    Ptr shared = weight + inMatrix;
+    return {joinsK() ? shared : either(p.routed, expert, shared), expert};
   }
   // Stages of a piece, as a number that LLVM does not know: unrolled loops run out of registers.
   Val stageCount() {
@@ -255,22 +226,47 @@ private:
     Val second = ge(j, kStages);
     return {second, j - select(second, k.i32(kStages), k.i32(0))};
   }
-  Ptr weightsAt(const Weights &w, Val j) {
+  // What a stage has of a strip: scales and zeros, of codes, and columns.
+  struct Parts {
+    Ptr head, columns;
+  };
+  Parts partsAt(const Weights &w, Val j) {
     auto [second, column] = columnsOf(j);
-    Ptr from = joinsK() ? k.ptr(select(second, k.val(w.second.value), k.val(w.first.value)).value)
-                        : w.first;
-    return k.offset(from, column * kStripBytes);
+    Ptr from = joinsK() ? either(second, w.second, w.first) : w.first;
+    if (!layout)
+      return {{}, k.offset(from, column * stripStage)};
+    Ptr block = k.offset(from, column / layout->tiles() * layout->blockBytes());
+    Val tile = column % layout->tiles() * layout->tileBytes + layout->headBytes;
+    return {block, k.offset(block, tile)};
   }
 
   // By the first producer warp, with bulk copies: a strip for each of eight lanes.
   void copyWeights(const Piece &p, const Weights &w, Val i, Val j) {
     Val strips = min(k.i32(stripCount) - p.strip, k.i32(kStrips));
-    k.ifThen(k.one(), [&] { k.arriveExpecting(fullOf(i), strips * kStripBytes); });
+    k.ifThen(k.one(), [&] { k.arriveExpecting(fullOf(i), strips * stripStage); });
     k.syncWarp();
     k.ifThen(lt(k.lane(), strips), [&] {
-      k.copyBulk(k.offset(placeOf(i), k.lane() * kStripBytes), weightsAt(w, j), k.i32(kStripBytes),
-                 fullOf(i));
+      Parts parts = partsAt(w, j);
+      Ptr to = k.offset(placeOf(i), k.lane() * stripStage);
+      if (headBytes)
+        k.copyBulk(to, parts.head, k.i32(headBytes), fullOf(i));
+      k.copyBulk(to + headBytes, parts.columns, k.i32(stripStage - headBytes), fullOf(i));
     });
+  }
+
+  // By all producers, 16 bytes at a time. Strips past the last one become zeros.
+  void copyChunks(const Piece &p, const Parts &from, Ptr to, Val me) {
+    auto copy = [&](Ptr part, int64_t offset, int64_t bytes) {
+      const int64_t chunks = bytes / kChunk;
+      k.stride(me, k.i32(kStrips * chunks), k.i32(kProducers), [&](Val c) {
+        Val strip = c / chunks, at = c % chunks * kChunk;
+        k.copy16(k.offset(to, strip * stripStage + at) + offset,
+                 k.offset(part, strip * stripBytes + at), lt(p.strip + strip, stripCount));
+      });
+    };
+    if (headBytes)
+      copy(from.head, 0, headBytes);
+    copy(from.columns, headBytes, stripStage - headBytes);
   }
 
   // How many stages of the first piece are under way before the kernel before this one has ended:
@@ -295,7 +291,7 @@ private:
     Val me = k.thread() - kConsumerWarps * 32, early = prefetched();
     // Eight threads copy the chunks of a row; a thread has every 16th row.
     Val row = k.shiftRight(me, 3), chunk = me & 7;
-    Val place = row * 128 + (chunk ^ (row & 7)) * kChunk + kWeightBytes;
+    Val place = row * 128 + (chunk ^ (row & 7)) * kChunk + weightBytes;
     Val rowBytes = k.i32(columns * 2);
     Val end = eachPiece([&](const Piece &p, Val base) {
       Weights w = weightsOf(p, k.target.bulkCopies ? k.lane() : k.i32(0));
@@ -311,11 +307,7 @@ private:
         if (k.target.bulkCopies)
           k.ifThen(eq(k.warp(), kConsumerWarps) & ge(i, early), [&] { copyWeights(p, w, i, j); });
         else
-          for (int64_t strip = 0; strip < kStrips; ++strip)
-            k.copy16(
-                k.offset(to, me * kChunk + strip * kStripBytes),
-                k.offset(weightsAt(w, j) + strip * (columns / 16 * kFragmentBytes), me * kChunk),
-                lt(p.strip + strip, stripCount));
+          copyChunks(p, partsAt(w, j), to, me);
         auto [second, column] = columnsOf(j);
         Ptr from = k.offset(x, column * (kStageColumns * 2));
         if (joinsK()) // the routed expert's rows of `hidden` come after all of the shared one's
@@ -346,11 +338,8 @@ private:
 
   //===--- Consumers -----------------------------------------------------------------------------
 
-  // A lane's part of 16 rows by 16 columns.
-  SmallVector<Val> weightsOf(Ptr place, Val strip, int64_t k16) {
-    Val a = k.load(k.offset(place, strip * kStripBytes + k.lane() * kChunk + k16 * kFragmentBytes),
-                   k.vec(4, k.i32()));
-    return {k.at(a, 0), k.at(a, 1), k.at(a, 2), k.at(a, 3)};
+  StageStrip loadStrip(Ptr place, Val strip) {
+    return StageStrip(k, codes, k.offset(place, strip * stripStage));
   }
 
   void consume() {
@@ -378,22 +367,38 @@ private:
     SmallVector<Val> sums(strips * columns8 * 4, k.f32(0));
     sums = k.loop(k.i32(0), stageCount(), 1, sums, [&](Val j, ArrayRef<Val> carried) {
       SmallVector<Val> sums(carried);
-      Ptr place = await(base + j), rows = k.offset(place, row * 128 + kWeightBytes);
+      Ptr place = await(base + j), rows = k.offset(place, row * 128 + weightBytes);
+      SmallVector<StageStrip> loaded;
+      for (int64_t n = 0; n < strips; ++n)
+        loaded.push_back(loadStrip(place, strip + n));
+      // Of codes each group has sums of its own, until its scale is known to them.
+      const int64_t perGroup = 4 / groupsPerStage;
+      SmallVector<Val> part;
       for (int64_t k16 = 0; k16 < kStageColumns / 16; ++k16) {
+        if (codes && k16 % perGroup == 0)
+          part.assign(sums.size(), k.f32(0));
+        SmallVectorImpl<Val> &to = codes ? part : sums;
         SmallVector<SmallVector<Val>> a;
         for (int64_t n = 0; n < strips; ++n)
-          a.push_back(weightsOf(place, strip + n, k16));
+          a.push_back(loaded[n].operand(k16));
         Ptr at = k.offset(rows, chunk ^ (k16 * 32));
         for (int64_t c = 0; c < columns8; c += 2) {
           auto b = k.loadMatrices(at + c * 8 * 128);
           for (int64_t n = 0; n < strips; ++n)
             for (int64_t half = 0; half < 2; ++half) {
-              Val *sum = &sums[(n * columns8 + c + half) * 4];
+              Val *sum = &to[(n * columns8 + c + half) * 4];
               auto next = k.mma(Half::BF16, a[n], {b[2 * half], b[2 * half + 1]},
                                 {sum[0], sum[1], sum[2], sum[3]});
               llvm::copy(next, sum);
             }
         }
+        if (codes && k16 % perGroup == perGroup - 1)
+          for (int64_t n = 0; n < strips; ++n) {
+            int64_t first = n * columns8 * 4, count = columns8 * 4;
+            Codes::add(MutableArrayRef(sums).slice(first, count),
+                       ArrayRef(part).slice(first, count),
+                       codes->scales(k.offset(place, (strip + n) * stripStage), k16 / perGroup));
+          }
       }
       release(base + j);
       return sums;
@@ -406,21 +411,24 @@ private:
   // part of a strip is in registers; those of the next stage are loaded while this one is under
   // way.
   void multiplyAsync(const Piece &p, Val base, int64_t width) {
-    constexpr int64_t parts = kStageColumns / 16;
     int64_t n = width / 2; // sums of a lane
-    auto weights = [&](Ptr place) {
-      SmallVector<Val> a;
-      for (int64_t k16 = 0; k16 < parts; ++k16)
-        a.append(weightsOf(place, k.warp(), k16));
-      return a;
-    };
+    auto weights = [&](Ptr place) { return loadStrip(place, k.warp()).values(); };
     auto step = [&](Val j, ArrayRef<Val> in) {
-      ArrayRef<Val> a = in.drop_front(n);
-      SmallVector<Val> sums =
-          beginWgmma(k, Half::BF16, in.take_front(n), width, a, rowsOf(placeOf(base + j)));
+      SmallVector<Val> sums(in.take_front(n)), a;
+      StageStrip loaded(codes, in.drop_front(n));
+      for (int64_t k16 = 0; k16 < kStageColumns / 16; ++k16)
+        a.append(loaded.operand(k16));
+      // Of codes without the sums before, until the scale is known to these.
+      SmallVector<Val> part = beginWgmma(k, Half::BF16, codes ? ArrayRef<Val>() : ArrayRef(sums),
+                                         width, a, rowsOf(placeOf(base + j)));
       // After the last stage this one is loaded again.
       SmallVector<Val> next = weights(await(base + min(j + 1, k.i32(stagesPerPiece - 1))));
-      sums = awaitWgmma(k, sums, a);
+      part = awaitWgmma(k, part, a);
+      if (codes)
+        Codes::add(sums, part,
+                   codes->scales(k.offset(placeOf(base + j), k.warp() * stripStage), 0));
+      else
+        sums = part;
       release(base + j);
       sums.append(next);
       return sums;
@@ -439,7 +447,7 @@ private:
 
   // The stage's rows of x: columns of the product.
   SharedOperand rowsOf(Ptr place) {
-    SharedOperand b{place + kWeightBytes, /*rowBytes=*/128, /*byColumn=*/true};
+    SharedOperand b{place + weightBytes, /*rowBytes=*/128, /*byColumn=*/true};
     for (int64_t k16 = 0; k16 < kStageColumns / 16; ++k16)
       b.steps.push_back(k16 * 32);
     return b;
@@ -546,9 +554,19 @@ private:
   CudaKernel &k;
   const Shape s;
   const CudaSpec &spec;
-  // Small tiles are bound by the weights, and narrower than what wgmma is good at.
-  const bool wgmma = k.target.wgmma && spec.tile >= 128;
-  const int64_t tile = std::min<int64_t>(spec.tile, wgmma ? 256 : 128);
+  // Of codes, how a strip lies in memory.
+  const std::optional<CodeStrip> layout =
+      s.format.quantized() ? std::optional(codeStrip(s.format, s.inputs)) : std::nullopt;
+  const int64_t groupsPerStage = layout ? layout->groupsPerBlock : 1;
+  // Small tiles are bound by the weights, and narrower than what wgmma is good at; groups of less
+  // than a stage cut its products too short.
+  const bool wgmma = k.target.wgmma && spec.tile >= 128 && groupsPerStage == 1;
+  // Sums of a group beside those of all, and codes of the next stage, take registers.
+  const int64_t most = !layout                        ? (wgmma ? 256 : 128)
+                       : !wgmma                       ? 64
+                       : bitsOf(s.format.element) > 4 ? 96
+                                                      : 128;
+  const int64_t tile = std::min(spec.tile, most);
 
   // Operands, in the order of README.md.
   const bool gateUp = s.kind == Kind::GateUp, lists = s.experts != 0;
@@ -557,22 +575,32 @@ private:
   Ptr scores = gateUp && lists ? k.operand(1) : Ptr{};
   Ptr order = lists ? k.operand(gateUp ? 2 : 1) : Ptr{};
   Ptr offsets = lists ? k.operand(gateUp ? 3 : 2) : Ptr{};
-  Ptr weight = k.operand(head ? 2 : operandsOf(spec) - 2);
+  // The weight, or the shared expert's, and the routed experts'.
+  Ptr weight = k.operand(head ? 2 : operandsOf(spec) - (lists ? 3 : 2));
+  Ptr routedWeight = lists ? k.operand(operandsOf(spec) - 2) : Ptr{};
   Ptr out = k.operand(head ? 3 : operandsOf(spec) - 1);
 
   const int64_t columns = padded(s.inputs), kStages = columns / kStageColumns;
   const int64_t stagesPerPiece = kStages * (s.kind == Kind::Down && lists ? 2 : 1);
   const int64_t stripCount = divideCeil(s.outputs, gateUp ? kStripRows / 2 : kStripRows);
   const int64_t rowTiles = divideCeil(stripCount, kStrips);
-  const int64_t matrixBytes = stripCount * (columns / 16) * kFragmentBytes;
+  std::optional<Codes> codes =
+      layout ? std::optional<Codes>(std::in_place, k, s.format, *layout) : std::nullopt;
+  const int64_t stripBytes = layout ? layout->bytes() : columns / 16 * kFragmentBytes;
+  const int64_t matrixBytes = stripCount * stripBytes;
+  // In a stage, of a strip and of all.
+  const int64_t headBytes = layout ? layout->headBytes : 0;
+  const int64_t stripStage =
+      headBytes + (layout ? layout->tileBytes : kStageColumns / 16 * kFragmentBytes);
+  const int64_t weightBytes = llvm::alignTo(kStrips * stripStage, 1024);
 
   // Most of what a block may have; on sm_90 the rest is left to the cache.
-  const int64_t stageBytes = kWeightBytes + tile * kStageColumns * 2;
-  const int64_t most = k.target.bulkCopies ? 200 * 1024 : 163 * 1024 - 2560;
-  const int64_t stages = std::min<int64_t>(8, most / stageBytes);
+  const int64_t stageBytes = weightBytes + tile * kStageColumns * 2;
+  const int64_t room = k.target.bulkCopies ? 200 * 1024 : 163 * 1024 - 2560;
+  const int64_t stages = std::min<int64_t>(8, room / stageBytes);
   Ptr memory = k.shared(stages * stageBytes, 1024);
   Ptr full = k.mbarriers(stages), empty = k.mbarriers(stages);
-  Ptr tileCounts = k.shared((s.experts + 1) * 4), groupBegins = k.shared((s.experts + 1) * 4);
+  ExpertTiles groups{k, s.experts, tile};
   Val routedTiles{};
   std::optional<BestLogits> best; // of the head
 };

@@ -97,7 +97,7 @@ struct TiledKernels : testing::Test {
   }
 };
 
-constexpr float kF32 = 3e-6f, kBf16 = 5e-3f; // tolerances
+constexpr float kF32 = 5e-6f, kRounded = 5e-3f; // tolerances
 
 //===----------------------------------------------------------------------===//
 // Norm and router
@@ -124,7 +124,7 @@ TEST_F(TiledKernels, Norm) {
         bench.run(kernel, blocks, operands, {tokens, int32_t(rows.size()), 0, 0});
         return bench.get<uint16_t>(operands.back(), n * padded(hidden));
       });
-      expectNear(valuesOf(x, hidden), reference::rmsNorm(chosen, norm, kEps), kBf16);
+      expectNear(valuesOf(x, hidden), reference::rmsNorm(chosen, norm, kEps), kRounded);
     }
 }
 
@@ -177,7 +177,7 @@ TEST_F(TiledKernels, Router) {
     });
     if (HasFailure())
       return;
-    expectNear(valuesOf(got.x, hidden), normed, kBf16);
+    expectNear(valuesOf(got.x, hidden), normed, kRounded);
     expectNear(got.scores, routing.scores, 1e-5);
     for (int32_t t = 0; t < tokens; ++t) {
       float best = logits[t * experts + routing.experts[t]];
@@ -208,66 +208,79 @@ constexpr Place kPlaces[] = {{"sm_80", 64},   {"sm_80", 128},  {"sm_90a", 64},  
                              {"sm_90a", 256}, {"sm_100a", 64}, {"sm_100a", 128}};
 
 TEST_F(TiledKernels, Linear) {
-  for (auto [chip, tile] : kPlaces) {
-    int64_t inputs = 200, outputs = 301;
-    PtxKernel kernel({LinearSpec{inputs, outputs, Storage::BF16}, tile}, emitTiledLinear, chip);
-    kernel.expectAssembles(kRegisters);
-    Floats w = rounded(outputs * inputs, 0.1f);
-    Halves packed = toFragments(w, outputs, inputs);
-    for (int32_t n : {1, 9, 17, 63, 64, 65, 130}) {
-      Floats x = rounded(n * inputs);
-      Floats out = sameBits(9, [&](uint64_t seed, int64_t blocks) {
-        PtxBench bench;
-        bench.options.seed = seed;
-        std::vector<uint64_t> operands{bench.put(bf16Rows(x, inputs)), bench.put(packed),
-                                       bench.room(n * outputs * 4)};
-        bench.run(kernel, blocks, operands, {n, 3, 0, 0});
-        EXPECT_EQ(bench.stats.sharedConflicts, 0u);
-        return bench.get<float>(operands[2], n * outputs);
-      });
-      expectNear(out, reference::linear(x, w, inputs), kF32);
-      if (HasFailure())
-        return;
+  struct Case {
+    WeightFormat format;
+    int64_t inputs, outputs;
+  };
+  for (auto [chip, tile] : kPlaces)
+    for (auto [format, inputs, outputs] :
+         {Case{kBf16, 200, 301}, Case{kBf16, 40, 130}, Case{kInt4, 384, 150},
+          Case{kInt4Zeros, 96, 140}, Case{kInt8Small, 192, 130}, Case{kFp8, 128, 130}}) {
+      if (format.quantized() && tile > 128)
+        continue;
+      PtxKernel kernel({LinearSpec{inputs, outputs, format}, tile}, emitTiledLinear, chip);
+      kernel.expectAssembles(kRegisters);
+      TestWeight w = testWeight(generator, format, 1, outputs, inputs, 0.1f);
+      std::vector<int32_t> counts{1, 9, 17, 63, 64, 65, 130};
+      if (format.quantized())
+        counts = {9, 130};
+      for (int32_t n : counts) {
+        Floats x = rounded(n * inputs);
+        Floats out =
+            sameBits(9, [&, inputs = inputs, outputs = outputs](uint64_t seed, int64_t blocks) {
+              PtxBench bench;
+              bench.options.seed = seed;
+              std::vector<uint64_t> operands{bench.put(bf16Rows(x, inputs)), bench.put(w.bytes),
+                                             bench.room(n * outputs * 4)};
+              bench.run(kernel, blocks, operands, {n, 3, 0, 0});
+              EXPECT_EQ(bench.stats.sharedConflicts, 0u);
+              return bench.get<float>(operands[2], n * outputs);
+            });
+        expectNear(out, reference::linear(x, w.values, inputs), kF32);
+        if (HasFailure())
+          return;
+      }
     }
-  }
 }
 
 // The same product for the rows of logits; SampleTest.cpp has its ids.
 TEST_F(TiledKernels, Head) {
-  for (auto [chip, tile] : kPlaces) {
-    int64_t inputs = 40, outputs = 130;
-    CudaSpec spec{HeadSpec{inputs, outputs, Storage::BF16, 0}, tile};
-    PtxKernel kernel(spec, emitTiledLinear, chip);
-    kernel.expectAssembles(kRegisters);
-    Floats w = rounded(outputs * inputs, 0.1f);
-    Halves packed = toFragments(w, outputs, inputs);
-    for (int32_t n : {1, 65, 130}) {
-      Floats x = rounded(n * inputs);
-      cuda::RowSampling wanted{};
-      wanted.flags = cuda::RowSampling::writesLogits;
-      Floats out = sameBits(9, [&](uint64_t seed, int64_t blocks) {
-        PtxBench bench;
-        bench.options.seed = seed;
-        std::vector<uint64_t> operands{bench.put(bf16Rows(x, inputs)),
-                                       bench.put(std::vector<cuda::RowSampling>(n, wanted)),
-                                       bench.put(packed),
-                                       bench.room(n * outputs * 4),
-                                       bench.room(n * 4),
-                                       bench.put(std::vector<uint8_t>(counterBytes(spec, n)))};
-        bench.run(kernel, blocks, operands, {7, n, 0, 0});
-        EXPECT_EQ(bench.stats.sharedConflicts, 0u);
-        return bench.get<float>(operands[3], n * outputs);
-      });
-      expectNear(out, reference::linear(x, w, inputs), kF32);
-      if (HasFailure())
-        return;
+  for (auto [chip, tile] : kPlaces)
+    for (auto [format, inputs] : {std::pair{kBf16, 40}, std::pair{kInt8Small, 192}}) {
+      if (format.quantized() && tile > 128)
+        continue;
+      int64_t outputs = 130;
+      CudaSpec spec{HeadSpec{inputs, outputs, format, 0}, tile};
+      PtxKernel kernel(spec, emitTiledLinear, chip);
+      kernel.expectAssembles(kRegisters);
+      TestWeight w = testWeight(generator, format, 1, outputs, inputs, 0.1f);
+      for (int32_t n : {1, 65, 130}) {
+        Floats x = rounded(n * inputs);
+        cuda::RowSampling wanted{};
+        wanted.flags = cuda::RowSampling::writesLogits;
+        Floats out = sameBits(9, [&, inputs = inputs](uint64_t seed, int64_t blocks) {
+          PtxBench bench;
+          bench.options.seed = seed;
+          std::vector<uint64_t> operands{bench.put(bf16Rows(x, inputs)),
+                                         bench.put(std::vector<cuda::RowSampling>(n, wanted)),
+                                         bench.put(w.bytes),
+                                         bench.room(n * outputs * 4),
+                                         bench.room(n * 4),
+                                         bench.put(std::vector<uint8_t>(counterBytes(spec, n)))};
+          bench.run(kernel, blocks, operands, {7, n, 0, 0});
+          EXPECT_EQ(bench.stats.sharedConflicts, 0u);
+          return bench.get<float>(operands[3], n * outputs);
+        });
+        expectNear(out, reference::linear(x, w.values, inputs), kF32);
+        if (HasFailure())
+          return;
+      }
     }
-  }
 }
 
 TEST_F(TiledKernels, Instructions) {
   for (auto [chip, tile] : kPlaces) {
-    PtxKernel kernel({LinearSpec{5120, 7168, Storage::BF16}, tile}, emitTiledLinear, chip);
+    PtxKernel kernel({LinearSpec{5120, 7168, kBf16}, tile}, emitTiledLinear, chip);
     auto has = [&](llvm::StringRef text) { return llvm::StringRef(kernel.ptx).contains(text); };
     bool wgmma = kernel.target.wgmma && tile >= 128;
     EXPECT_EQ(has("wgmma.mma_async"), wgmma) << kernel.name << " on " << chip;
@@ -282,8 +295,7 @@ TEST_F(TiledKernels, Instructions) {
 TEST_F(TiledKernels, LinearResidual) {
   for (auto [chip, tile] : kPlaces) {
     int64_t inputs = 96, outputs = 200;
-    PtxKernel kernel({LinearResidualSpec{inputs, outputs, Storage::BF16}, tile}, emitTiledLinear,
-                     chip);
+    PtxKernel kernel({LinearResidualSpec{inputs, outputs, kBf16}, tile}, emitTiledLinear, chip);
     kernel.expectAssembles(kRegisters);
     Floats w = rounded(outputs * inputs, 0.1f);
     Halves packed = toFragments(w, outputs, inputs);
@@ -310,32 +322,28 @@ TEST_F(TiledKernels, LinearResidual) {
 
 struct TiledFeedForward : TiledKernels {
   int64_t hidden, width, experts;
-  Floats gateUp, down; // [1 + experts][2 width][hidden], [1 + experts][hidden][width]
-  Halves gateUpPacked, downPacked;
+  WeightFormat format;
+  std::vector<TestWeight> gateUp, down; // of the shared expert or the dense layer; of the routed
 
-  void make(int64_t h, int64_t w, int64_t e) {
-    hidden = h, width = w, experts = e;
-    gateUp = rounded((1 + e) * 2 * w * h, 1 / std::sqrt(float(h)));
-    down = rounded((1 + e) * h * w, 1 / std::sqrt(float(w)));
-    gateUpPacked.clear();
-    downPacked.clear();
-    auto append = [](Halves &to, const Halves &from) {
-      to.insert(to.end(), from.begin(), from.end());
-    };
-    for (int64_t m = 0; m <= e; ++m) {
-      append(gateUpPacked,
-             toFragments(Floats(gateUpOf(m).begin(), gateUpOf(m).end()), 2 * w, h, true));
-      append(downPacked, toFragments(Floats(downOf(m).begin(), downOf(m).end()), h, w));
+  void make(int64_t h, int64_t w, int64_t e, const WeightFormat &f = kBf16) {
+    hidden = h, width = w, experts = e, format = f;
+    gateUp.clear();
+    down.clear();
+    for (int64_t matrices : e ? std::vector<int64_t>{1, e} : std::vector<int64_t>{1}) {
+      gateUp.push_back(testWeight(generator, f, matrices, 2 * w, h, 1 / std::sqrt(float(h)),
+                                  Layout::FragmentsGateUp));
+      down.push_back(testWeight(generator, f, matrices, h, w, 1 / std::sqrt(float(w))));
     }
   }
-  reference::View gateUpOf(int64_t m) const {
-    return reference::View(gateUp).subspan(m * 2 * width * hidden, 2 * width * hidden);
+  // Matrix 0 is the shared expert's.
+  static reference::View matrixOf(const std::vector<TestWeight> &w, int64_t m) {
+    int64_t size = w[0].values.size();
+    return reference::View(w[m ? 1 : 0].values).subspan(m ? (m - 1) * size : 0, size);
   }
-  reference::View downOf(int64_t m) const {
-    return reference::View(down).subspan(m * hidden * width, hidden * width);
-  }
-  GateUpSpec gateUpSpec() const { return {hidden, width, experts, 1, Storage::BF16, kEps}; }
-  DownSpec downSpec() const { return {hidden, width, experts, 1, Storage::BF16}; }
+  reference::View gateUpOf(int64_t m) const { return matrixOf(gateUp, m); }
+  reference::View downOf(int64_t m) const { return matrixOf(down, m); }
+  GateUpSpec gateUpSpec() const { return {hidden, width, experts, 1, format, format, kEps}; }
+  DownSpec downSpec() const { return {hidden, width, experts, 1, format, format}; }
 
   // One row through an expert's gate and up.
   Floats wide(reference::View x, int64_t matrix, float score) const {
@@ -385,7 +393,8 @@ struct TiledFeedForward : TiledKernels {
       for (uint64_t o : {bench.put(s.scores, "scores"), bench.put(s.order, "order"),
                          bench.put(s.offsets, "offsets")})
         operands.push_back(o);
-    operands.push_back(bench.put(gateUpPacked, "weight"));
+    for (const TestWeight &w : gateUp)
+      operands.push_back(bench.put(w.bytes, "weight"));
     operands.push_back(bench.room(rows * padded(width) * 2, "hidden"));
     bench.run(kernel, blocks, operands, {s.tokens, 0, 0, 0});
     return HasFailure() ? Halves() : bench.get<uint16_t>(operands.back(), rows * padded(width));
@@ -399,7 +408,8 @@ struct TiledFeedForward : TiledKernels {
     if (experts)
       for (uint64_t o : {bench.put(s.order, "order"), bench.put(s.offsets, "offsets")})
         operands.push_back(o);
-    operands.push_back(bench.put(downPacked, "weight"));
+    for (const TestWeight &w : down)
+      operands.push_back(bench.put(w.bytes, "weight"));
     operands.push_back(bench.put(f32Rows(s.before, hidden), "h"));
     bench.run(kernel, blocks, operands, {s.tokens, 0, 0, 0});
     return HasFailure() ? Floats() : bench.get<float>(operands.back(), s.tokens * padded(hidden));
@@ -413,7 +423,7 @@ struct TiledFeedForward : TiledKernels {
                           m ? s.scores[t] : 1);
         want.insert(want.end(), row.begin(), row.end());
       }
-    expectNear(valuesOf(got, width), want, kBf16);
+    expectNear(valuesOf(got, width), want, kRounded);
   }
   void expectDown(const Step &s, const Halves &wide, const Floats &got) {
     Floats rows = valuesOf(wide, width), want = s.before;
@@ -465,6 +475,17 @@ TEST_F(TiledFeedForward, Experts) {
   check({"sm_90a", 128}, {anyExperts(9), Ints(200, 2)});
 }
 
+TEST_F(TiledFeedForward, Codes) {
+  make(128, 256, 3, kInt4);
+  for (Place place :
+       {Place{"sm_80", 128}, {"sm_80", 64}, {"sm_90a", 64}, {"sm_90a", 128}, {"sm_100a", 128}})
+    check(place, {anyExperts(130)});
+  make(96, 64, 0, kInt4Zeros);
+  check({"sm_90a", 128}, {Ints(20), Ints(130)});
+  make(64, 128, 2, kInt8Small);
+  check({"sm_90a", 64}, {anyExperts(40)});
+}
+
 TEST_F(TiledFeedForward, OneExpert) {
   make(64, 64, 1);
   check({"sm_90a", 64}, {Ints(1), Ints(64), Ints(130)});
@@ -475,6 +496,16 @@ TEST_F(TiledFeedForward, ManyExperts) {
   check({"sm_90a", 64}, {anyExperts(17), anyExperts(130), Ints(64, 127), Ints(65, 0)});
   make(40, 24, 16);
   check({"sm_80", 64}, {anyExperts(64)});
+}
+
+TEST_F(TiledFeedForward, ScoutInt4) {
+  make(5120, 128, 2, kInt4);
+  for (auto [tile, tokens] : {std::pair{64, 40}, {128, 150}}) {
+    PtxKernel up({gateUpSpec(), tile}, emitTiledLinear);
+    up.expectAssembles(kRegisters);
+    Step s = step(anyExperts(tokens));
+    expectHidden(s, runGateUp(up, s, 3, 5, false));
+  }
 }
 
 // Scout's and Maverick's K, on few rows: as many stages as in earnest. In a batch of 64 and, by

@@ -20,8 +20,9 @@ Image image(std::string target, Features features) {
 }
 
 const Features v3{"x86_64", "avx2", "fma", "f16c", "bmi2"};
-const Features v4{"x86_64",   "avx2",     "fma",      "f16c",     "bmi2",        "avx512f",
-                  "avx512bw", "avx512dq", "avx512vl", "avx512cd", "avx512_bf16", "avx512_vnni"};
+const Features v4{"x86_64",      "avx2",        "fma",       "f16c",     "bmi2",
+                  "avx512f",     "avx512bw",    "avx512dq",  "avx512vl", "avx512cd",
+                  "avx512_bf16", "avx512_vnni", "avx512vbmi"};
 
 TEST(CpuFeatures, FirstThatFits) {
   const Image images[] = {image("cpu:aarch64", {"aarch64", "asimd"}), image("cpu:x86-64-v4", v4),
@@ -39,10 +40,11 @@ TEST(CpuFeatures, SaysWhatIsMissing) {
   auto chosen = chooseImage(images, host);
   ASSERT_FALSE(chosen);
   EXPECT_EQ(chosen.error().code, Code::Unavailable);
-  EXPECT_EQ(chosen.error().message,
-            "plan has cpu:x86-64-v4 (needs x86_64 avx2 fma f16c bmi2 avx512f avx512bw avx512dq "
-            "avx512vl avx512cd avx512_bf16 avx512_vnni), this processor lacks avx512_bf16; compile "
-            "with --target cpu:x86-64-v3");
+  EXPECT_EQ(
+      chosen.error().message,
+      "plan has cpu:x86-64-v4 (needs x86_64 avx2 fma f16c bmi2 avx512f avx512bw avx512dq "
+      "avx512vl avx512cd avx512_bf16 avx512_vnni avx512vbmi), this processor lacks avx512_bf16; "
+      "compile with --target cpu:x86-64-v3");
   EXPECT_EQ(chooseImage({}, v3).error().message,
             "plan has no code for a CPU; compile with --target cpu:x86-64-v3");
   EXPECT_NE(chooseImage(images, Features{"riscv64"}).error().message.find("no target"),

@@ -49,6 +49,81 @@ moe.weight @weight_c4 : tensor<4x8xf32> from [#moe.source<"w", [0, 0], [4, 8]>]
 
 // -----
 
+// expected-error @+1 {{is packed in groups of 16, which do not divide its 24 columns}}
+moe.weight @weight_c4 : tensor<4x24xf32> from [#moe.source<"w", [0, 0], [4, 24]>]
+    packed #moe.packing<panel, i4 group 16 scale f16>
+
+// -----
+
+// expected-error @+1 {{is packed as f16, expected f32, bf16 or codes}}
+moe.weight @weight_c4 : tensor<4x8xf32> from [#moe.source<"w", [0, 0], [4, 8]>]
+    packed #moe.packing<panel, f16>
+
+// -----
+
+// expected-error @+1 {{is packed in fragments, which need bf16 or codes}}
+moe.weight @weight_c4 : tensor<4x8xf32> from [#moe.source<"w", [0, 0], [4, 8]>]
+    packed #moe.packing<fragments, f32>
+
+// -----
+
+// expected-error @+1 {{stores elements of 'i16', expected f32, f16, bf16, f8E4M3FN, i8 or i4}}
+#element = #moe.format<i16>
+
+// -----
+
+// expected-error @+1 {{stores elements of 'si8', expected}}
+#signed = #moe.format<si8 group 8 scale f16>
+
+// -----
+
+// expected-error @+1 {{stores 'i4' with group 0, expected a positive group and a scale for f8E4M3FN, i8 and i4, and neither for other elements}}
+#codes_without_group = #moe.format<i4>
+
+// -----
+
+// expected-error @+1 {{stores 'i8' with group -2, expected a positive group}}
+#negative_group = #moe.format<i8 group -2 scale f16>
+
+// -----
+
+// expected-error @+1 {{stores 'bf16' with group 32, expected a positive group}}
+#group_without_codes = #moe.format<bf16 group 32 scale f16>
+
+// -----
+
+// expected-error @+1 {{has scales of 'i8', expected f32, f16 or bf16}}
+#scale = #moe.format<i4 group 32 scale i8>
+
+// -----
+
+// expected-error @+1 {{has zeros for 'i8', expected i4}}
+#zeros = #moe.format<i8 group 32 scale f16 zeros>
+
+// -----
+
+// expected-error @+1 {{expected 'scale'}}
+#no_scale = #moe.format<i4 group 32>
+
+// -----
+
+// expected-error @+1 {{has zeros for 'f8E4M3FN', expected i4}}
+#packing = #moe.packing<panel, f8E4M3FN group 32 scale f32 zeros>
+
+// -----
+
+// expected-error @+1 {{is encoded as #moe.format<bf16>, expected codes}}
+moe.weight @weight_c5 : tensor<4x8xf32> from [#moe.source<"w", [0, 0], [4, 8]>]
+    encoded #moe.format<bf16>
+
+// -----
+
+// expected-error @+1 {{is encoded in groups of 16, which do not divide the last dimension of 'tensor<4x24xf32>'}}
+moe.weight @weight_c5 : tensor<4x24xf32> from [#moe.source<"w", [0, 0], [4, 24]>]
+    encoded #moe.format<i4 group 16 scale bf16>
+
+// -----
+
 // expected-error @+1 {{has 0 as heads, expected a positive number}}
 moe.cache @cache_c1 heads 0 head_dim 64 : bf16
 
@@ -413,40 +488,72 @@ func.func @linear_residual_c1(%x: tensor<?x8xf32>, %w: tensor<4x8xf32>, %h: tens
 // -----
 
 func.func @moe_block_c1(%x: tensor<?x8xf32>, %norm: tensor<8xf32>, %router: tensor<4x8xf32>,
-                        %gate_up: tensor<4x12x8xf32>, %down: tensor<5x8x6xf32>) {
-  // expected-error @+1 {{has 4 as dim 0 of gate_up, expected 5, 1 more than dim 0 of router}}
-  %y = moe.moe_block %x, %norm, %router, %gate_up, %down top 1 eps 1.0e-5 : tensor<?x8xf32>,
-      tensor<8xf32>, tensor<4x8xf32>, tensor<4x12x8xf32>, tensor<5x8x6xf32>
+                        %sgu: tensor<12x8xf32>, %gu: tensor<5x12x8xf32>, %sd: tensor<8x6xf32>,
+                        %d: tensor<4x8x6xf32>) {
+  // expected-error @+1 {{has 5 as dim 0 of gate_up, expected 4, dim 0 of router}}
+  %y = moe.moe_block %x, %norm, %router, %sgu, %gu, %sd, %d top 1 eps 1.0e-5
+      : tensor<?x8xf32>, tensor<8xf32>, tensor<4x8xf32>, tensor<12x8xf32>, tensor<5x12x8xf32>,
+        tensor<8x6xf32>, tensor<4x8x6xf32>
   return
 }
 
 // -----
 
 func.func @moe_block_c1(%x: tensor<?x8xf32>, %norm: tensor<8xf32>, %router: tensor<4x8xf32>,
-                        %gate_up: tensor<5x6x8xf32>, %down: tensor<5x8x6xf32>) {
+                        %sgu: tensor<12x8xf32>, %gu: tensor<4x6x8xf32>, %sd: tensor<8x6xf32>,
+                        %d: tensor<4x8x6xf32>) {
   // expected-error @+1 {{has 6 as dim 1 of gate_up, expected 12, 2 times dim 2 of down}}
-  %y = moe.moe_block %x, %norm, %router, %gate_up, %down top 1 eps 1.0e-5 : tensor<?x8xf32>,
-      tensor<8xf32>, tensor<4x8xf32>, tensor<5x6x8xf32>, tensor<5x8x6xf32>
+  %y = moe.moe_block %x, %norm, %router, %sgu, %gu, %sd, %d top 1 eps 1.0e-5
+      : tensor<?x8xf32>, tensor<8xf32>, tensor<4x8xf32>, tensor<12x8xf32>, tensor<4x6x8xf32>,
+        tensor<8x6xf32>, tensor<4x8x6xf32>
+  return
+}
+
+// -----
+
+func.func @moe_block_c1(%x: tensor<?x8xf32>, %norm: tensor<8xf32>, %router: tensor<4x8xf32>,
+                        %sgu: tensor<6x8xf32>, %gu: tensor<4x12x8xf32>, %sd: tensor<8x6xf32>,
+                        %d: tensor<4x8x6xf32>) {
+  // expected-error @+1 {{has 6 as dim 0 of shared_gate_up, expected 12, 2 times dim 1 of shared_down}}
+  %y = moe.moe_block %x, %norm, %router, %sgu, %gu, %sd, %d top 1 eps 1.0e-5
+      : tensor<?x8xf32>, tensor<8xf32>, tensor<4x8xf32>, tensor<6x8xf32>, tensor<4x12x8xf32>,
+        tensor<8x6xf32>, tensor<4x8x6xf32>
+  return
+}
+
+// -----
+
+func.func @moe_block_c1(%x: tensor<?x8xf32>, %norm: tensor<8xf32>, %router: tensor<4x8xf32>,
+                        %sgu: tensor<12x8xf32>, %gu: tensor<4x12x8xf32>, %sd: tensor<8x5xf32>,
+                        %d: tensor<4x8x6xf32>) {
+  // expected-error @+1 {{has 5 as dim 1 of shared_down, expected 6, dim 2 of down}}
+  %y = moe.moe_block %x, %norm, %router, %sgu, %gu, %sd, %d top 1 eps 1.0e-5
+      : tensor<?x8xf32>, tensor<8xf32>, tensor<4x8xf32>, tensor<12x8xf32>, tensor<4x12x8xf32>,
+        tensor<8x5xf32>, tensor<4x8x6xf32>
   return
 }
 
 // -----
 
 func.func @moe_block_c2(%x: tensor<?x8xf32>, %norm: tensor<8xf32>, %router: tensor<4x8xf32>,
-                        %gate_up: tensor<5x12x8xf32>, %down: tensor<5x8x6xf32>) {
+                        %sgu: tensor<12x8xf32>, %gu: tensor<4x12x8xf32>, %sd: tensor<8x6xf32>,
+                        %d: tensor<4x8x6xf32>) {
   // expected-error @+1 {{picks 5 of 4 experts}}
-  %y = moe.moe_block %x, %norm, %router, %gate_up, %down top 5 eps 1.0e-5 : tensor<?x8xf32>,
-      tensor<8xf32>, tensor<4x8xf32>, tensor<5x12x8xf32>, tensor<5x8x6xf32>
+  %y = moe.moe_block %x, %norm, %router, %sgu, %gu, %sd, %d top 5 eps 1.0e-5
+      : tensor<?x8xf32>, tensor<8xf32>, tensor<4x8xf32>, tensor<12x8xf32>, tensor<4x12x8xf32>,
+        tensor<8x6xf32>, tensor<4x8x6xf32>
   return
 }
 
 // -----
 
 func.func @moe_block_c3(%x: tensor<?x8xf32>, %norm: tensor<8xf32>, %router: tensor<4x8xf32>,
-                        %gate_up: tensor<5x12x8xf32>, %down: tensor<5x8x6xf32>) {
+                        %sgu: tensor<12x8xf32>, %gu: tensor<4x12x8xf32>, %sd: tensor<8x6xf32>,
+                        %d: tensor<4x8x6xf32>) {
   // expected-error @+1 {{has 0.000000e+00 as eps, expected a positive number}}
-  %y = moe.moe_block %x, %norm, %router, %gate_up, %down top 1 eps 0.0 : tensor<?x8xf32>,
-      tensor<8xf32>, tensor<4x8xf32>, tensor<5x12x8xf32>, tensor<5x8x6xf32>
+  %y = moe.moe_block %x, %norm, %router, %sgu, %gu, %sd, %d top 1 eps 0.0
+      : tensor<?x8xf32>, tensor<8xf32>, tensor<4x8xf32>, tensor<12x8xf32>, tensor<4x12x8xf32>,
+        tensor<8x6xf32>, tensor<4x8x6xf32>
   return
 }
 

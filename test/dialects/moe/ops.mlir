@@ -28,6 +28,29 @@ moe.weight @gate_up : tensor<64x256xbf16> from [#moe.source<"gate_up", [0, 0], [
 moe.weight @panel : tensor<64x256xbf16> from [#moe.source<"o", [0, 0], [64, 256]>]
     packed #moe.packing<panel, bf16> {note = "kept"}
 
+// CHECK: moe.weight @codes
+// CHECK-SAME: encoded #moe.format<i4 group 128 scale bf16> packed #moe.packing<panel, bf16>
+moe.weight @codes : tensor<64x256xbf16> from [#moe.source<"o", [0, 0], [64, 256]>]
+    encoded #moe.format<i4 group 128 scale bf16> packed #moe.packing<panel, bf16>
+
+// CHECK: moe.weight @fp8 : tensor<64x256xbf16> from [#moe.source<"o", [0, 0], [64, 256]>]
+// CHECK-SAME: encoded #moe.format<f8E4M3FN group 256 scale f32>
+moe.weight @fp8 : tensor<64x256xbf16> from [#moe.source<"o", [0, 0], [64, 256]>]
+    encoded #moe.format<f8E4M3FN group 256 scale f32>
+
+// CHECK: packed #moe.packing<rows, i8 group 256 scale f32>
+moe.weight @int8 : tensor<64x256xbf16> from [#moe.source<"o", [0, 0], [64, 256]>]
+    packed #moe.packing<rows, i8 group 256 scale f32>
+
+// CHECK: encoded #moe.format<i4 group 32 scale f16 zeros> packed #moe.packing<panel_heads, i4 group 32 scale f16 zeros, 64>
+moe.weight @zeros : tensor<64x256xbf16> from [#moe.source<"o", [0, 0], [64, 256]>]
+    encoded #moe.format<i4 group 32 scale f16 zeros>
+    packed #moe.packing<panel_heads, i4 group 32 scale f16 zeros, 64>
+
+// CHECK: attributes.formats = [#moe.format<f32>, #moe.format<bf16>, #moe.format<i4 group 128 scale bf16>]
+moe.weight @attributes : tensor<1x1xf32> from [#moe.source<"o", [0, 0], [1, 1]>]
+    {attributes.formats = [#moe.format<f32>, #moe.format<bf16>, #moe.format<i4 group 128 scale bf16>]}
+
 // CHECK: moe.cache @chunked heads 2 head_dim 64 chunk 128 : bf16
 moe.cache @chunked heads 2 head_dim 64 chunk 128 : bf16
 // CHECK: moe.cache @full heads 2 head_dim 64 : f32
@@ -170,13 +193,14 @@ func.func @linear_residual(%o: tensor<?x128xf32>, %w: tensor<256x128xbf16>, %h: 
 
 // CHECK-LABEL: @moe_block
 func.func @moe_block(%h: tensor<?x256xf32>, %norm: tensor<256xbf16>, %router: tensor<8x256xbf16>,
-                     %gate_up: tensor<9x256x256xbf16>, %down: tensor<9x256x128xbf16>)
-    -> tensor<?x256xf32> {
-  // CHECK: moe.moe_block %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}} top 1 eps 1.250000e-01
-  // CHECK-SAME: : tensor<?x256xf32>, tensor<256xbf16>, tensor<8x256xbf16>, tensor<9x256x256xbf16>,
-  // CHECK-SAME: tensor<9x256x128xbf16>
-  %h1 = moe.moe_block %h, %norm, %router, %gate_up, %down top 1 eps 0.125 : tensor<?x256xf32>,
-      tensor<256xbf16>, tensor<8x256xbf16>, tensor<9x256x256xbf16>, tensor<9x256x128xbf16>
+                     %sgu: tensor<256x256xf32>, %gu: tensor<8x256x256xbf16>,
+                     %sd: tensor<256x128xf16>, %d: tensor<8x256x128xbf16>) -> tensor<?x256xf32> {
+  // CHECK: moe.moe_block %arg0, %arg1, %arg2, %arg3, %arg4, %arg5, %arg6 top 1 eps 1.250000e-01
+  // CHECK-SAME: : tensor<?x256xf32>, tensor<256xbf16>, tensor<8x256xbf16>, tensor<256x256xf32>,
+  // CHECK-SAME: tensor<8x256x256xbf16>, tensor<256x128xf16>, tensor<8x256x128xbf16>
+  %h1 = moe.moe_block %h, %norm, %router, %sgu, %gu, %sd, %d top 1 eps 0.125
+      : tensor<?x256xf32>, tensor<256xbf16>, tensor<8x256xbf16>, tensor<256x256xf32>,
+        tensor<8x256x256xbf16>, tensor<256x128xf16>, tensor<8x256x128xbf16>
   return %h1 : tensor<?x256xf32>
 }
 

@@ -43,7 +43,7 @@ plan.tensor @w at 0 bytes 16384 : tensor<64x64xf32> from
 // -----
 
 // tensor_c1
-// expected-error @+1 {{is packed as neither f32 nor bf16}}
+// expected-error @+1 {{is packed as f16, expected f32, bf16 or codes}}
 plan.tensor @w at 0 bytes 8192 : tensor<64x64xf16> from
     [#moe.source<"w", [0, 0], [64, 64]>] packed #moe.packing<panel, f16>
 
@@ -200,7 +200,7 @@ plan.tensor @w at 0 bytes 2048 : tensor<18x64xbf16> from
 // -----
 
 // tensor_c1
-// expected-error @+1 {{is packed in fragments, which need bf16}}
+// expected-error @+1 {{is packed in fragments, which need bf16 or codes}}
 plan.tensor @w at 0 bytes 4096 : tensor<16x64xf32> from
     [#moe.source<"w", [0, 0], [16, 64]>] packed #moe.packing<fragments, f32>
 

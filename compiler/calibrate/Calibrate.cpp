@@ -1,0 +1,110 @@
+// Runs the model on the windows; each product that reads int4 codes has its codes chosen first.
+#include "compiler/calibrate/Calibrate.h"
+#include "llvm/Support/Parallel.h"
+
+using namespace moe;
+using namespace mlir;
+using llvm::Error;
+
+namespace {
+
+constexpr int64_t kRowsAtOnce = 64; // of a weight, on a thread
+
+// The format that calibration chooses codes for, if it does so for this weight.
+std::optional<WeightFormat> formatOf(WeightOp weight) {
+  auto packing = weight.getPacking();
+  if (!packing)
+    return {};
+  WeightFormat format = packing->getFormat().getFormat();
+  if (format.element != Storage::I4 || format.zeros || weight.getEncoding() == packing->getFormat())
+    return {};
+  return format;
+}
+
+Error chooseCodes(WeightOp weight, int64_t matrix, const WeightFormat &format, const Matrix &x,
+                  const TensorReader &tensors, CodeStore &store) {
+  auto feedback = ErrorFeedback::create(x);
+  if (!feedback)
+    return feedback.takeError();
+  const int64_t n = weight.getType().getShape().drop_back().back(), k = x.cols();
+  std::mutex mutex;
+  std::string why;
+  const auto fail = [&](Error error) {
+    std::scoped_lock lock(mutex);
+    if (std::string text = llvm::toString(std::move(error)); why.empty())
+      why = text;
+  };
+  llvm::parallelFor(0, size_t(llvm::divideCeil(n, kRowsAtOnce)), [&](size_t block) {
+    const int64_t first = int64_t(block) * kRowsAtOnce;
+    Matrix rows(std::min(kRowsAtOnce, n - first), k);
+    if (failed(gatherRows(weight, matrix, first, tensors, rows)))
+      return fail(llvm::createStringError("cannot read weight '" + weight.getSymName() + "'"));
+    if (!rows.allFinite())
+      return fail(llvm::createStringError(
+          "weight '" + weight.getSymName() +
+          "' has values that are not finite, and calibration needs finite ones: is the checkpoint "
+          "damaged?"));
+    std::vector<uint8_t> codes(static_cast<size_t>(rows.size()));
+    std::vector<float> scales(size_t(rows.rows() * (k / format.group)));
+    feedback->round(format, rows, codes, scales);
+    if (llvm::any_of(scales, [](float scale) { return !std::isfinite(scale); }))
+      return fail(llvm::createStringError("weight '" + weight.getSymName() +
+                                          "' has values too large for scales of " +
+                                          nameOf(format.scale) + ": store it as bf16"));
+    if (Error error = store.add(weight.getSymName(), format, n, k, matrix, first, codes, scales))
+      fail(std::move(error));
+  });
+  return why.empty() ? Error::success() : llvm::createStringError(why);
+}
+
+} // namespace
+
+Error moe::calibrate(ModuleOp model, const TensorReader &tensors,
+                     llvm::ArrayRef<std::vector<int32_t>> windows, CodeStore &store,
+                     const CalibrationEvents &events) {
+  auto step = model.lookupSymbol<func::FuncOp>("step");
+  if (!step)
+    return llvm::createStringError("the module has no function @step");
+  std::vector<int32_t> tokens, positions, sequences, rows;
+  for (const auto &[w, window] : llvm::enumerate(windows))
+    for (const auto &[i, token] : llvm::enumerate(window)) {
+      tokens.push_back(token);
+      positions.push_back(int32_t(i));
+      sequences.push_back(int32_t(w));
+    }
+  if (tokens.empty())
+    return llvm::createStringError("the calibration text has no tokens");
+
+  uint64_t done = 0, total = 0;
+  for (auto weight : model.getOps<WeightOp>())
+    if (formatOf(weight))
+      total += weight.getType().getRank() == 3 ? weight.getType().getDimSize(0) : 1;
+  if (!total)
+    return llvm::createStringError(
+        "no weight is to be int4, whose codes a text chooses: use --weights int4, or leave out "
+        "--calibrate");
+  // The logits are of use only where the head is calibrated.
+  bool head = false;
+  step.walk([&](HeadOp op) {
+    auto load = op.getWeight().getDefiningOp<LoadWeightOp>();
+    head |= formatOf(model.lookupSymbol<WeightOp>(load.getWeight())).has_value();
+  });
+  for (size_t t = 0; t < (head ? tokens.size() : 1); ++t)
+    rows.push_back(int32_t(t));
+
+  const auto visit = [&](WeightOp weight, int64_t matrix, const Matrix &x) -> Error {
+    if (events.cancel && *events.cancel)
+      return llvm::createStringError("interrupted");
+    const std::optional<WeightFormat> format = formatOf(weight);
+    if (!format)
+      return Error::success();
+    if (x.rows() && !store.has(weight.getSymName(), *format, matrix))
+      if (Error error = chooseCodes(weight, matrix, *format, x, tensors, store))
+        return error;
+    if (events.progress)
+      events.progress(++done, total);
+    return Error::success();
+  };
+  auto logits = runForward(step, tensors, {tokens, positions, sequences, rows}, visit);
+  return logits.takeError();
+}

@@ -1,0 +1,28 @@
+// Chooses the codes of a model's int4 weights by what a text does to them.
+#ifndef MOE_COMPILER_CALIBRATE_CALIBRATE_H
+#define MOE_COMPILER_CALIBRATE_CALIBRATE_H
+
+#include "compiler/calibrate/CodeStore.h"
+#include "compiler/calibrate/ForwardPass.h"
+
+#include <atomic>
+
+namespace moe {
+
+struct CalibrationEvents {
+  std::function<void(uint64_t done, uint64_t total)> progress; // matrices
+  std::atomic<bool> *cancel = nullptr;
+};
+
+// `model`: a fused and packed module whose function is `step`; `windows`: the text as token ids,
+// each window a sequence of its own, none empty. Runs the model in float32 on them and adds to
+// `store` the codes (see Gptq.h) of every matrix that is packed as int4 without zeros, but for
+// those that the checkpoint holds as such codes already, embeddings, and experts that no token
+// chose.
+llvm::Error calibrate(mlir::ModuleOp model, const TensorReader &tensors,
+                      llvm::ArrayRef<std::vector<int32_t>> windows, CodeStore &store,
+                      const CalibrationEvents &events);
+
+} // namespace moe
+
+#endif

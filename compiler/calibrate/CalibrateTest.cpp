@@ -1,0 +1,230 @@
+// The forward pass against the interpreter, and what calibration leaves in the store.
+#include "compiler/calibrate/Calibrate.h"
+#include "compiler/calibrate/CalibratedTensors.h"
+#include "compiler/import/Llama4.h"
+#include "compiler/import/RandomWeights.h"
+#include "compiler/plan/Pack.h"
+#include "compiler/plan/Quantize.h"
+#include "dialects/moe/MoeInterpreter.h"
+#include "mlir/IR/Verifier.h"
+#include "mlir/Pass/PassManager.h"
+#include "passes/Pipeline.h"
+#include <gtest/gtest.h>
+
+#include <random>
+
+using namespace moe;
+using namespace mlir;
+
+namespace {
+
+constexpr WeightFormat kFormat{Storage::I4, 32, Storage::F16};
+
+struct Model {
+  explicit Model(const std::string &name)
+      : config(llvm::cantFail(
+            Llama4Config::open(std::string(MOE_SOURCE_DIR) + "/test/golden/" + name, warnings))),
+        weights(config, 7) {
+    auto imported = importLlama4(context, config, weights, {DType::F32});
+    module = std::move(llvm::cantFail(std::move(imported)).module);
+    PassManager pm(&context);
+    buildFusePipeline(pm);
+    EXPECT_TRUE(succeeded(pm.run(*module)));
+    tensors = tensorReader(weights, UnknownLoc::get(&context));
+  }
+
+  // Packs every matrix of the blocks in `format`; the rest stays as it is.
+  void pack(const WeightFormat &format) {
+    for (auto weight : module->getOps<WeightOp>())
+      if (weight.getSymName().contains("layers.") && weight.getType().getRank() >= 2 &&
+          !weight.getSymName().contains("router"))
+        weight.setPackingAttr(
+            PackingAttr::get(&context, Layout::Panel, FormatAttr::get(&context, format), 0));
+  }
+
+  std::vector<std::vector<int32_t>> windows(int64_t count, int64_t length) {
+    std::mt19937 random(5);
+    std::vector<std::vector<int32_t>> out(count);
+    for (auto &window : out)
+      for (int64_t i = 0; i < length; ++i)
+        window.push_back(int32_t(random() % config.vocabSize));
+    return out;
+  }
+
+  std::vector<std::string> warnings;
+  MLIRContext context;
+  Llama4Config config;
+  RandomWeights weights;
+  OwningOpRef<ModuleOp> module;
+  TensorReader tensors;
+};
+
+class CalibrateTest : public testing::TestWithParam<const char *> {};
+
+TEST_P(CalibrateTest, ForwardPassIsTheModel) {
+  Model model(GetParam());
+  // Sequences of different lengths, across the borders of chunks.
+  std::vector<int32_t> tokens, positions, sequences, rows;
+  std::mt19937 random(6);
+  for (int32_t s : {0, 1, 2})
+    for (int32_t i = 0; i < 7 + 10 * s; ++i) {
+      rows.push_back(int32_t(tokens.size()));
+      tokens.push_back(int32_t(random() % model.config.vocabSize));
+      positions.push_back(i);
+      sequences.push_back(s);
+    }
+  int64_t products = 0;
+  auto found = runForward(model.module->lookupSymbol<func::FuncOp>("step"), model.tensors,
+                          {tokens, positions, sequences, rows},
+                          [&](WeightOp weight, int64_t matrix, const Matrix &x) {
+                            EXPECT_EQ(x.cols(), weight.getType().getShape().back());
+                            ++products;
+                            return llvm::Error::success();
+                          });
+  ASSERT_TRUE(bool(found)) << llvm::toString(found.takeError());
+  Interpreter interpreter(*model.module, model.tensors);
+  auto expected = interpreter.run("step", tokens, positions, sequences, rows);
+  ASSERT_TRUE(succeeded(expected));
+  ASSERT_EQ(found->size(), int64_t(expected->size()));
+  double worst = 0;
+  for (size_t i = 0; i < expected->size(); ++i)
+    worst = std::max(worst, std::abs(double(found->data()[i]) - (*expected)[i]));
+  EXPECT_LT(worst, 1e-4);
+  EXPECT_GT(products, 4 * model.config.layers);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, CalibrateTest,
+                         testing::Values("scout", "maverick", "top-2", "no-chunks", "tied"),
+                         [](auto info) {
+                           std::string name = info.param;
+                           std::ranges::replace(name, '-', '_');
+                           return name;
+                         });
+
+TEST(CalibrateStoreTest, CodesOfEveryMatrixThatSawTokens) {
+  Model model("scout");
+  model.pack(kFormat);
+  auto store = CodeStore::create(testing::TempDir());
+  ASSERT_TRUE(bool(store));
+  uint64_t done = 0, total = 0;
+  llvm::Error error = calibrate(*model.module, model.tensors, model.windows(3, 40), **store,
+                                {.progress = [&](uint64_t d, uint64_t t) { done = d, total = t; }});
+  ASSERT_FALSE(bool(error)) << llvm::toString(std::move(error));
+  EXPECT_EQ(done, total);
+  EXPECT_GT(total, 0u);
+
+  int64_t matrices = 0;
+  for (auto weight : model.module->getOps<WeightOp>()) {
+    const auto shape = weight.getType().getShape();
+    if (!weight.getPacking()) {
+      EXPECT_FALSE((*store)->has(weight.getSymName(), kFormat, 0));
+      continue;
+    }
+    const int64_t rows = shape.drop_back().back(), cols = shape.back();
+    for (int64_t m = 0; m < (shape.size() == 3 ? shape[0] : 1); ++m) {
+      if (!(*store)->has(weight.getSymName(), kFormat, m)) {
+        EXPECT_EQ(shape.size(), 3u) << "only an expert may have seen no token";
+        continue;
+      }
+      EXPECT_FALSE((*store)->has(weight.getSymName(), {Storage::I4, 64, Storage::F16}, m));
+      ++matrices;
+      Matrix expected(1, cols);
+      std::vector<uint8_t> codes(cols);
+      std::vector<float> scales(cols / kFormat.group);
+      for (int64_t row : {int64_t(0), rows / 2, rows - 1}) {
+        ASSERT_TRUE(succeeded(gatherRows(weight, m, row, model.tensors, expected)));
+        ASSERT_FALSE(bool((*store)->read(weight.getSymName(), kFormat, m, row, codes, scales)));
+        double error = 0;
+        for (int64_t c = 0; c < cols; ++c) {
+          const float value = dequantize(kFormat, codes[c], scales[c / kFormat.group], 8);
+          error += std::pow(value - expected(0, c), 2);
+        }
+        // Feedback moves elements away from the nearest code, but not far.
+        EXPECT_LT(error, 0.1 * expected.squaredNorm()) << weight.getSymName().str();
+      }
+    }
+  }
+  EXPECT_GT(matrices, 4 * 8);
+}
+
+// What the packer makes of an adopted weight is the store's codes, bit for bit.
+TEST(CalibrateStoreTest, PackedAsChosen) {
+  Model model("scout");
+  model.pack(kFormat);
+  auto store = CodeStore::create(testing::TempDir());
+  ASSERT_TRUE(bool(store));
+  llvm::Error error = calibrate(*model.module, model.tensors, model.windows(1, 12), **store, {});
+  ASSERT_FALSE(bool(error)) << llvm::toString(std::move(error));
+  CalibratedTensors tensors(std::make_unique<RandomWeights>(model.config, 7), std::move(*store));
+  tensors.adopt(*model.module);
+  ASSERT_TRUE(succeeded(mlir::verify(*model.module)));
+  WeightReader reader{[&](llvm::StringRef name, int64_t begin, llvm::MutableArrayRef<float> out) {
+                        return tensors.read(name, uint64_t(begin), out.size(), out.data());
+                      },
+                      [&](llvm::StringRef name) -> llvm::Expected<llvm::SmallVector<int64_t>> {
+                        return llvm::SmallVector<int64_t>(llvm::ArrayRef(tensors.find(name)->shape));
+                      },
+                      [&](llvm::StringRef name) -> std::optional<WeightEncoding> {
+                        if (const auto &encoding = tensors.find(name)->encoding)
+                          return WeightEncoding{encoding->format, encoding->inputsFirst};
+                        return std::nullopt;
+                      }};
+  int64_t compared = 0, plain = 0;
+  for (auto weight : model.module->getOps<WeightOp>()) {
+    if (!weight.getPacking())
+      continue;
+    auto packer = Packer::create(weight.getSymName(), weight.getType(), weight.getSourcesAttr(),
+                                 *weight.getPacking(), reader, {});
+    ASSERT_TRUE(bool(packer)) << llvm::toString(packer.takeError());
+    std::vector<char> bytes(size_t(packer->bytes()));
+    for (int64_t i = 0; i < packer->pieces(); ++i)
+      ASSERT_FALSE(bool(packer->pack(
+          i, llvm::MutableArrayRef(bytes).slice(packer->piece(i).offset, packer->piece(i).bytes))));
+    const auto geometry = *PackedGeometry::get(weight.getType(), *weight.getPacking());
+    std::vector<uint8_t> codes(size_t(geometry.cols));
+    std::vector<float> scales(size_t(geometry.groups()));
+    for (int64_t m = 0; m < geometry.outer; ++m) {
+      if (!tensors.store().has(weight.getSymName(), kFormat, m)) {
+        ++plain;
+        continue;
+      }
+      for (int64_t row = 0; row < geometry.rows; ++row) {
+        ASSERT_FALSE(
+            bool(tensors.store().read(weight.getSymName(), kFormat, m, row, codes, scales)));
+        for (int64_t col = 0; col < geometry.cols; ++col) {
+          auto [byte, shift] = geometry.code(m, row, col);
+          if (scales[col / kFormat.group] != 0)
+            ASSERT_EQ(uint8_t(bytes[byte]) >> shift & 15, codes[col]);
+          ++compared;
+        }
+        for (int64_t g = 0; g < geometry.groups(); ++g) {
+          uint16_t bits;
+          std::memcpy(&bits, &bytes[geometry.scale(m, row, g)], 2);
+          ASSERT_EQ(bits, scaleBits(Storage::F16, scales[g]));
+        }
+      }
+    }
+  }
+  EXPECT_GT(compared, 100000);
+  EXPECT_GT(plain, 0) << "with so few tokens some expert should have seen none";
+}
+
+TEST(CalibrateStoreTest, Interrupted) {
+  Model model("scout");
+  model.pack(kFormat);
+  auto store = CodeStore::create(testing::TempDir());
+  ASSERT_TRUE(bool(store));
+  std::atomic<bool> cancel = true;
+  llvm::Error error = calibrate(*model.module, model.tensors, model.windows(1, 4), **store,
+                                {.progress = {}, .cancel = &cancel});
+  EXPECT_EQ(llvm::toString(std::move(error)), "interrupted");
+}
+
+TEST(CalibrateStoreTest, NoSuchFolder) {
+  auto store = CodeStore::create("/no/such/folder");
+  ASSERT_FALSE(bool(store));
+  EXPECT_EQ(llvm::toString(store.takeError()).find("cannot make a temporary file in '/no/such"),
+            0u);
+}
+
+} // namespace

@@ -1,0 +1,88 @@
+// Rows of codes as tensors.
+#include "compiler/calibrate/CalibratedTensors.h"
+#include "compiler/plan/Quantize.h"
+#include "passes/Weights.h"
+#include "llvm/ADT/SetVector.h"
+#include "llvm/ADT/StringExtras.h"
+
+using namespace moe;
+using namespace mlir;
+
+CalibratedTensors::CalibratedTensors(std::unique_ptr<TensorSource> source,
+                                     std::unique_ptr<CodeStore> store)
+    : checkpoint(std::move(source)), codes(std::move(store)) {
+  for (const TensorInfo &tensor : checkpoint->tensors())
+    add(tensor);
+}
+
+void CalibratedTensors::adopt(ModuleOp model) {
+  Builder builder(model.getContext());
+  for (auto weight : model.getOps<WeightOp>()) {
+    if (!weight.getPacking())
+      continue;
+    const WeightFormat format = weight.getPacking()->getFormat().getFormat();
+    const auto shape = weight.getType().getShape();
+    if (!format.quantized() || shape.size() < 2)
+      continue;
+    const int64_t rows = shape.drop_back().back(), cols = shape.back();
+    SmallVector<Attribute> sources;
+    bool changed = false;
+    for (int64_t m = 0; m < weight.getType().getNumElements() / (rows * cols); ++m) {
+      Sources own = Weight{weight}.sources(m * rows * cols, (m + 1) * rows * cols);
+      if (!codes->has(weight.getSymName(), format, m)) {
+        sources.append(own.begin(), own.end());
+        continue;
+      }
+      changed = true;
+      llvm::SetVector<StringRef> from;
+      for (SourceAttr source : own)
+        from.insert(source.getTensor());
+      TensorInfo tensor;
+      tensor.name = (weight.getSymName() + "[" + Twine(m) + "] " + nameOf(format) +
+                     " calibrated from " + llvm::join(from, ", "))
+                        .str();
+      tensor.dtype = DType::F32;
+      tensor.dtypeName = "F32";
+      tensor.shape = {rows, cols};
+      tensor.encoding = {format, false};
+      TensorInfo scales = tensor;
+      scales.name += ":scale";
+      scales.shape[1] /= format.group;
+      scales.encoding.reset();
+      const Coded coded{weight.getSymName().str(), format, m, cols, false};
+      matrices[tensor.name] = coded;
+      matrices[scales.name] = coded;
+      matrices[scales.name].scales = true;
+      sources.push_back(SourceAttr::get(builder.getContext(), builder.getStringAttr(tensor.name),
+                                        {0, 0}, {rows, cols}, false));
+      add(std::move(tensor));
+      addCompanion(std::move(scales));
+    }
+    if (changed)
+      weight.setSourcesAttr(builder.getArrayAttr(sources));
+  }
+}
+
+llvm::Error CalibratedTensors::readElements(const TensorInfo &tensor, uint64_t begin,
+                                            uint64_t count, float *out) const {
+  auto found = matrices.find(tensor.name);
+  if (found == matrices.end())
+    return checkpoint->read(tensor.name, begin, count, out);
+  const Coded &coded = found->second;
+  const uint64_t cols = uint64_t(tensor.shape.back()), group = uint64_t(coded.format.group);
+  std::vector<uint8_t> row(size_t(coded.cols));
+  std::vector<float> scales(size_t(coded.cols) / group);
+  while (count) {
+    const uint64_t first = begin % cols, n = std::min(count, cols - first);
+    if (llvm::Error error = codes->read(coded.weight, coded.format, coded.matrix,
+                                        int64_t(begin / cols), row, scales))
+      return error;
+    for (uint64_t i = first; i < first + n; ++i)
+      *out++ = coded.scales
+                   ? scales[i]
+                   : dequantize(coded.format, row[i], scales[i / group], coded.format.zero());
+    begin += n;
+    count -= n;
+  }
+  return llvm::Error::success();
+}

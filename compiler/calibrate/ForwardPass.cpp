@@ -1,0 +1,296 @@
+// The fused ops on matrices: products by Eigen, a few rows of a weight at a time on each thread;
+// what happens to heads and choices of experts is the reference's.
+#include "compiler/calibrate/ForwardPass.h"
+#include "dialects/moe/MoeReference.h"
+#include "passes/Weights.h"
+#include "llvm/ADT/TypeSwitch.h"
+#include "llvm/Support/Parallel.h"
+
+#include <atomic>
+#include <cmath>
+
+using namespace moe;
+using namespace mlir;
+using llvm::Error;
+
+namespace {
+
+constexpr int64_t kRowsAtOnce = 256; // of a weight, on a thread
+
+std::span<const float> viewOf(const Matrix &m) { return {m.data(), size_t(m.size())}; }
+Matrix matrixOf(const reference::Values &values, int64_t rows) {
+  return Eigen::Map<const Matrix>(values.data(), rows, int64_t(values.size()) / rows);
+}
+float silu(float x) { return x / (1 + std::exp(-x)); }
+
+class ForwardPass {
+public:
+  ForwardPass(func::FuncOp step, const TensorReader &tensors, const ForwardInputs &inputs,
+              const ProductVisitor &visit)
+      : step(step), symbols(step->getParentOfType<ModuleOp>()), tensors(tensors), inputs(inputs),
+        visit(visit) {}
+
+  llvm::Expected<Matrix> run();
+
+private:
+  Error evaluate(EmbedOp op);
+  Error evaluate(RopeTableOp op);
+  Error evaluate(QkvOp op);
+  Error evaluate(AttentionBlockOp op);
+  Error evaluate(LinearResidualOp op);
+  Error evaluate(MoeBlockOp op);
+  Error evaluate(MlpBlockOp op);
+  Error evaluate(HeadOp op);
+
+  const Matrix &of(Value value) { return values.find(value)->second; }
+  WeightOp weightOf(Value value) {
+    return symbols.lookup<WeightOp>(value.getDefiningOp<LoadWeightOp>().getWeight());
+  }
+  // The checkpoint's reader has said why.
+  Error failed(Operation *op) {
+    return llvm::createStringError("cannot run " + op->getName().getStringRef() +
+                                   " on the calibration text");
+  }
+  llvm::Expected<std::vector<float>> vectorOf(Value weight) {
+    WeightOp op = weightOf(weight);
+    std::vector<float> out(size_t(op.getType().getNumElements()));
+    if (mlir::failed(gatherWeight(op, tensors, out)))
+      return failed(op);
+    return out;
+  }
+  llvm::Expected<Matrix> normed(const Matrix &x, Value norm, llvm::APFloat eps);
+  // x * transpose(weight[matrix])
+  llvm::Expected<Matrix> product(const Matrix &x, WeightOp weight, int64_t matrix,
+                                 bool shown = true);
+  llvm::Expected<Matrix> gatedMlp(const Matrix &x, WeightOp gateUp, WeightOp down, int64_t matrix);
+
+  func::FuncOp step;
+  SymbolTable symbols;
+  const TensorReader &tensors;
+  const ForwardInputs &inputs;
+  const ProductVisitor &visit;
+  llvm::DenseMap<Value, Matrix> values;
+};
+
+llvm::Expected<Matrix> ForwardPass::normed(const Matrix &x, Value norm, llvm::APFloat eps) {
+  auto weight = vectorOf(norm);
+  if (!weight)
+    return weight.takeError();
+  return matrixOf(reference::rmsNorm(viewOf(x), *weight, eps.convertToFloat()), x.rows());
+}
+
+llvm::Expected<Matrix> ForwardPass::product(const Matrix &x, WeightOp weight, int64_t matrix,
+                                            bool shown) {
+  if (shown)
+    if (Error error = visit(weight, matrix, x))
+      return std::move(error);
+  const int64_t n = weight.getType().getShape().drop_back().back();
+  Matrix out(x.rows(), n);
+  if (!x.rows())
+    return out;
+  std::atomic<bool> bad = false;
+  llvm::parallelFor(0, size_t(llvm::divideCeil(n, kRowsAtOnce)), [&](size_t block) {
+    const int64_t first = int64_t(block) * kRowsAtOnce;
+    Matrix rows(std::min(kRowsAtOnce, n - first), x.cols());
+    if (mlir::failed(gatherRows(weight, matrix, first, tensors, rows)))
+      bad = true;
+    else
+      out.middleCols(first, rows.rows()).noalias() = x * rows.transpose();
+  });
+  if (bad)
+    return failed(weight);
+  return out;
+}
+
+llvm::Expected<Matrix> ForwardPass::gatedMlp(const Matrix &x, WeightOp gateUp, WeightOp down,
+                                             int64_t matrix) {
+  auto both = product(x, gateUp, matrix);
+  if (!both)
+    return both.takeError();
+  const int64_t width = both->cols() / 2;
+  Matrix hidden = both->leftCols(width).unaryExpr(&silu).cwiseProduct(both->rightCols(width));
+  return product(hidden, down, matrix);
+}
+
+Error ForwardPass::evaluate(EmbedOp op) {
+  WeightOp table = weightOf(op.getTable());
+  Matrix &h = values[op.getResult()];
+  h.resize(int64_t(inputs.tokens.size()), table.getType().getDimSize(1));
+  Matrix row(1, h.cols());
+  for (int64_t t = 0; t < h.rows(); ++t) {
+    if (inputs.tokens[t] < 0 || inputs.tokens[t] >= table.getType().getDimSize(0))
+      return llvm::createStringError("token " + llvm::Twine(inputs.tokens[t]) +
+                                     " is not in the vocabulary");
+    if (mlir::failed(gatherRows(table, 0, inputs.tokens[t], tensors, row)))
+      return failed(op);
+    h.row(t) = row;
+  }
+  return Error::success();
+}
+
+Error ForwardPass::evaluate(RopeTableOp op) {
+  values[op.getResult()] = matrixOf(reference::ropeTable(inputs.positions, op.getFrequencies()),
+                                    int64_t(inputs.positions.size()));
+  return Error::success();
+}
+
+Error ForwardPass::evaluate(QkvOp op) {
+  auto x = normed(of(op.getX()), op.getNorm(), op.getEps());
+  if (!x)
+    return x.takeError();
+  return product(*x, weightOf(op.getWeight()), 0).moveInto(values[op.getResult()]);
+}
+
+Error ForwardPass::evaluate(AttentionBlockOp op) {
+  auto cache = symbols.lookup<CacheOp>(op.getCache());
+  const int64_t d = cache.getHeadDim(), groups = cache.getHeads();
+  const Matrix &qkv = of(op.getQkv());
+  const int64_t heads = qkv.cols() / d - 2 * groups, tokens = qkv.rows();
+  Matrix q = qkv.leftCols(heads * d), k = qkv.middleCols(heads * d, groups * d),
+         v = qkv.rightCols(groups * d);
+  const auto change = [&](Matrix &x, const reference::Values &to) { x = matrixOf(to, tokens); };
+  if (Value table = op.getTable()) {
+    change(q, reference::rope(viewOf(q), viewOf(of(table)), d));
+    change(k, reference::rope(viewOf(k), viewOf(of(table)), d));
+  }
+  if (auto eps = op.getQkNorm()) {
+    change(q, reference::headNorm(viewOf(q), d, eps->convertToFloat()));
+    change(k, reference::headNorm(viewOf(k), d, eps->convertToFloat()));
+  }
+  if (auto scale = op.getTemperatureScale())
+    change(q, reference::temperature(viewOf(q), inputs.positions, scale->convertToFloat(),
+                                     op.getTemperatureFloor()->convertToFloat()));
+
+  std::vector<int64_t> starts; // of sequences
+  for (int64_t t = 0; t < tokens; ++t)
+    if (inputs.positions[t] == 0)
+      starts.push_back(t);
+  starts.push_back(tokens);
+  const int64_t chunk = cache.getChunk() ? int64_t(*cache.getChunk()) : tokens;
+  Matrix &out = values[op.getResult()];
+  out.resize(tokens, heads * d);
+  llvm::parallelFor(0, (starts.size() - 1) * size_t(heads), [&](size_t job) {
+    const int64_t s = int64_t(job) / heads, head = int64_t(job) % heads;
+    const int64_t group = head / (heads / groups);
+    for (int64_t first = starts[s]; first < starts[s + 1]; first += chunk) {
+      const int64_t n = std::min(chunk, starts[s + 1] - first);
+      Matrix scores = q.block(first, head * d, n, d) * k.block(first, group * d, n, d).transpose() /
+                      std::sqrt(float(d));
+      for (int64_t t = 0; t < n; ++t) {
+        auto seen = scores.row(t).head(t + 1).array();
+        seen = (seen - seen.maxCoeff()).exp();
+        seen /= seen.sum();
+        scores.row(t).tail(n - t - 1).setZero();
+      }
+      out.block(first, head * d, n, d).noalias() = scores * v.block(first, group * d, n, d);
+    }
+  });
+  return Error::success();
+}
+
+Error ForwardPass::evaluate(LinearResidualOp op) {
+  auto y = product(of(op.getX()), weightOf(op.getWeight()), 0);
+  if (!y)
+    return y.takeError();
+  values[op.getResult()] = of(op.getResidual()) + *y;
+  return Error::success();
+}
+
+Error ForwardPass::evaluate(MoeBlockOp op) {
+  auto x = normed(of(op.getX()), op.getNorm(), op.getEps());
+  if (!x)
+    return x.takeError();
+  const int64_t k = op.getK(), experts = weightOf(op.getRouter()).getType().getDimSize(0);
+  auto logits = product(*x, weightOf(op.getRouter()), 0, /*shown=*/false);
+  if (!logits)
+    return logits.takeError();
+  const reference::Routing routing = reference::route(viewOf(*logits), experts, k);
+  auto sum = gatedMlp(*x, weightOf(op.getSharedGateUp()), weightOf(op.getSharedDown()), 0);
+  if (!sum)
+    return sum.takeError();
+  for (int64_t e = 0; e < experts; ++e) {
+    std::vector<Eigen::Index> chosen; // token * k + rank
+    for (size_t c = 0; c < routing.experts.size(); ++c)
+      if (routing.experts[c] == e)
+        chosen.push_back(Eigen::Index(c));
+    Matrix own(Eigen::Index(chosen.size()), x->cols());
+    for (size_t i = 0; i < chosen.size(); ++i)
+      own.row(i) = x->row(chosen[i] / k) * routing.scores[chosen[i]];
+    auto y = gatedMlp(own, weightOf(op.getGateUp()), weightOf(op.getDown()), e);
+    if (!y)
+      return y.takeError();
+    for (size_t i = 0; i < chosen.size(); ++i)
+      sum->row(chosen[i] / k) += y->row(i);
+  }
+  values[op.getResult()] = of(op.getX()) + *sum;
+  return Error::success();
+}
+
+Error ForwardPass::evaluate(MlpBlockOp op) {
+  auto x = normed(of(op.getX()), op.getNorm(), op.getEps());
+  if (!x)
+    return x.takeError();
+  auto y = gatedMlp(*x, weightOf(op.getGateUp()), weightOf(op.getDown()), 0);
+  if (!y)
+    return y.takeError();
+  values[op.getResult()] = of(op.getX()) + *y;
+  return Error::success();
+}
+
+Error ForwardPass::evaluate(HeadOp op) {
+  const Matrix &h = of(op.getX());
+  Matrix rows(int64_t(inputs.rows.size()), h.cols());
+  for (int64_t r = 0; r < rows.rows(); ++r)
+    rows.row(r) = h.row(inputs.rows[r]);
+  auto x = normed(rows, op.getNorm(), op.getEps());
+  if (!x)
+    return x.takeError();
+  return product(*x, weightOf(op.getWeight()), 0).moveInto(values[op.getResult()]);
+}
+
+llvm::Expected<Matrix> ForwardPass::run() {
+  for (Operation &op : step.front()) {
+    if (auto end = dyn_cast<func::ReturnOp>(op))
+      return std::move(values[end.getOperand(0)]);
+    if (isa<LoadWeightOp>(op))
+      continue;
+    // The map may grow while an op reads from it.
+    values.reserve(values.size() + 2);
+    Error error =
+        llvm::TypeSwitch<Operation *, Error>(&op)
+            .Case<EmbedOp, RopeTableOp, QkvOp, AttentionBlockOp, LinearResidualOp, MoeBlockOp,
+                  MlpBlockOp, HeadOp>([&](auto typed) { return evaluate(typed); })
+            .Default([](Operation *other) {
+              return llvm::createStringError(other->getName().getStringRef() +
+                                             " is no op of a fused model: fuse it first");
+            });
+    if (error)
+      return std::move(error);
+    for (Value operand : op.getOperands()) // what nothing needs any more
+      if (llvm::all_of(operand.getUsers(),
+                       [&](Operation *user) { return user == &op || user->isBeforeInBlock(&op); }))
+        values.erase(operand);
+  }
+  return llvm::createStringError("the model returns nothing");
+}
+
+} // namespace
+
+LogicalResult moe::gatherRows(WeightOp weight, int64_t matrix, int64_t first,
+                              const TensorReader &tensors, Matrix &rows) {
+  const int64_t n = weight.getType().getShape().drop_back().back(), k = rows.cols();
+  const int64_t begin = (matrix * n + first) * k;
+  MutableArrayRef<float> out(rows.data(), size_t(rows.size()));
+  for (SourceAttr source : Weight{weight}.sources(begin, begin + rows.size())) {
+    const auto size = size_t(ShapedType::getNumElements(source.getSizes()));
+    if (mlir::failed(gatherSource(weight, source, tensors, out.take_front(size))))
+      return failure();
+    out = out.drop_front(size);
+  }
+  return success();
+}
+
+llvm::Expected<Matrix> moe::runForward(func::FuncOp step, const TensorReader &tensors,
+                                       const ForwardInputs &inputs, const ProductVisitor &visit) {
+  return ForwardPass(step, tensors, inputs, visit).run();
+}

@@ -1,0 +1,64 @@
+// Turns groups of a weight's elements into codes and a scale.
+//
+// A group is a few neighbouring columns of one row (dialects/moe/Storage.h):
+//
+//   element = (code - zero) * scale
+//
+// All functions give the same bits on every machine.
+#ifndef MOE_COMPILER_PLAN_QUANTIZE_H
+#define MOE_COMPILER_PLAN_QUANTIZE_H
+
+#include "dialects/moe/Storage.h"
+#include "llvm/ADT/ArrayRef.h"
+
+#include <cstddef>
+#include <optional>
+
+namespace moe {
+
+enum class ScaleChoice {
+  // The largest magnitude becomes the largest code: 127 of I8, 448 of F8E4M3, and of I4, whose
+  // codes are -8 to 7 around the zero, -8, so that the scale is negative where the largest element
+  // is positive.
+  AbsMax,
+  // Of I4: the scale with the least sum of squared errors that a search finds. Larger ones are
+  // tried, and smaller ones, which cut off the largest elements. It is never worse than AbsMax. The
+  // other formats have AbsMax's scale: with 255 codes a search takes away a twentieth of an error
+  // that is small already, and the steps of F8E4M3 grow with the elements.
+  LeastSquares,
+};
+
+// Writes the code of each element and returns the scale, rounded to format.scale before the codes
+// are chosen. It is infinite where format.scale cannot hold it; the codes are then undefined. Where
+// it is too small for format.scale it is 0, as is the group then.
+//
+// `values` are finite. `importance` is empty or one factor >= 0 for the squared error of each
+// element: E[x_k^2] of the activations x that column k is multiplied with makes it the error of the
+// product, where these are independent. The format is quantized and has no zeros of its own;
+// its group may be of another size.
+float quantizeGroup(const WeightFormat &format, ScaleChoice choice, llvm::ArrayRef<float> values,
+                    llvm::ArrayRef<float> importance, llvm::MutableArrayRef<uint8_t> codes);
+
+// Writes the codes that give exactly `values` with a scale and a zero that are known, and returns
+// the index of the first value that has none. `values` must be what dequantize() makes of codes; of
+// a scale of 0 all codes are the zero's.
+std::optional<size_t> recoverCodes(const WeightFormat &format, float scale, int64_t zero,
+                                   llvm::ArrayRef<float> values,
+                                   llvm::MutableArrayRef<uint8_t> codes);
+
+// The element that a code stands for, in float32.
+float dequantize(const WeightFormat &format, uint8_t code, float scale, int64_t zero);
+
+// The bits of a scale in its type, to the nearest, ties to even; and what they stand for. Too large
+// ones become infinite.
+uint32_t scaleBits(Storage type, float scale);
+float roundScale(Storage type, float scale);
+
+// OCP FP8 E4M3: four bits of exponent with a bias of 7, three of mantissa, no infinity, 0x7f and
+// 0xff NaN. To the nearest, ties to even; larger magnitudes than 448 become 448.
+uint8_t toE4M3(float value);
+float fromE4M3(uint8_t code);
+
+} // namespace moe
+
+#endif

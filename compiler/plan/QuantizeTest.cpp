@@ -1,0 +1,298 @@
+// Quantizes random groups, and compares with all scales that there are and with plain rounding.
+#include "compiler/plan/Quantize.h"
+
+#include "llvm/ADT/APFloat.h"
+#include "llvm/Support/FormatVariadic.h"
+
+#include <bit>
+#include <cmath>
+#include <gtest/gtest.h>
+#include <limits>
+#include <random>
+#include <vector>
+
+using namespace llvm;
+using namespace moe;
+
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// The nearest value of a format of APFloat, as float32.
+float nearest(const fltSemantics &semantics, float value) {
+  APFloat rounded(value);
+  bool lost;
+  rounded.convert(semantics, APFloat::rmNearestTiesToEven, &lost);
+  rounded.convert(APFloat::IEEEsingle(), APFloat::rmNearestTiesToEven, &lost);
+  return rounded.convertToFloat();
+}
+
+float nearestScale(Storage type, float value) {
+  return type == Storage::F32    ? value
+         : type == Storage::BF16 ? nearest(APFloat::BFloat(), value)
+                                 : nearest(APFloat::IEEEhalf(), value);
+}
+
+struct Quantized {
+  float scale;
+  std::vector<uint8_t> codes;
+};
+
+Quantized quantize(const WeightFormat &format, ScaleChoice choice, ArrayRef<float> values,
+                   ArrayRef<float> importance = {}) {
+  Quantized q;
+  q.codes.resize(values.size());
+  q.scale = quantizeGroup(format, choice, values, importance, q.codes);
+  return q;
+}
+
+double squaredError(const WeightFormat &format, const Quantized &q, ArrayRef<float> values,
+                    ArrayRef<float> importance = {}) {
+  double sum = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double error = values[i] - dequantize(format, q.codes[i], q.scale, format.zero());
+    sum += error * error * (importance.empty() ? 1 : importance[i]);
+  }
+  return sum;
+}
+
+// The least error of any codes with this scale.
+double leastError(float scale, ArrayRef<float> values, ArrayRef<float> importance = {}) {
+  double sum = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    double least = kInfinity;
+    for (int code = -8; code < 8; ++code)
+      least = std::min(least, std::pow(double(values[i]) - double(code) * scale, 2));
+    sum += least * (importance.empty() ? 1 : importance[i]);
+  }
+  return sum;
+}
+
+class QuantizeTest : public testing::Test {
+protected:
+  std::vector<float> values(size_t count, bool heavyTails = false) {
+    std::normal_distribution<float> normal(0, 0.02f);
+    std::student_t_distribution<float> heavy(3);
+    std::vector<float> out(count);
+    for (float &v : out)
+      v = heavyTails ? 0.01f * heavy(random) : normal(random);
+    return out;
+  }
+  std::mt19937 random{1};
+};
+
+WeightFormat format(Storage element, Storage scale = Storage::F16) { return {element, 1, scale}; }
+
+TEST_F(QuantizeTest, allCodesOfE4m3) {
+  const fltSemantics &e4m3 = APFloat::Float8E4M3FN();
+  for (int code = 0; code < 256; ++code) {
+    APFloat exact(e4m3, APInt(8, code));
+    if (exact.isNaN()) {
+      EXPECT_TRUE(std::isnan(fromE4M3(code)));
+      continue;
+    }
+    bool lost;
+    exact.convert(APFloat::IEEEsingle(), APFloat::rmNearestTiesToEven, &lost);
+    EXPECT_EQ(fromE4M3(code), exact.convertToFloat());
+    EXPECT_EQ(toE4M3(fromE4M3(code)), code);
+  }
+  // Between neighbours, at ties, just beside them, and beyond the largest.
+  for (int code = 0; code < 0x7e; ++code) {
+    const float low = fromE4M3(code), high = fromE4M3(code + 1), middle = (low + high) / 2;
+    EXPECT_EQ(toE4M3(middle), code + code % 2);
+    EXPECT_EQ(toE4M3(std::nextafter(middle, 0.0f)), code);
+    EXPECT_EQ(toE4M3(std::nextafter(middle, 500.0f)), code + 1);
+    EXPECT_EQ(toE4M3(-std::nextafter(middle, 500.0f)), 0x80 | (code + 1));
+  }
+  EXPECT_EQ(toE4M3(449), 0x7e);
+  EXPECT_EQ(toE4M3(-kInfinity), 0xfe);
+  EXPECT_EQ(toE4M3(1e-30f), 0);
+}
+
+TEST_F(QuantizeTest, scalesRoundToTheNearest) {
+  std::vector<float> scales = {0,       -0.0f,  1,         65504,     65519,   65520,
+                               1e30f,   -1e-8f, 6e-8f,     2.9e-8f,   6.1e-5f, 6.09e-5f,
+                               3.4e38f, 1e-45f, kInfinity, -kInfinity};
+  for (int i = 0; i < 20000; ++i) {
+    const float any = std::bit_cast<float>(uint32_t(random()));
+    if (!std::isnan(any))
+      scales.push_back(any);
+    scales.push_back(std::ldexp(float(random() % 8192) - 4096, int(random() % 40) - 35));
+  }
+  for (float scale : scales)
+    for (Storage type : {Storage::F32, Storage::F16, Storage::BF16}) {
+      EXPECT_EQ(roundScale(type, scale), nearestScale(type, scale)) << scale;
+      APFloat stored(scale);
+      bool lost;
+      if (type != Storage::F32)
+        stored.convert(type == Storage::F16 ? APFloat::IEEEhalf() : APFloat::BFloat(),
+                       APFloat::rmNearestTiesToEven, &lost);
+      EXPECT_EQ(scaleBits(type, scale), stored.bitcastToAPInt().getZExtValue()) << scale;
+    }
+}
+
+// The scale is AbsMax's, and each code the nearest one.
+TEST_F(QuantizeTest, absMax) {
+  for (Storage element : {Storage::I4, Storage::I8, Storage::F8E4M3})
+    for (Storage scale : {Storage::F32, Storage::F16, Storage::BF16})
+      for (size_t count : {1, 7, 16, 31, 32, 128, 1000}) {
+        const WeightFormat f = format(element, scale);
+        const std::vector<float> x = values(count, count % 2);
+        const Quantized q = quantize(f, ScaleChoice::AbsMax, x);
+        float extreme = 0;
+        for (float v : x)
+          if (std::fabs(v) > std::fabs(extreme))
+            extreme = v;
+        EXPECT_EQ(q.scale,
+                  nearestScale(scale, element == Storage::I4   ? extreme / -8
+                                      : element == Storage::I8 ? std::fabs(extreme) / 127
+                                                               : std::fabs(extreme) / 448));
+        const int low = element == Storage::I8 ? 1 : 0, high = element == Storage::I4 ? 15 : 255;
+        for (size_t i = 0; i < count; ++i) {
+          float least = kInfinity;
+          for (int code = low; code <= high; ++code)
+            least = std::fmin(least, std::fabs(x[i] - dequantize(f, code, q.scale, f.zero())));
+          const float mine = std::fabs(x[i] - dequantize(f, q.codes[i], q.scale, f.zero()));
+          ASSERT_LE(mine, least * 1.00001f + std::fabs(x[i]) * 1e-6f);
+          ASSERT_GE(q.codes[i], low);
+          ASSERT_LE(q.codes[i], high);
+        }
+      }
+}
+
+// Against all scales of float16 of both signs.
+TEST_F(QuantizeTest, searchComesNearTheLeastError) {
+  const WeightFormat f = format(Storage::I4);
+  for (bool heavyTails : {false, true})
+    for (bool weighted : {false, true})
+      for (size_t count : {32, 128}) {
+        double found = 0, least = 0, plain = 0, symmetric = 0;
+        for (int round = 0; round < 12; ++round) {
+          const std::vector<float> x = values(count, heavyTails);
+          std::vector<float> w;
+          for (size_t i = 0; weighted && i < count; ++i)
+            w.push_back(std::exp(std::normal_distribution<float>(0, 1.5f)(random)));
+          float most = 0;
+          for (float v : x)
+            most = std::fmax(most, std::fabs(v));
+          double best = kInfinity;
+          const uint32_t end = scaleBits(Storage::F16, most / 5);
+          for (uint32_t bits = scaleBits(Storage::F16, most / 16); bits < end; ++bits) {
+            const float scale = APFloat(APFloat::IEEEhalf(), APInt(16, bits)).convertToFloat();
+            best = std::min({best, leastError(scale, x, w), leastError(-scale, x, w)});
+          }
+          const Quantized q = quantize(f, ScaleChoice::LeastSquares, x, w);
+          const double error = squaredError(f, q, x, w);
+          EXPECT_GE(error, best * 0.9999);
+          EXPECT_LE(error, best * 1.5);
+          found += error;
+          least += best;
+          plain += squaredError(f, quantize(f, ScaleChoice::AbsMax, x), x, w);
+          symmetric += leastError(roundScale(Storage::F16, most / 7), x, w);
+        }
+        EXPECT_LE(found, least * (weighted ? 1.05 : 1.02)) << count << heavyTails << weighted;
+        EXPECT_LE(found, plain * 0.97);
+        EXPECT_LE(found, symmetric * 0.85);
+      }
+}
+
+TEST_F(QuantizeTest, searchIsNeverWorse) {
+  for (int round = 0; round < 3000; ++round) {
+    const size_t count = 1 + random() % 70;
+    std::vector<float> x = values(count, round % 2);
+    if (round % 3 == 0) // few distinct values, zeros
+      for (float &v : x)
+        v = float(int(random() % 5) - 2) * 0.25f;
+    for (Storage element : {Storage::I4, Storage::I8, Storage::F8E4M3})
+      for (Storage scale : {Storage::F32, Storage::F16, Storage::BF16}) {
+        const WeightFormat f = format(element, scale);
+        const Quantized search = quantize(f, ScaleChoice::LeastSquares, x);
+        const Quantized plain = quantize(f, ScaleChoice::AbsMax, x);
+        ASSERT_LE(squaredError(f, search, x), squaredError(f, plain, x) * 1.00001 + 1e-30);
+        ASSERT_EQ(nearestScale(scale, search.scale), search.scale);
+      }
+  }
+}
+
+// Errors of what matters become smaller, at the cost of the others.
+TEST_F(QuantizeTest, importanceMovesTheError) {
+  const WeightFormat f = format(Storage::I4);
+  double with = 0, without = 0;
+  for (int round = 0; round < 50; ++round) {
+    const std::vector<float> x = values(128);
+    std::vector<float> w(128, 1.0f);
+    for (size_t i = 0; i < 128; i += 8)
+      w[i] = 300;
+    with += squaredError(f, quantize(f, ScaleChoice::LeastSquares, x, w), x, w);
+    without += squaredError(f, quantize(f, ScaleChoice::LeastSquares, x), x, w);
+    // The same for all changes nothing.
+    const std::vector<float> same(128, 4.0f);
+    EXPECT_EQ(quantize(f, ScaleChoice::LeastSquares, x, same).codes,
+              quantize(f, ScaleChoice::LeastSquares, x).codes);
+  }
+  EXPECT_LT(with, without * 0.9);
+}
+
+TEST_F(QuantizeTest, zerosAndWhatIsTooSmallOrTooLarge) {
+  for (Storage element : {Storage::I4, Storage::I8, Storage::F8E4M3})
+    for (ScaleChoice choice : {ScaleChoice::AbsMax, ScaleChoice::LeastSquares})
+      for (Storage scale : {Storage::F32, Storage::F16, Storage::BF16}) {
+        const WeightFormat f = format(element, scale);
+        const std::vector<uint8_t> none(40, uint8_t(f.zero()));
+        for (float small : {0.0f, -0.0f, 1e-45f, -1e-40f}) {
+          const Quantized q = quantize(f, choice, std::vector<float>(40, small));
+          EXPECT_EQ(q.scale, 0);
+          EXPECT_EQ(q.codes, none);
+        }
+        // A scale for it is no float16.
+        std::vector<float> large = values(40);
+        large[3] = 1e38f;
+        const Quantized q = quantize(f, choice, large);
+        EXPECT_EQ(std::isfinite(q.scale), scale != Storage::F16);
+        if (scale != Storage::F16)
+          EXPECT_NEAR(dequantize(f, q.codes[3], q.scale, f.zero()) / large[3], 1, 0.26);
+        // Small normal numbers are kept where the scale's type holds them.
+        if (scale != Storage::F16) {
+          const Quantized tiny = quantize(f, choice, std::vector<float>(40, 1e-34f));
+          EXPECT_NEAR(dequantize(f, tiny.codes[0], tiny.scale, f.zero()) / 1e-34f, 1, 0.01);
+        }
+      }
+}
+
+// What dequantizes exactly is recovered, whatever the scale and the zero.
+TEST_F(QuantizeTest, recoversCodes) {
+  for (int round = 0; round < 400; ++round) {
+    const Storage element = std::array{Storage::I4, Storage::I8, Storage::F8E4M3}[round % 3];
+    const Storage scaleType = std::array{Storage::F32, Storage::F16, Storage::BF16}[random() % 3];
+    WeightFormat f = format(element, scaleType);
+    f.zeros = element == Storage::I4 && round % 2;
+    const int64_t zero = f.zeros ? random() % 17 : f.zero();
+    const float scale =
+        round % 20 == 0 ? 0.0f : roundScale(scaleType, 1e-4f * float(1 + random() % 5000));
+    std::vector<uint8_t> codes(50), found(50);
+    std::vector<float> x;
+    for (uint8_t &code : codes) {
+      code = element == Storage::I4 ? random() % 16 : random() % 256;
+      if (element == Storage::F8E4M3 && (code & 0x7f) >= 0x7f)
+        code = 0;
+      if (scale == 0)
+        code = element == Storage::I4 ? std::min<int64_t>(zero, 15) : f.zero();
+      x.push_back(dequantize(f, code, scale, zero));
+    }
+    ASSERT_EQ(recoverCodes(f, scale, zero, x, found), std::nullopt);
+    for (size_t i = 0; i < codes.size(); ++i) // of fp8 0 has two
+      ASSERT_EQ(dequantize(f, found[i], scale, zero), dequantize(f, codes[i], scale, zero));
+    if (element != Storage::F8E4M3)
+      ASSERT_EQ(found, codes);
+
+    // One that no code has.
+    const size_t bad = random() % 50;
+    x[bad] = element == Storage::F8E4M3 && scale != 0 ? scale * 1.07f
+             : scale == 0                             ? 0.5f
+             : random() % 2                           ? x[bad] + scale * 0.25f
+                                                      : scale * 300;
+    EXPECT_EQ(recoverCodes(f, scale, zero, x, found), bad);
+  }
+}
+
+} // namespace
