@@ -109,10 +109,6 @@ LogicalResult CountersOp::verify() {
   if (!isPositive(getBytes()) || getBytes() % 4) // counters_c1
     return emitOpError() << "has " << int64_t(getBytes())
                          << " bytes, expected a positive multiple of 4";
-  StringRef device = cast<ProgramOp>((*this)->getParentOp()).getDevice();
-  if (!isGpu(device)) // counters_c2
-    return emitOpError() << "is in a program of \"" << device
-                         << "\", and only kernels of GPUs have counters";
   return success();
 }
 
