@@ -3,6 +3,7 @@
 // One tile is a few consecutive tokens of one sequence and one key-value head; the query heads that
 // share it are rows of the same product. A key that a row may not see gets a score so low that its
 // weight is exactly 0, and a page of nothing else changes no bit of the result.
+#include "compiler/codegen/AttentionTiles.h"
 #include "compiler/codegen/Kernels.h"
 #include "compiler/codegen/cpu/CpuKernel.h"
 
@@ -14,12 +15,13 @@ namespace {
 struct Attention {
   CpuKernel &k;
   const AttentionSpec &s;
+  const AttentionOperands &operands;
   const CacheSpec &c = s.cache;
   int64_t group = s.heads / c.heads, tileTokens = std::max<int64_t>(1, 24 / group);
   int64_t bytes = bytesOf(c.storage), width = padded(c.headDim), maxRows = tileTokens * group;
 
-  Ptr positions = k.operand(0), sequences = k.operand(1), blocks = k.operand(2), q = k.operand(3),
-      cache = k.operand(4), out = k.operand(5);
+  Ptr positions = operands.positions, sequences = operands.sequences, blocks = operands.blocks,
+      q = operands.q, cache = operands.cache, out = operands.out;
   Ptr queries = k.scratch(maxRows * width * bytes); // [rows, width]
   Ptr scores = k.scratch(maxRows * kPageTokens * 4);
   Ptr weights = k.scratch(maxRows * kPageTokens * bytes); // of the softmax, not yet divided
@@ -132,7 +134,16 @@ struct Attention {
 } // namespace
 
 void emitAttention(CpuKernel &k, const AttentionSpec &s) {
-  Attention a{k, s};
+  AttentionOperands operands{k.operand(0), k.operand(1), k.operand(2),
+                             k.operand(3), k.operand(4), k.operand(5)};
+  emitAttentionTiles(k, s, operands, [&](Val block, Val head) {
+    return eq((block * s.cache.heads + head) % k.workers, k.worker);
+  });
+}
+
+void emitAttentionTiles(CpuKernel &k, const AttentionSpec &s, const AttentionOperands &operands,
+                        llvm::function_ref<Val(Val, Val)> mine) {
+  Attention a{k, s, operands};
   k.loop(0, a.maxRows, 1, [&](Val i) { (a.ids + i * 4).store(k.convert(i, k.i32())); });
   auto sequence = [&](Val token) { return (a.sequences + token * 4).load(k.i32()); };
   k.loop(k.i64(0), k.tokens, a.tileTokens, [&](Val begin) {
@@ -150,8 +161,7 @@ void emitAttention(CpuKernel &k, const AttentionSpec &s) {
                          carried[0] + k.convert(k.convert(same, k.i32()) & 1, k.i64()), same};
                    })[0];
         k.loop(0, s.cache.heads, 1, [&](Val head) {
-          Val owner = (begin / a.tileTokens * s.cache.heads + head) % k.workers;
-          k.ifThen(eq(owner, k.worker), [&] { a.tile(t, length, head); });
+          k.ifThen(mine(begin / a.tileTokens, head), [&] { a.tile(t, length, head); });
         });
       });
     });

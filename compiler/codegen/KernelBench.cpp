@@ -2,10 +2,10 @@
 // [--target NAME]: how near single kernels come to what the machine can do.
 //
 // Decode: a linear of one token reads its weight, which is larger than the caches, at so many GB/s;
-// beside it a probe reads the same bytes. Prefill: a linear of many tokens does so many Gop/s; beside
-// it a loop of nothing but AVX-512 dot products in registers. Kernel and probe alternate. Time is
-// what the threads got of the processor, and rounds whose two probes differ do not count, so that
-// others on the machine disturb little.
+// beside it a probe reads the same bytes. Prefill: a linear of many tokens does so many Gop/s;
+// beside it a loop of nothing but AVX-512 dot products in registers. Kernel and probe alternate.
+// Time is what the threads got of the processor, and rounds whose two probes differ do not count,
+// so that others on the machine disturb little.
 #include "compiler/codegen/cpu/TestCpuKernel.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -119,7 +119,7 @@ public:
     void *operands[] = {x.data(), w, hs};
     auto run = [&](int tokens, int times) {
       return timed([&](int worker) {
-               moe::cpu::StepInfo step{tokens, 0, 0, 0};
+               moe::cpu::StepInfo step{tokens, 0, 0, 0, nullptr};
                for (int i = 0; i < times; ++i)
                  kernel.kernel(operands, &step, scratchOf(worker), worker, threads);
              }) /

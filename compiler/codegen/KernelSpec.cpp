@@ -64,6 +64,8 @@ std::string nameOf(const KernelSpec &spec) {
               finish += "_temperature";
               constants.append({s.temperature->first, s.temperature->second});
             }
+            if (s.attention)
+              finish += "_attention_" + nameOf(*s.attention);
             return llvm::formatv("qkv_{0}_{1}_{2}h{3}{4}_{5}", nameOf(s.format), nameOf(s.cache),
                                  s.hidden, s.heads, finish, digest(constants));
           },
@@ -98,7 +100,7 @@ int64_t operandsOf(const KernelSpec &spec) {
                         [](const EmbedSpec &) { return 3; },
                         [](const RopeTableSpec &) { return 2; },
                         [](const NormRowsSpec &s) { return s.experts ? 6 : 3; },
-                        [](const QkvSpec &s) { return s.rope ? 9 : 8; },
+                        [](const QkvSpec &s) { return 8 + s.rope + 2 * s.attention.has_value(); },
                         [](const AttentionSpec &) { return 6; },
                         [](const LinearResidualSpec &) { return 3; },
                         [](const GateUpSpec &s) { return (s.experts ? 7 : 4) - s.prepared; },

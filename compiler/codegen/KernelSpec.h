@@ -129,6 +129,9 @@ struct QkvSpec {
   std::optional<float> qkNorm;
   std::optional<std::pair<float, float>> temperature; // scale, floor
   bool prepared = false;
+  // Of the weight that attention's result feeds, where this kernel goes on with attention. Then two
+  // operands follow: out, as AttentionSpec has it, and counters, an int32 for each key-value head.
+  std::optional<WeightFormat> attention = std::nullopt;
 };
 
 // operands: positions, sequences, block table, q, cache, out [T, heads * head_dim]

@@ -13,7 +13,10 @@ namespace {
 
 constexpr float kEps = 1e-5f;
 
-TEST_P(Kernels, Embed) {
+// What one product shows; of every format.
+class Products : public Kernels {};
+
+TEST_P(Products, Embed) {
   for (int64_t hidden : {40, 64, 96, 130}) {
     Matrix table = matrix({11, hidden}, Layout::Rows, kind.of(hidden), 1);
     Ints tokens{3, 0, 10, 3, 7};
@@ -43,7 +46,7 @@ TEST_P(Kernels, RopeTable) {
   }
 }
 
-TEST_P(Kernels, LinearResidual) {
+TEST_P(Products, LinearResidual) {
   for (auto [inputs, outputs] :
        std::vector<std::pair<int64_t, int64_t>>{{64, 64}, {96, 200}, {640, 130}, {300, 64}}) {
     int64_t tokens = 13;
@@ -77,7 +80,7 @@ TEST_P(Kernels, LinearResidual) {
   }
 }
 
-TEST_P(Kernels, NotANumberStaysOne) {
+TEST_P(Products, NotANumberStaysOne) {
   int64_t n = 128;
   WeightFormat format = kind.of(n);
   Matrix w = matrix({n, n}, Layout::Panel, format, 0.1f);
@@ -95,7 +98,7 @@ TEST_P(Kernels, NotANumberStaysOne) {
   }
 }
 
-TEST_P(Kernels, Head) {
+TEST_P(Products, Head) {
   for (int64_t vocabulary : {64, 96, 259}) {
     int64_t hidden = 96, tokens = 9;
     Matrix w = matrix({vocabulary, hidden}, Layout::Panel, kind.of(hidden), 0.1f),
@@ -228,6 +231,9 @@ TEST_P(Kernels, Attention) {
       Compiled project = compiled(qkvSpec);
       qkvSpec.prepared = true;
       Compiled projectPrepared = compiled(qkvSpec);
+      qkvSpec.prepared = false;
+      qkvSpec.attention = kind.of(c.heads * c.headDim);
+      Compiled both = compiled(qkvSpec);
       const NormRowsSpec normSpec{c.hidden, 0, 0, qkvSpec.format, qkvSpec.format, kEps};
       Compiled prepare = compiled(normSpec);
       const AttentionSpec attentionSpec{c.heads, kind.of(c.heads * c.headDim), cache};
@@ -259,7 +265,7 @@ TEST_P(Kernels, Attention) {
 
       // Runs the tokens in steps; returns the output of each.
       auto go = [&](const std::vector<std::vector<Token>> &steps, int workers,
-                    bool prepared = false) {
+                    bool prepared = false, bool fused = false) {
         Bytes pages(8 * cache.pageBytes);
         Floats result(all.size() * out);
         for (auto &step : steps) {
@@ -287,11 +293,18 @@ TEST_P(Kernels, Attention) {
             run(prepare, {hs.data(), norm.packed.data(), rows.data()}, T, 0, stride, workers);
             operands[3] = rows.data();
           }
-          run(prepared ? projectPrepared : project, operands, T, 0, stride, workers);
-          run(attend,
-              {positions.data(), sequences.data(), blocks.data(), q.data(), pages.data() + before,
-               o.data()},
-              T, 0, stride, workers);
+          if (fused) {
+            Ints counters(c.kvHeads);
+            operands.insert(operands.end(), {o.data(), counters.data()});
+            run(both, operands, T, 0, stride, workers);
+            EXPECT_EQ(counters, Ints(c.kvHeads));
+          } else {
+            run(prepared ? projectPrepared : project, operands, T, 0, stride, workers);
+            run(attend,
+                {positions.data(), sequences.data(), blocks.data(), q.data(), pages.data() + before,
+                 o.data()},
+                T, 0, stride, workers);
+          }
           const ActivationRow row{attentionSpec.output, out};
           Floats got = attentionSpec.outputsFloats() ? valuesOf(o, T, out, Storage::F32)
                                                      : valuesOf(o, T, row);
@@ -326,6 +339,8 @@ TEST_P(Kernels, Attention) {
                  2);
       EXPECT_EQ(go({all}, 3), whole);
       EXPECT_EQ(go({all}, 2, true), whole);
+      for (int workers : {1, 2, 5})
+        EXPECT_EQ(go({all}, workers, false, true), whole);
 
       // Uneven pieces of mixed sequences; then one token at a time.
       std::vector<std::vector<Token>> uneven, single;
@@ -343,7 +358,7 @@ TEST_P(Kernels, Attention) {
       for (Token t : all)
         single.push_back({t});
       EXPECT_EQ(go(uneven, 2), whole);
-      EXPECT_EQ(go(single, 1), whole);
+      EXPECT_EQ(go(single, 1, false, true), whole);
     }
 }
 
@@ -359,14 +374,18 @@ std::string nameOfCase(const testing::TestParamInfo<std::tuple<std::string, Kind
   return name;
 }
 
-INSTANTIATE_TEST_SUITE_P(V4, Kernels,
-                         testing::Combine(testing::Values("x86-64-v4"),
+INSTANTIATE_TEST_SUITE_P(Targets, Products,
+                         testing::Combine(testing::Values("x86-64-v4", "x86-64-v3"),
                                           testing::Values(kF32, kBf16, kInt8, kInt4, kInt4Zeros,
                                                           kFp8)),
                          nameOfCase);
-INSTANTIATE_TEST_SUITE_P(V3, Kernels,
-                         testing::Combine(testing::Values("x86-64-v3"),
-                                          testing::Values(kF32, kBf16, kInt8, kInt4Zeros, kFp8)),
+INSTANTIATE_TEST_SUITE_P(Targets, Kernels,
+                         testing::Combine(testing::Values("x86-64-v4", "x86-64-v3"),
+                                          testing::Values(kF32, kBf16, kInt4Zeros)),
+                         nameOfCase);
+INSTANTIATE_TEST_SUITE_P(V4, Kernels,
+                         testing::Combine(testing::Values("x86-64-v4"),
+                                          testing::Values(kInt4, kFp8)),
                          nameOfCase);
 
 } // namespace

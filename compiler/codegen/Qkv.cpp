@@ -1,4 +1,6 @@
-// RMSNorm and the q, k, v projections; the epilogue finishes each head and appends k and v.
+// RMSNorm and the q, k, v projections; the epilogue finishes each head and appends k and v. In
+// programs of few tokens attention follows at once, without a barrier.
+#include "compiler/codegen/AttentionTiles.h"
 #include "compiler/codegen/Kernels.h"
 #include "compiler/codegen/cpu/CpuKernel.h"
 #include <numbers>
@@ -120,9 +122,19 @@ void emitQkv(CpuKernel &k, const QkvSpec &s) {
     k.loop(k.i64(0), k.tokens, 1,
            [&](Val t) { k.normRow(h + t * (width * 4), norm, s.eps, row, x + t * row.bytes()); });
   }
+  // A worker's heads, in the order of the weight or, where attention follows, of the key-value
+  // heads that they belong to: the queries of one, its keys, its values.
   int64_t keys = s.heads, values = s.heads + s.cache.heads, all = values + s.cache.heads;
+  int64_t group = s.heads / s.cache.heads, each = group + 2;
+  Ptr counters = s.attention ? k.operand(operandsOf(s) - 1) : Ptr{};
   auto [first, last] = k.share(k.i64(all));
-  k.loop(first, last, 1, [&](Val head) {
+  k.loop(first, last, 1, [&](Val unit) {
+    Val head = unit;
+    if (s.attention) {
+      Val kv = unit / each, part = unit % k.i64(each);
+      head = select(lt(part, group), kv * group + part,
+                    select(eq(part, group), kv + keys, kv + values));
+    }
     k.loop(k.i64(0), k.tokens, tile, [&](Val t) {
       Val count = min(k.tokens - t, k.i64(tile));
       for (int64_t p = 0; p < panels; ++p)
@@ -137,7 +149,22 @@ void emitQkv(CpuKernel &k, const QkvSpec &s) {
         k.ifThen(ge(head, values), [&] { qkv.value(row, t + i, head - values); });
       });
     });
+    if (s.attention)
+      k.arrive(counters + unit / each * 4);
   });
+  if (!s.attention)
+    return;
+  // Who made the last part of a key-value head attends with it, when those before have theirs.
+  Val firstHead = first / each, lastHead = last / each;
+  k.loop(firstHead, lastHead, 1, [&](Val head) {
+    k.await(counters + head * 4, each);
+    (counters + head * 4).store(k.constant(k.i32(), 0));
+  });
+  const AttentionSpec attention{s.heads, *s.attention, s.cache};
+  AttentionOperands operands{qkv.positions, qkv.sequences, qkv.blocks,
+                             qkv.q,         qkv.cache,     k.operand(operandsOf(s) - 2)};
+  emitAttentionTiles(k, attention, operands,
+                     [&](Val, Val head) { return ge(head, firstHead) & lt(head, lastHead); });
 }
 
 } // namespace moe::codegen

@@ -145,12 +145,11 @@ def Plan_AllocOp : Plan_BufferOp<"alloc", [HasParent<"ProgramOp">]> {
 }
 
 def Plan_CountersOp : Plan_BufferOp<"counters", [Pure, HasParent<"ProgramOp">]> {
-  let summary = "counters of a GPU's kernel, zero before and after it";
+  let summary = "counters of a kernel, zero before and after it";
   let description = [{
     All kernels of a session use the same ones.
 
     - (C1) `bytes` is positive and a multiple of 4
-    - (C2) the program is a GPU's
   }];
   let arguments = (ins I64Attr:$bytes);
   let assemblyFormat = "$bytes attr-dict";

@@ -23,13 +23,14 @@ CpuKernel::CpuKernel(ModuleOp module, const CpuTarget &target, StringRef name, C
   Block *block = function.addEntryBlock();
   setInsertionPointToStart(block);
   operands = block->getArgument(0);
-  Ptr step = ptr(block->getArgument(1));
+  step = block->getArgument(1);
+  Ptr info = ptr(step);
   scratchBase = block->getArgument(2);
   worker = convert(val(block->getArgument(3)), i64());
   workers = convert(val(block->getArgument(4)), i64());
-  tokens = convert(step.load(i32()), i64());
-  rows = convert((step + 4).load(i32()), i64());
-  tableStride = convert((step + 8).load(i32()), i64());
+  tokens = convert(info.load(i32()), i64());
+  rows = convert((info + 4).load(i32()), i64());
+  tableStride = convert((info + 8).load(i32()), i64());
   scratchRows = perRow == Count::Tokens ? tokens : rows;
 }
 
@@ -52,6 +53,19 @@ Ptr CpuKernel::scratch(int64_t bytes, int64_t bytesPerRow) {
 
 std::pair<Val, Val> CpuKernel::share(Val n) {
   return {n * worker / workers, n * (worker + 1) / workers};
+}
+
+void CpuKernel::arrive(Ptr counter) {
+  LLVM::AtomicRMWOp::create(*this, LLVM::AtomicBinOp::add, counter.value, constant(i32(), 1).value,
+                            LLVM::AtomicOrdering::release);
+}
+
+void CpuKernel::await(Ptr counter, int64_t value) {
+  Type p = pointer(getContext());
+  auto type = LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(getContext()), {p, i32()});
+  Value function = (ptr(step) + 16).load(p).value;
+  LLVM::CallOp::create(*this, type,
+                       ValueRange{function, counter.value, constant(i32(), double(value)).value});
 }
 
 Ptr CpuKernel::identity() {

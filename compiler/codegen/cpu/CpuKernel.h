@@ -36,6 +36,10 @@ public:
   Ptr scratch(int64_t bytes, int64_t bytesPerRow = 0);
   // This worker's part of [0, n): contiguous, equal to one.
   std::pair<Val, Val> share(Val n);
+  // Adds 1 to an int32 counter that others wait for, after what this worker wrote so far.
+  void arrive(Ptr counter);
+  // Waits until the counter is `value` (runtime/device/cpu/KernelAbi.h).
+  void await(Ptr counter, int64_t value);
   // int32 0, 1, 2... for each row of the step, in scratch memory.
   Ptr identity();
 
@@ -58,12 +62,11 @@ public:
   Val inverseRms(Val sumOfSquares, int64_t n, float eps);
   // to = x / rms(x) * norm, over n channels, padded with zeros; `to` in the storage type.
   void normRow(Ptr x, Ptr norm, int64_t n, float eps, Storage storage, Ptr to);
-
   // The same, in the format of a row that feeds a product.
   void normRow(Ptr x, Ptr norm, float eps, const ActivationRow &row, Ptr to);
-  // Float32 channels as a row that feeds a product. Of a row of codes, from `firstGroup` on and
-  // `groups` of them; `from` and `to` are where those begin.
+  // Float32 channels as a row that feeds a product.
   void activationRow(Ptr from, const ActivationRow &row, Ptr to);
+  // A part of a row of codes: `from` and `to` are where it begins, at a multiple of row.unit().
   void quantize(Ptr from, const ActivationRow &row, int64_t channels, Ptr to);
 
   // to += from, the 64 float32 values of one row of a panel's product.
@@ -83,7 +86,7 @@ private:
 
   mlir::ModuleOp module;
   mlir::func::FuncOp function;
-  mlir::Value operands, scratchBase;
+  mlir::Value operands, step, scratchBase;
   Val scratchRows;
   int64_t scratchFixed = 0, scratchPerRow = 0;
   Ptr identityIds{};

@@ -157,13 +157,19 @@ LogicalResult LowerToCpu::lower(AttentionBlockOp op) {
       return failure();
     operands.push_back(*table);
   }
-  call(spec, operands);
   auto output = outputOf(op);
   if (failed(output))
     return failure();
   AttentionSpec attention{heads, *output, cache};
   Operand out = newBuffer(tokens() * attention.outputBytes());
   write(op.getResult(), out);
+  if (!prepares()) {
+    spec.attention = *output;
+    operands.append({out, counters(cache.heads * 4)});
+    call(spec, operands);
+    return success();
+  }
+  call(spec, operands);
   call(attention, {positions, sequences, blocks, q, page, out});
   return success();
 }

@@ -106,7 +106,9 @@ protected:
   // All workers, one after the other, each with fresh scratch memory full of NaN.
   void run(cpu::Kernel kernel, std::vector<void *> operands, int32_t tokens, int32_t rows,
            int32_t stride, int32_t workers) {
-    cpu::StepInfo step{tokens, rows, stride, 0};
+    // Workers run in order, so what one waits for is there, or never will be.
+    auto await = [](const int32_t *counter, int32_t value) { EXPECT_EQ(*counter, value); };
+    cpu::StepInfo step{tokens, rows, stride, 0, await};
     size_t bytes = scratchFixed + scratchPerRow * std::max(tokens, rows) + 64;
     for (int32_t worker = 0; worker < workers; ++worker) {
       Bytes scratch(bytes + 64, std::byte(0xff));

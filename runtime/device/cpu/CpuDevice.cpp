@@ -255,7 +255,8 @@ Result<StepResult> CpuExecutor::run(const Step &step) {
                                             " rows of logits is larger than every program's"};
   copyInputs(step);
   current = &*program;
-  info = {int32_t(step.tokens.size()), int32_t(step.rows.size()), options.tableStride, 0};
+  info = {int32_t(step.tokens.size()), int32_t(step.rows.size()), options.tableStride, 0,
+          ThreadPool::awaitCounter};
   threads->run(runWorker, this);
   return StepResult{
       {reinterpret_cast<const float *>(logits.data()), step.rows.size() * size_t(vocab)}, {}};

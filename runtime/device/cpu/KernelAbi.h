@@ -4,7 +4,8 @@
 // the same kernel with the same operands; each does its own share, which depends on nothing but
 // `worker`, `workers` and the inputs, and every output element is computed by one worker in an
 // order of its own, so results do not depend on the number of workers. The runtime puts a barrier
-// between two kernels.
+// between two kernels. Within one, a worker may wait for workers of lower numbers, by counters:
+// they are zero when a kernel starts, and it leaves them so.
 #ifndef MOE_RUNTIME_DEVICE_CPU_KERNELABI_H
 #define MOE_RUNTIME_DEVICE_CPU_KERNELABI_H
 
@@ -18,6 +19,9 @@ struct StepInfo {
   int32_t rows;        // R, may be 0
   int32_t tableStride; // pages a sequence may have: row length of the block tables
   int32_t reserved;
+  // Returns when *counter is `value`, which makes what was written before that visible. It gives
+  // the processor away where others wait for it.
+  void (*await)(const int32_t *counter, int32_t value);
 };
 
 // operands: one pointer per Operand of the call, 64-byte aligned but for Cache with its offset

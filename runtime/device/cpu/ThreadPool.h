@@ -25,6 +25,9 @@ int defaultThreads();
 // never pinned, since the threads it starts later would inherit that.
 class ThreadPool {
 public:
+  // Returns when *counter is `value`; for KernelAbi.h. It spins, then yields.
+  static void awaitCounter(const int32_t *counter, int32_t value);
+
   // workers >= 1. Error: ResourceExhausted if the system does not give the threads.
   static Result<std::unique_ptr<ThreadPool>> create(int workers);
   ~ThreadPool();

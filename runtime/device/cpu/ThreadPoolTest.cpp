@@ -65,6 +65,28 @@ TEST(ThreadPool, WakesWorkersThatSleep) {
   }
 }
 
+// Each worker waits for the one before it, in runs of more workers than processors too.
+TEST(ThreadPool, CountersPublish) {
+  struct Chain {
+    int32_t counter = 0;
+    int64_t sum = 0; // not atomic: the counter must publish it
+  } chain;
+  int workers = 2 * defaultThreads() + 1;
+  auto pool = ThreadPool::create(workers);
+  for (int run = 0; run < 50; ++run) {
+    chain = {};
+    (*pool)->run(
+        [](void *context, int worker) {
+          auto &chain = *static_cast<Chain *>(context);
+          ThreadPool::awaitCounter(&chain.counter, worker);
+          chain.sum += worker;
+          __atomic_fetch_add(&chain.counter, 1, __ATOMIC_RELEASE);
+        },
+        &chain);
+    EXPECT_EQ(chain.sum, int64_t(workers) * (workers - 1) / 2);
+  }
+}
+
 TEST(ThreadPool, UnusedPoolsEnd) {
   for (int i = 0; i < 20; ++i)
     EXPECT_TRUE(ThreadPool::create(4));

@@ -238,14 +238,6 @@ plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
 
 // -----
 
-plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
-  // counters_c2
-  // expected-error @+1 {{is in a program of "cpu", and only kernels of GPUs have counters}}
-  %c = plan.counters 64
-}
-
-// -----
-
 plan.tensor @w at 0 bytes 8192 : tensor<64x64xbf16> from
     [#moe.source<"w", [0, 0], [64, 64]>] packed #moe.packing<fragments, bf16>
 plan.program @p device "cuda" tokens 1 rows 1 scratch 0 {
