@@ -128,7 +128,7 @@ private:
     const Layout panel = cuda ? Layout::Fragments : Layout::Panel;
     const Layout gateUp = cuda ? Layout::FragmentsGateUp : Layout::PanelGateUp;
     const Use norm{WeightKind::Norm, Layout::Rows};
-    const Use router{WeightKind::Router, cuda ? Layout::Rows : Layout::Panel};
+    const Use router{WeightKind::Router, Layout::Rows};
     using Found = std::optional<Use>;
     Value weight = operand.get();
     return TypeSwitch<Operation *, Found>(operand.getOwner())

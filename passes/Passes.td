@@ -64,11 +64,11 @@ def PackWeights : Pass<"moe-pack-weights", "::mlir::ModuleOp"> {
   let description = [{
     The layout follows from the op and operand that reads the weight: embedding tables are `rows`,
     matrices `panel`, `gate_up` is `panel_gate_up`, qkv `panel_heads`. For `device=cuda` matrices are
-    `fragments`, `gate_up` is `fragments_gate_up` and routers are `rows`.
+    `fragments` and `gate_up` is `fragments_gate_up`.
 
     So does the kind of the weight (embedding, attention, shared, routed, dense, head), for which the
-    recipe `weights` has a format (see Recipe.h). Norms are `rows` of f32, routers `panel` of f32. The
-    kernels of cuda take bf16 alone. A weight whose users want different packings, such as an
+    recipe `weights` has a format (see Recipe.h). Norms and routers are `rows` of f32. The
+    kernels of cuda take bf16, and codes in groups of 16 to 128 columns. A weight whose users want different packings, such as an
     embedding tied to the head, is split into one symbol for each.
   }];
   let options = [

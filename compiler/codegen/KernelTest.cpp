@@ -140,7 +140,7 @@ TEST_P(Kernels, FeedForward) {
     if (experts) {
       gateUp = matrix({experts, 2 * width, hidden}, Layout::PanelGateUp, fromHidden, in);
       back = matrix({experts, hidden, width}, Layout::Panel, fromWidth, out);
-      router = matrix({experts, hidden}, Layout::Panel, {Storage::F32}, in);
+      router = matrix({experts, hidden}, Layout::Rows, {Storage::F32}, in);
     }
     Matrix norm = norms(hidden);
     Floats h = random(tokens * hidden);

@@ -54,9 +54,7 @@ struct NormRows {
   ActivationRow sharedRow{shared, hidden}, routedRow{experts ? routed : shared, hidden};
   bool oneRow = sharedRow.sameAs(routedRow);
   int64_t tile = k.target.tileTokens, width = padded(hidden);
-  int64_t logitBytes = padded(experts) * 4;
-  Ptr normed = k.scratch(tile * width * 4), ids = k.scratch(tile * 4),
-      logits = k.scratch(tile * std::max<int64_t>(logitBytes, 64));
+  Ptr normed = k.scratch(tile * width * 4), logits = k.scratch(std::max<int64_t>(experts, 1) * 4);
 
   // Of all tokens, for the scratch memory of a kernel that norms for itself.
   static int64_t bytesPerToken(const ActivationRow &shared, const ActivationRow &routed) {
@@ -65,7 +63,6 @@ struct NormRows {
   Ptr routedRows() { return oneRow ? x : x + k.tokens * sharedRow.bytes(); }
 
   void run(Val first, Val last) {
-    k.loop(0, tile, 1, [&](Val i) { (ids + i * 4).store(k.convert(i, k.i32())); });
     k.loop(first, last, tile, [&](Val t) {
       Val count = min(last - t, k.i64(tile));
       k.loop(k.i64(0), count, 1, [&](Val i) {
@@ -77,12 +74,30 @@ struct NormRows {
       });
       if (!experts)
         return;
-      for (int64_t p = 0; p < logitBytes / 4 / kPanel; ++p)
-        k.product(Storage::F32, {normed, width * 4, ids}, count,
-                  router + p * panelBytes(Storage::F32, hidden), hidden, logits + p * kPanel * 4,
-                  logitBytes);
-      k.loop(k.i64(0), count, 1, [&](Val i) { choose(t + i, logits + i * logitBytes); });
+      k.loop(k.i64(0), count, 1, [&](Val i) {
+        route(normed + i * (width * 4));
+        choose(t + i, logits);
+      });
     });
+  }
+
+  // The logits of a row: a few experts at once, for each load of the row and as sums that do not
+  // wait for each other.
+  void route(Ptr row) {
+    constexpr int64_t atOnce = 4;
+    const int64_t whole = experts / atOnce * atOnce;
+    auto some = [&](Val expert, int64_t count) {
+      llvm::SmallVector<Ptr> rows;
+      for (int64_t i = 0; i < count; ++i)
+        rows.push_back(router + (expert + i) * (hidden * 4));
+      auto sums = k.dots(row, rows, hidden);
+      for (int64_t i = 0; i < count; ++i)
+        (logits + (expert + i) * 4).store(sums[i]);
+    };
+    if (whole)
+      k.loop(0, whole, atOnce, [&](Val expert) { some(expert, atOnce); });
+    if (whole < experts)
+      some(k.i64(whole), experts - whole);
   }
 
   // The k largest logits, ties to the lower expert: each is the largest of those that come after

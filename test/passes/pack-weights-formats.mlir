@@ -19,7 +19,7 @@
 // MIXED: moe.weight @embedding {{.*}} packed #moe.packing<rows, i8 group 8 scale f32>
 // KEEP: moe.weight @embedding {{.*}} packed #moe.packing<rows, bf16>
 // CHECK-NEXT: moe.weight @norm {{.*}} packed #moe.packing<rows, f32>
-// CHECK-NEXT: moe.weight @router {{.*}} packed #moe.packing<panel, f32>
+// CHECK-NEXT: moe.weight @router {{.*}} packed #moe.packing<rows, f32>
 // INT4-NEXT: moe.weight @layers.0.qkv {{.*}} packed #moe.packing<panel_heads, i4 group 4 scale f16, 4>
 // INT4-NEXT: moe.weight @layers.0.o {{.*}} packed #moe.packing<panel, i4 group 4 scale f16>
 // INT4-NEXT: moe.weight @shared_gate_up {{.*}} packed #moe.packing<panel_gate_up, i4 group 4 scale f16>

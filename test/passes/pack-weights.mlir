@@ -12,7 +12,7 @@
 // F32: moe.weight @qkv {{.*}} packed #moe.packing<panel_heads, f32, 4>
 // F32-NEXT: moe.weight @o {{.*}} packed #moe.packing<panel, f32>
 // CHECK-NEXT: moe.weight @norm {{.*}} packed #moe.packing<rows, f32>
-// CHECK-NEXT: moe.weight @router {{.*}} packed #moe.packing<panel, f32>
+// CHECK-NEXT: moe.weight @router {{.*}} packed #moe.packing<rows, f32>
 // BF16-NEXT: moe.weight @shared_gate_up {{.*}} packed #moe.packing<panel_gate_up, bf16>
 // BF16-NEXT: moe.weight @gate_up {{.*}} packed #moe.packing<panel_gate_up, bf16>
 // BF16-NEXT: moe.weight @shared_down {{.*}} packed #moe.packing<panel, bf16>
@@ -117,7 +117,7 @@ func.func @agree(%x: tensor<?x8xf32>) -> tensor<?x8xf32> {
 // F32: moe.weight @gate {{.*}} packed #moe.packing<panel, f32>
 // CUDA: moe.weight @gate {{.*}} packed #moe.packing<fragments, bf16>
 // CUDA-NEXT: moe.weight @router {{.*}} packed #moe.packing<rows, f32>
-// CHECK-NEXT: moe.weight @router {{.*}} packed #moe.packing<panel, f32>
+// CHECK-NEXT: moe.weight @router {{.*}} packed #moe.packing<rows, f32>
 // CHECK-LABEL: func.func @unfused
 moe.weight @gate : tensor<8x8xf32> from [#moe.source<"g", [0, 0], [8, 8]>]
 moe.weight @router : tensor<2x8xf32> from [#moe.source<"r", [0, 0], [2, 8]>]

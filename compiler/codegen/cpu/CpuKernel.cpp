@@ -248,6 +248,27 @@ Val CpuKernel::sumOfSquares(Ptr x, int64_t n) {
   return total;
 }
 
+SmallVector<Val> CpuKernel::dots(Ptr x, ArrayRef<Ptr> rows, int64_t n) {
+  Type floats = vec(target.lanes, f32());
+  int64_t whole = n / target.lanes * target.lanes;
+  SmallVector<Val> zeros(rows.size(), constant(floats, 0));
+  auto sums = loop(i64(0), i64(whole), target.lanes, zeros, [&](Val c, ArrayRef<Val> before) {
+    Val v = (x + c * 4).load(floats);
+    SmallVector<Val> next;
+    for (auto [row, sum] : llvm::zip_equal(rows, before))
+      next.push_back(fma((row + c * 4).load(floats), v, sum));
+    return next;
+  });
+  SmallVector<Val> totals;
+  for (auto [row, lanes] : llvm::zip_equal(rows, sums)) {
+    Val total = sum(lanes);
+    for (int64_t c = whole; c < n; ++c)
+      total = fma((row + c * 4).load(f32()), (x + c * 4).load(f32()), total);
+    totals.push_back(total);
+  }
+  return totals;
+}
+
 Val CpuKernel::inverseRms(Val squares, int64_t n, float eps) {
   Val mean = squares * (1.0 / double(n));
   return f32(1) / val(math::SqrtOp::create(*this, (mean + eps).value));

@@ -58,6 +58,8 @@ public:
   void channels(int64_t n, llvm::function_ref<void(Val, int64_t)> body);
   // Sum of squares of n float32 values.
   Val sumOfSquares(Ptr x, int64_t n);
+  // The dot products of n float32 values with those of each row.
+  llvm::SmallVector<Val> dots(Ptr x, llvm::ArrayRef<Ptr> rows, int64_t n);
   // 1 / sqrt(sum / n + eps), as float32
   Val inverseRms(Val sumOfSquares, int64_t n, float eps);
   // to = x / rms(x) * norm, over n channels, padded with zeros; `to` in the storage type.

@@ -206,7 +206,7 @@ LogicalResult LowerToCpu::lower(LinearResidualOp op) {
 
 LogicalResult LowerToCpu::lower(MoeBlockOp op) {
   auto norm = weight(op.getNorm(), Layout::Rows);
-  auto router = weight(op.getRouter(), Layout::Panel);
+  auto router = weight(op.getRouter(), Layout::Rows);
   auto sharedGateUp = matrix(op.getSharedGateUp(), Layout::PanelGateUp);
   auto gateUp = matrix(op.getGateUp(), Layout::PanelGateUp);
   auto sharedDown = matrix(op.getSharedDown(), Layout::Panel);
