@@ -162,7 +162,8 @@ TEST(CalibrateStoreTest, PackedAsChosen) {
                         return tensors.read(name, uint64_t(begin), out.size(), out.data());
                       },
                       [&](llvm::StringRef name) -> llvm::Expected<llvm::SmallVector<int64_t>> {
-                        return llvm::SmallVector<int64_t>(llvm::ArrayRef(tensors.find(name)->shape));
+                        return llvm::SmallVector<int64_t>(
+                            llvm::ArrayRef(tensors.find(name)->shape));
                       },
                       [&](llvm::StringRef name) -> std::optional<WeightEncoding> {
                         if (const auto &encoding = tensors.find(name)->encoding)

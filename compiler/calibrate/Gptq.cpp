@@ -29,6 +29,7 @@ llvm::Expected<ErrorFeedback> ErrorFeedback::create(const Matrix &x, double damp
   std::iota(out.order.begin(), out.order.end(), 0);
   std::ranges::stable_sort(out.order, [&](int a, int b) { return hessian(a, a) > hessian(b, b); });
 
+  const auto shrink = float(double(x.rows()) / double(x.rows() + k));
   // With P H P = R R^T for an upper R, inverse(H) = R^-T R^-1, so U = R^-1: one factorization of
   // the matrix with its order turned around, and no inverse of H.
   const double mean = std::max(double(hessian.diagonal().mean()), 1e-30);
@@ -37,7 +38,8 @@ llvm::Expected<ErrorFeedback> ErrorFeedback::create(const Matrix &x, double damp
     for (Eigen::Index c = 0; c < k; ++c)
       for (Eigen::Index r = c; r < k; ++r) {
         const int a = out.order[k - 1 - r], b = out.order[k - 1 - c];
-        turned(r, c) = hessian(std::max(a, b), std::min(a, b)) + (r == c ? added : 0);
+        const float h = hessian(std::max(a, b), std::min(a, b));
+        turned(r, c) = r == c ? h + added : h * shrink;
       }
     Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>> lower(turned);
     if (lower.info() != Eigen::Success)

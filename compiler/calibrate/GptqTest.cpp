@@ -65,7 +65,9 @@ Matrix byDefinition(const Case &c, double damping, llvm::ArrayRef<float> scales)
   std::vector<int64_t> order(k);
   std::iota(order.begin(), order.end(), 0);
   std::ranges::stable_sort(order, [&](int64_t a, int64_t b) { return h(a, a) > h(b, b); });
-  h.diagonal().array() += damping * h.diagonal().mean();
+  const Eigen::VectorXd diagonal = h.diagonal();
+  h *= double(c.x.rows()) / double(c.x.rows() + k);
+  h.diagonal() = diagonal.array() + damping * diagonal.mean();
   Eigen::MatrixXd inverse = h.inverse(), w = c.w.cast<double>();
   Matrix q(c.w.rows(), k);
   for (int64_t column : order) {
@@ -118,6 +120,24 @@ TEST(GptqTest, LeavesLessErrorThanRounding) {
     EXPECT_EQ(result.scales, nearest.scales);
     EXPECT_LT(productError(c, dequantized(c, result.codes, result.scales)),
               0.7 * productError(c, dequantized(c, nearest.codes, nearest.scales)));
+  }
+}
+
+// What few tokens happen to have in common is not what all have.
+TEST(GptqTest, FewTokensDoNoHarm) {
+  std::mt19937 random(5);
+  for (int64_t tokens : {4, 20, 60}) {
+    Case c = randomCase(random, 2000, 16, 128, {Storage::I4, 64, Storage::F16});
+    auto feedback = ErrorFeedback::create(c.x.topRows(tokens));
+    ASSERT_TRUE(bool(feedback));
+    Rounded result = rounded(c, *feedback, c.w), nearest = result;
+    for (int64_t i = 0; i < c.w.size(); i += c.format.group)
+      nearest.scales[i / c.format.group] = quantizeGroup(
+          c.format, ScaleChoice::LeastSquares, {c.w.data() + i, size_t(c.format.group)}, {},
+          llvm::MutableArrayRef(nearest.codes).slice(i, c.format.group));
+    EXPECT_LT(productError(c, dequantized(c, result.codes, result.scales)),
+              1.1 * productError(c, dequantized(c, nearest.codes, nearest.scales)))
+        << tokens;
   }
 }
 
