@@ -2,10 +2,13 @@
 #include "test/runtime/ToyPlan.h"
 
 #include <cmath>
+#include <csignal>
 #include <fstream>
+#include <functional>
 #include <gtest/gtest.h>
 #include <sstream>
 #include <sys/wait.h>
+#include <unistd.h>
 
 using namespace moe;
 
@@ -36,17 +39,21 @@ protected:
     text << std::ifstream(path).rdbuf();
     return text.str();
   }
-  // "@name" in the command is that file. `before` runs moe-run, as an environment or `timeout`
-  // does.
-  static Outcome run(std::string arguments, const std::string &before = "") {
+  // "@name" in the command is that file. `before` is what the shell reads before moe-run's name.
+  // `atOutput` is called once, when moe-run has said its first letters.
+  static Outcome run(std::string arguments, const std::string &before = "",
+                     std::function<void()> atOutput = {}) {
     for (size_t at; (at = arguments.find('@')) != std::string::npos;)
       arguments.replace(at, 1, testing::TempDir() + "moe-run-");
     std::string command = before + " " MOE_RUN_PROGRAM " " + arguments + " 2>" + file("stderr");
     std::FILE *pipe = popen(command.c_str(), "r");
     Outcome outcome;
     char buffer[4096];
-    for (size_t count; (count = fread(buffer, 1, sizeof buffer, pipe)) > 0;)
+    for (ssize_t count; (count = ::read(fileno(pipe), buffer, sizeof buffer)) > 0;) {
       outcome.out.append(buffer, count);
+      if (atOutput)
+        std::exchange(atOutput, {})();
+    }
     int status = pclose(pipe);
     outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
     outcome.err = read(file("stderr"));
@@ -214,8 +221,9 @@ TEST_F(MoeRun, NoticesThatOutputIsLost) {
 }
 
 TEST_F(MoeRun, EndsAtCtrlC) {
-  Outcome o = run("@toy.plan -p Hello --ignore-eos --context 16777216",
-                  "timeout --preserve-status -s INT 0.7");
+  Outcome o =
+      run("@toy.plan -p Hello --ignore-eos --context 16777216",
+          "echo $$ >" + file("pid") + "; exec", [] { kill(std::stoi(read(file("pid"))), SIGINT); });
   EXPECT_EQ(o.status, 130);
   EXPECT_TRUE(o.out.ends_with('\n'));
   EXPECT_NE(o.err.find("cancelled"), std::string::npos) << o.err;
