@@ -53,8 +53,8 @@ struct NormRows {
 
   ActivationRow sharedRow{shared, hidden}, routedRow{experts ? routed : shared, hidden};
   bool oneRow = sharedRow.sameAs(routedRow);
-  int64_t tile = k.target.tileTokens, width = padded(hidden);
-  Ptr normed = k.scratch(tile * width * 4), logits = k.scratch(std::max<int64_t>(experts, 1) * 4);
+  int64_t width = padded(hidden);
+  Ptr row = k.scratch(width * 4), logits = k.scratch(std::max<int64_t>(experts, 1) * 4);
 
   // Of all tokens, for the scratch memory of a kernel that norms for itself.
   static int64_t bytesPerToken(const ActivationRow &shared, const ActivationRow &routed) {
@@ -63,27 +63,21 @@ struct NormRows {
   Ptr routedRows() { return oneRow ? x : x + k.tokens * sharedRow.bytes(); }
 
   void run(Val first, Val last) {
-    k.loop(first, last, tile, [&](Val t) {
-      Val count = min(last - t, k.i64(tile));
-      k.loop(k.i64(0), count, 1, [&](Val i) {
-        Ptr row = normed + i * (width * 4);
-        k.normRow(h + (t + i) * (width * 4), norm, hidden, eps, Storage::F32, row);
-        k.activationRow(row, sharedRow, x + (t + i) * sharedRow.bytes());
-        if (!oneRow)
-          k.activationRow(row, routedRow, routedRows() + (t + i) * routedRow.bytes());
-      });
-      if (!experts)
-        return;
-      k.loop(k.i64(0), count, 1, [&](Val i) {
-        route(normed + i * (width * 4));
-        choose(t + i, logits);
-      });
+    k.loop(first, last, 1, [&](Val t) {
+      k.normRow(h + t * (width * 4), norm, hidden, eps, Storage::F32, row);
+      k.activationRow(row, sharedRow, x + t * sharedRow.bytes());
+      if (!oneRow)
+        k.activationRow(row, routedRow, routedRows() + t * routedRow.bytes());
+      if (experts) {
+        route();
+        choose(t);
+      }
     });
   }
 
-  // The logits of a row: a few experts at once, for each load of the row and as sums that do not
+  // The logits of the row: a few experts at once, for each load of the row and as sums that do not
   // wait for each other.
-  void route(Ptr row) {
+  void route() {
     constexpr int64_t atOnce = 4;
     const int64_t whole = experts / atOnce * atOnce;
     auto some = [&](Val expert, int64_t count) {
@@ -102,7 +96,7 @@ struct NormRows {
 
   // The k largest logits, ties to the lower expert: each is the largest of those that come after
   // the one before in that order.
-  void choose(Val t, Ptr logits) {
+  void choose(Val t) {
     Val lastLogit = k.f32(INFINITY), lastExpert = k.i64(-1);
     for (int64_t rank = 0; rank < perToken; ++rank) {
       auto best = k.loop(k.i64(0), k.i64(experts), 1, {k.f32(-INFINITY), k.i64(0)},

@@ -232,21 +232,7 @@ void CpuKernel::channels(int64_t n, function_ref<void(Val, int64_t)> body) {
       body(i64(whole + ((n - whole) & ~(2 * width - 1))), width);
 }
 
-Val CpuKernel::sumOfSquares(Ptr x, int64_t n) {
-  Type floats = vec(target.lanes, f32());
-  int64_t whole = n / target.lanes * target.lanes;
-  Val sums =
-      loop(i64(0), i64(whole), target.lanes, {constant(floats, 0)}, [&](Val c, ArrayRef<Val> s) {
-        Val v = (x + c * 4).load(floats);
-        return SmallVector<Val>{fma(v, v, s[0])};
-      })[0];
-  Val total = sum(sums);
-  for (int64_t c = whole; c < n; ++c) {
-    Val v = (x + c * 4).load(f32());
-    total = fma(v, v, total);
-  }
-  return total;
-}
+Val CpuKernel::sumOfSquares(Ptr x, int64_t n) { return dots(x, {x}, n)[0]; }
 
 SmallVector<Val> CpuKernel::dots(Ptr x, ArrayRef<Ptr> rows, int64_t n) {
   Type floats = vec(target.lanes, f32());
