@@ -75,6 +75,8 @@ class Quality:
             "ratio": math.exp(worse.mean()),
             "ratio_standard_error": math.exp(worse.mean()) * worse.std(ddof=1) / math.sqrt(len(worse)),
             "mean_divergence": float(divergence.mean()),
+            "divergence_standard_error": float(divergence.std(ddof=1) / math.sqrt(len(divergence))),
+            "median_divergence": float(np.median(divergence)),
             "top_agreement": float((predicted.argmax(axis=1) == exact.argmax(axis=1)).mean()),
         }
 
@@ -142,10 +144,11 @@ class Quality:
 
 
 def table(result):
-    header = ["", "", "bits/weight", "perplexity", "of float32's", "+-", "divergence", "same first"]
+    header = ["", "", "bits/weight", "perplexity", "of float32's", "+-", "divergence", "+-", "median", "same first"]
     lines = [
         [r["side"], r["name"], f"{r['bits_per_weight']:.2f}", f"{r['perplexity']:.4f}", f"{r['ratio']:.4f}",
-         f"{r['ratio_standard_error']:.4f}", f"{r['mean_divergence']:.2e}", f"{r['top_agreement']:.1%}"]
+         f"{r['ratio_standard_error']:.4f}", f"{r['mean_divergence']:.2e}",
+         f"{r['divergence_standard_error']:.0e}", f"{r['median_divergence']:.2e}", f"{r['top_agreement']:.1%}"]
         for r in sorted(result["rows"], key=lambda r: -r["bits_per_weight"])
     ]
     return report.table(header, lines)
