@@ -97,7 +97,8 @@ private:
 
   Llama4Config config;
   std::unique_ptr<TensorSource> tensors;
-  CalibratedTensors *calibrated = nullptr; // where `tensors` is that
+  CalibratedTensors *calibrated = nullptr;   // where `tensors` is that
+  std::vector<std::vector<int32_t>> windows; // of the calibration text
   std::vector<std::string> ignored;
   std::optional<TokenizerModel> tokenizer;
   std::vector<codegen::CudaTarget> gpus;
@@ -314,12 +315,13 @@ llvm::Error Compilation::runPasses(StringRef what, ModuleOp module,
 llvm::Error Compilation::calibrateWeights(ModuleOp packed) {
   if (!tokenizer)
     return llvm::createStringError("--calibrate needs a tokenizer, and there is none");
-  constexpr int64_t window = 512;
-  auto windows = readCalibrationText(options.calibrate, *tokenizer, options.calibrationTokens,
-                                     std::min(window, int64_t(config.maxPositions)));
-  if (!windows)
-    return windows.takeError();
   if (!calibrated) {
+    constexpr int64_t window = 512;
+    auto read = readCalibrationText(options.calibrate, *tokenizer, options.calibrationTokens,
+                                    std::min(window, int64_t(config.maxPositions)));
+    if (!read)
+      return read.takeError();
+    windows = std::move(*read);
     auto store = CodeStore::create(llvm::sys::path::parent_path(options.output));
     if (!store)
       return store.takeError();
@@ -328,7 +330,7 @@ llvm::Error Compilation::calibrateWeights(ModuleOp packed) {
     tensors = std::move(own);
   }
   if (auto error =
-          calibrate(packed, tensorReader(*tensors, UnknownLoc::get(&context)), *windows,
+          calibrate(packed, tensorReader(*tensors, UnknownLoc::get(&context)), windows,
                     calibrated->store(), {.progress = events.calibration, .cancel = events.cancel}))
     return messages.empty() ? std::move(error)
                             : llvm::joinErrors(std::move(error), failed("calibration"));

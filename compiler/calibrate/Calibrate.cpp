@@ -1,5 +1,6 @@
 // Runs the model on the windows; each product that reads int4 codes has its codes chosen first.
 #include "compiler/calibrate/Calibrate.h"
+#include "llvm/ADT/StringSet.h"
 #include "llvm/Support/Parallel.h"
 
 using namespace moe;
@@ -19,6 +20,20 @@ std::optional<WeightFormat> formatOf(WeightOp weight) {
   if (format.element != Storage::I4 || format.zeros || weight.getEncoding() == packing->getFormat())
     return {};
   return format;
+}
+
+int64_t matricesOf(WeightOp weight) {
+  return weight.getType().getRank() == 3 ? weight.getType().getDimSize(0) : 1;
+}
+
+// The weights that are more than tables of embeddings.
+llvm::StringSet<> multiplied(func::FuncOp step) {
+  llvm::StringSet<> names;
+  step.walk([&](LoadWeightOp load) {
+    if (!llvm::all_of(load->getUsers(), llvm::IsaPred<EmbedOp>))
+      names.insert(load.getWeight());
+  });
+  return names;
 }
 
 Error chooseCodes(WeightOp weight, int64_t matrix, const WeightFormat &format, const Matrix &x,
@@ -75,14 +90,24 @@ Error moe::calibrate(ModuleOp model, const TensorReader &tensors,
   if (tokens.empty())
     return llvm::createStringError("the calibration text has no tokens");
 
-  uint64_t done = 0, total = 0;
+  uint64_t done = 0, total = 0, known = 0;
+  const llvm::StringSet<> products = multiplied(step);
   for (auto weight : model.getOps<WeightOp>())
-    if (formatOf(weight))
-      total += weight.getType().getRank() == 3 ? weight.getType().getDimSize(0) : 1;
+    if (std::optional<WeightFormat> format = formatOf(weight);
+        format && products.contains(weight.getSymName()))
+      for (int64_t m = 0; m < matricesOf(weight); ++m) {
+        ++total;
+        known += store.knows(weight.getSymName(), *format, m);
+      }
   if (!total)
     return llvm::createStringError(
         "no weight is to be int4, whose codes a text chooses: use --weights int4, or leave out "
         "--calibrate");
+  if (known == total) {
+    if (events.progress)
+      events.progress(total, total);
+    return Error::success();
+  }
   // The logits are of use only where the head is calibrated.
   bool head = false;
   step.walk([&](HeadOp op) {
@@ -98,9 +123,14 @@ Error moe::calibrate(ModuleOp model, const TensorReader &tensors,
     const std::optional<WeightFormat> format = formatOf(weight);
     if (!format)
       return Error::success();
-    if (x.rows() && !store.has(weight.getSymName(), *format, matrix))
-      if (Error error = chooseCodes(weight, matrix, *format, x, tensors, store))
-        return error;
+    if (store.knows(weight.getSymName(), *format, matrix)) {
+      // The codes are there.
+    } else if (!x.rows()) {
+      const auto shape = weight.getType().getShape();
+      store.addNone(weight.getSymName(), *format, shape.drop_back().back(), shape.back(), matrix);
+    } else if (Error error = chooseCodes(weight, matrix, *format, x, tensors, store)) {
+      return error;
+    }
     if (events.progress)
       events.progress(++done, total);
     return Error::success();

@@ -18,7 +18,8 @@ struct CalibrationEvents {
 // each window a sequence of its own, none empty. Runs the model in float32 on them and adds to
 // `store` the codes (see Gptq.h) of every matrix that is packed as int4 without zeros, but for
 // those that the checkpoint holds as such codes already, embeddings, and experts that no token
-// chose.
+// chose, which the store then has no codes of, but knows. Where the store knows all of them
+// already, as after another device's module, nothing runs.
 llvm::Error calibrate(mlir::ModuleOp model, const TensorReader &tensors,
                       llvm::ArrayRef<std::vector<int32_t>> windows, CodeStore &store,
                       const CalibrationEvents &events);

@@ -210,6 +210,49 @@ TEST(CalibrateStoreTest, PackedAsChosen) {
   EXPECT_GT(plain, 0) << "with so few tokens some expert should have seen none";
 }
 
+// A second device, whose module is packed otherwise into the same formats, costs no second pass.
+TEST(CalibrateStoreTest, KnownIsNotChosenAgain) {
+  Model model("scout");
+  model.pack(kFormat);
+  auto store = CodeStore::create(testing::TempDir());
+  ASSERT_TRUE(bool(store));
+  std::atomic<int64_t> reads = 0; // from several threads
+  TensorReader counting = model.tensors;
+  counting.read = [&](llvm::StringRef name, int64_t begin, llvm::MutableArrayRef<float> out) {
+    ++reads;
+    return model.tensors.read(name, begin, out);
+  };
+  // So few that some expert sees no token.
+  const auto windows = model.windows(1, 12);
+  const auto pass = [&] {
+    uint64_t done = 0, total = 0;
+    llvm::Error error =
+        calibrate(*model.module, counting, windows, **store,
+                  {.progress = [&](uint64_t d, uint64_t t) { done = d, total = t; }});
+    EXPECT_FALSE(bool(error)) << llvm::toString(std::move(error));
+    EXPECT_EQ(done, total);
+    EXPECT_GT(total, 0u);
+  };
+  pass();
+  EXPECT_GT(reads, 0);
+  int64_t none = 0;
+  for (auto weight : model.module->getOps<WeightOp>())
+    if (weight.getPacking())
+      for (int64_t m = 0;
+           m < (weight.getType().getRank() == 3 ? weight.getType().getDimSize(0) : 1); ++m) {
+        EXPECT_TRUE((*store)->knows(weight.getSymName(), kFormat, m));
+        none += !(*store)->has(weight.getSymName(), kFormat, m);
+      }
+  EXPECT_GT(none, 0);
+  reads = 0;
+  pass();
+  EXPECT_EQ(reads, 0);
+  // Another format is another matter.
+  model.pack({Storage::I4, 16, Storage::F16});
+  pass();
+  EXPECT_GT(reads, 0);
+}
+
 TEST(CalibrateStoreTest, Interrupted) {
   Model model("scout");
   model.pack(kFormat);

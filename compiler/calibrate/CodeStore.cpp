@@ -34,23 +34,29 @@ Expected<std::unique_ptr<CodeStore>> CodeStore::create(StringRef folder) {
 
 CodeStore::~CodeStore() { ::close(file); }
 
+int64_t &CodeStore::placeOf(StringRef weight, const WeightFormat &format, int64_t rows,
+                            int64_t cols, int64_t matrix) {
+  Entry &entry =
+      entries.try_emplace(keyOf(weight, format), Entry{format, rows, cols, {}}).first->second;
+  assert(entry.format == format && entry.rows == rows && entry.cols == cols);
+  if (int64_t(entry.matrices.size()) <= matrix)
+    entry.matrices.resize(matrix + 1, kUnknown);
+  return entry.matrices[matrix];
+}
+
 Error CodeStore::add(StringRef weight, const WeightFormat &format, int64_t rows, int64_t cols,
                      int64_t matrix, int64_t first, ArrayRef<uint8_t> codes,
                      ArrayRef<float> scales) {
-  int64_t place, rowBytes;
+  const int64_t rowBytes = Entry{format, rows, cols, {}}.rowBytes();
+  int64_t place;
   {
     std::scoped_lock lock(mutex);
-    Entry &entry =
-        entries.try_emplace(keyOf(weight, format), Entry{format, rows, cols, {}}).first->second;
-    assert(entry.format == format && entry.rows == rows && entry.cols == cols);
-    if (int64_t(entry.matrices.size()) <= matrix)
-      entry.matrices.resize(matrix + 1, -1);
-    rowBytes = entry.rowBytes();
-    if (entry.matrices[matrix] < 0) {
-      entry.matrices[matrix] = end;
+    int64_t &known = placeOf(weight, format, rows, cols, matrix);
+    if (known < 0) {
+      known = end;
       end += rows * rowBytes;
     }
-    place = entry.matrices[matrix];
+    place = known;
   }
   const size_t groups = size_t(cols / format.group), count = codes.size() / size_t(cols);
   std::vector<char> bytes(count * size_t(rowBytes));
@@ -71,11 +77,26 @@ Error CodeStore::add(StringRef weight, const WeightFormat &format, int64_t rows,
   return Error::success();
 }
 
-bool CodeStore::has(StringRef weight, const WeightFormat &format, int64_t matrix) const {
+void CodeStore::addNone(StringRef weight, const WeightFormat &format, int64_t rows, int64_t cols,
+                        int64_t matrix) {
+  std::scoped_lock lock(mutex);
+  placeOf(weight, format, rows, cols, matrix) = kNone;
+}
+
+int64_t CodeStore::find(StringRef weight, const WeightFormat &format, int64_t matrix) const {
   std::scoped_lock lock(mutex);
   auto found = entries.find(keyOf(weight, format));
-  return found != entries.end() && matrix < int64_t(found->second.matrices.size()) &&
-         found->second.matrices[matrix] >= 0;
+  return found == entries.end() || matrix >= int64_t(found->second.matrices.size())
+             ? kUnknown
+             : found->second.matrices[matrix];
+}
+
+bool CodeStore::has(StringRef weight, const WeightFormat &format, int64_t matrix) const {
+  return find(weight, format, matrix) >= 0;
+}
+
+bool CodeStore::knows(StringRef weight, const WeightFormat &format, int64_t matrix) const {
+  return find(weight, format, matrix) != kUnknown;
 }
 
 Error CodeStore::read(StringRef weight, const WeightFormat &format, int64_t matrix, int64_t row,
