@@ -133,7 +133,9 @@ TEST(CalibrateStoreTest, CodesOfEveryMatrixThatSawTokens) {
       std::vector<float> scales(cols / kFormat.group);
       for (int64_t row : {int64_t(0), rows / 2, rows - 1}) {
         ASSERT_TRUE(succeeded(gatherRows(weight, m, row, model.tensors, expected)));
-        ASSERT_FALSE(bool((*store)->read(weight.getSymName(), kFormat, m, row, codes, scales)));
+        ASSERT_FALSE(bool((*store)->readCodes(weight.getSymName(), kFormat, m, row * cols, codes)));
+        ASSERT_FALSE(bool((*store)->readScales(weight.getSymName(), kFormat, m,
+                                               row * cols / kFormat.group, scales)));
         double error = 0;
         for (int64_t c = 0; c < cols; ++c) {
           const float value = dequantize(kFormat, codes[c], scales[c / kFormat.group], 8);
@@ -145,6 +147,46 @@ TEST(CalibrateStoreTest, CodesOfEveryMatrixThatSawTokens) {
     }
   }
   EXPECT_GT(matrices, 4 * 8);
+}
+
+// Any part, whatever it cuts.
+TEST(CalibrateStoreTest, ReadsBackParts) {
+  auto store = CodeStore::create(testing::TempDir());
+  ASSERT_TRUE(bool(store));
+  constexpr int64_t rows = 6, cols = 96, groups = cols / 32;
+  std::mt19937 random(3);
+  std::vector<uint8_t> codes[2];
+  std::vector<float> scales[2];
+  for (int64_t m : {1, 0}) {
+    for (int64_t i = 0; i < rows * cols; ++i)
+      codes[m].push_back(random() % 16);
+    for (int64_t i = 0; i < rows * groups; ++i)
+      scales[m].push_back(float(random() % 1000));
+  }
+  // Rows and matrices in no particular order.
+  for (int64_t first : {4, 0, 2})
+    for (int64_t m : {1, 0})
+      ASSERT_FALSE(
+          bool((*store)->add("w", kFormat, rows, cols, m, first,
+                             llvm::ArrayRef(codes[m]).slice(first * cols, 2 * cols),
+                             llvm::ArrayRef(scales[m]).slice(first * groups, 2 * groups))));
+  (*store)->addNone("w", kFormat, rows, cols, 2);
+  for (int64_t m : {0, 1, 2, 3}) {
+    EXPECT_EQ((*store)->has("w", kFormat, m), m < 2);
+    EXPECT_EQ((*store)->knows("w", kFormat, m), m < 3);
+  }
+  EXPECT_FALSE((*store)->knows("v", kFormat, 0));
+  for (int i = 0; i < 200; ++i) {
+    const int64_t m = random() % 2;
+    int64_t begin = random() % (rows * cols), count = random() % (rows * cols - begin + 1);
+    std::vector<uint8_t> part(count);
+    ASSERT_FALSE(bool((*store)->readCodes("w", kFormat, m, begin, part)));
+    EXPECT_EQ(llvm::ArrayRef(part), llvm::ArrayRef(codes[m]).slice(begin, count));
+    begin = random() % (rows * groups), count = random() % (rows * groups - begin + 1);
+    std::vector<float> some(count);
+    ASSERT_FALSE(bool((*store)->readScales("w", kFormat, m, begin, some)));
+    EXPECT_EQ(llvm::ArrayRef(some), llvm::ArrayRef(scales[m]).slice(begin, count));
+  }
 }
 
 // What the packer makes of an adopted weight is the store's codes, bit for bit.
@@ -190,8 +232,10 @@ TEST(CalibrateStoreTest, PackedAsChosen) {
         continue;
       }
       for (int64_t row = 0; row < geometry.rows; ++row) {
-        ASSERT_FALSE(
-            bool(tensors.store().read(weight.getSymName(), kFormat, m, row, codes, scales)));
+        ASSERT_FALSE(bool(tensors.store().readCodes(weight.getSymName(), kFormat, m,
+                                                    row * geometry.cols, codes)));
+        ASSERT_FALSE(bool(tensors.store().readScales(weight.getSymName(), kFormat, m,
+                                                     row * geometry.groups(), scales)));
         for (int64_t col = 0; col < geometry.cols; ++col) {
           auto [byte, shift] = geometry.code(m, row, col);
           if (scales[col / kFormat.group] != 0)

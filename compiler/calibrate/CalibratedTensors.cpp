@@ -49,7 +49,7 @@ void CalibratedTensors::adopt(ModuleOp model) {
       scales.name += ":scale";
       scales.shape[1] /= format.group;
       scales.encoding.reset();
-      const Coded coded{weight.getSymName().str(), format, m, cols, false};
+      const Coded coded{weight.getSymName().str(), format, m, false};
       matrices[tensor.name] = coded;
       matrices[scales.name] = coded;
       matrices[scales.name].scales = true;
@@ -69,20 +69,22 @@ llvm::Error CalibratedTensors::readElements(const TensorInfo &tensor, uint64_t b
   if (found == matrices.end())
     return checkpoint->read(tensor.name, begin, count, out);
   const Coded &coded = found->second;
-  const uint64_t cols = uint64_t(tensor.shape.back()), group = uint64_t(coded.format.group);
-  std::vector<uint8_t> row(size_t(coded.cols));
-  std::vector<float> scales(size_t(coded.cols) / group);
-  while (count) {
-    const uint64_t first = begin % cols, n = std::min(count, cols - first);
-    if (llvm::Error error = codes->read(coded.weight, coded.format, coded.matrix,
-                                        int64_t(begin / cols), row, scales))
-      return error;
-    for (uint64_t i = first; i < first + n; ++i)
-      *out++ = coded.scales
-                   ? scales[i]
-                   : dequantize(coded.format, row[i], scales[i / group], coded.format.zero());
-    begin += n;
-    count -= n;
-  }
+  if (coded.scales)
+    return codes->readScales(coded.weight, coded.format, coded.matrix, int64_t(begin),
+                             {out, count});
+  // Groups divide rows, so that they are counted as elements are.
+  const auto group = uint64_t(coded.format.group);
+  const uint64_t first = begin / group;
+  std::vector<uint8_t> elements(count);
+  std::vector<float> scales(count ? (begin + count - 1) / group - first + 1 : 0);
+  if (llvm::Error error =
+          codes->readCodes(coded.weight, coded.format, coded.matrix, int64_t(begin), elements))
+    return error;
+  if (llvm::Error error =
+          codes->readScales(coded.weight, coded.format, coded.matrix, int64_t(first), scales))
+    return error;
+  for (uint64_t i = 0; i < count; ++i)
+    out[i] = dequantize(coded.format, elements[i], scales[(begin + i) / group - first],
+                        coded.format.zero());
   return llvm::Error::success();
 }

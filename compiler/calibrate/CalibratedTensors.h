@@ -27,7 +27,7 @@ private:
   struct Coded {
     std::string weight;
     WeightFormat format;
-    int64_t matrix, cols;
+    int64_t matrix;
     bool scales; // and not elements
   };
 

@@ -34,53 +34,40 @@ Expected<std::unique_ptr<CodeStore>> CodeStore::create(StringRef folder) {
 
 CodeStore::~CodeStore() { ::close(file); }
 
-int64_t &CodeStore::placeOf(StringRef weight, const WeightFormat &format, int64_t rows,
-                            int64_t cols, int64_t matrix) {
+CodeStore::Entry &CodeStore::entryOf(StringRef weight, const WeightFormat &format, int64_t rows,
+                                     int64_t cols, int64_t matrix) {
   Entry &entry =
       entries.try_emplace(keyOf(weight, format), Entry{format, rows, cols, {}}).first->second;
   assert(entry.format == format && entry.rows == rows && entry.cols == cols);
   if (int64_t(entry.matrices.size()) <= matrix)
     entry.matrices.resize(matrix + 1, kUnknown);
-  return entry.matrices[matrix];
+  return entry;
 }
 
 Error CodeStore::add(StringRef weight, const WeightFormat &format, int64_t rows, int64_t cols,
                      int64_t matrix, int64_t first, ArrayRef<uint8_t> codes,
                      ArrayRef<float> scales) {
-  const int64_t rowBytes = Entry{format, rows, cols, {}}.rowBytes();
-  int64_t place;
+  int64_t place, codesAt;
   {
     std::scoped_lock lock(mutex);
-    int64_t &known = placeOf(weight, format, rows, cols, matrix);
-    if (known < 0) {
-      known = end;
-      end += rows * rowBytes;
+    Entry &entry = entryOf(weight, format, rows, cols, matrix);
+    if (entry.matrices[matrix] < 0) {
+      entry.matrices[matrix] = end;
+      end += entry.matrixBytes();
     }
-    place = known;
+    place = entry.matrices[matrix];
+    codesAt = place + entry.codesAt();
   }
-  const size_t groups = size_t(cols / format.group), count = codes.size() / size_t(cols);
-  std::vector<char> bytes(count * size_t(rowBytes));
-  for (size_t r = 0; r < count; ++r) {
-    std::memcpy(&bytes[r * rowBytes], &scales[r * groups], groups * 4);
-    std::memcpy(&bytes[r * rowBytes + groups * 4], &codes[r * cols], size_t(cols));
-  }
-  size_t done = 0;
-  while (done < bytes.size()) {
-    ssize_t n = ::pwrite(file, bytes.data() + done, bytes.size() - done,
-                         place + first * rowBytes + off_t(done));
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n <= 0)
-      return systemError("write");
-    done += size_t(n);
-  }
-  return Error::success();
+  if (Error error = write(place + first * (cols / format.group) * 4, scales.data(),
+                          scales.size() * sizeof(float)))
+    return error;
+  return write(codesAt + first * cols, codes.data(), codes.size());
 }
 
 void CodeStore::addNone(StringRef weight, const WeightFormat &format, int64_t rows, int64_t cols,
                         int64_t matrix) {
   std::scoped_lock lock(mutex);
-  placeOf(weight, format, rows, cols, matrix) = kNone;
+  entryOf(weight, format, rows, cols, matrix).matrices[matrix] = kNone;
 }
 
 int64_t CodeStore::find(StringRef weight, const WeightFormat &format, int64_t matrix) const {
@@ -99,27 +86,44 @@ bool CodeStore::knows(StringRef weight, const WeightFormat &format, int64_t matr
   return find(weight, format, matrix) != kUnknown;
 }
 
-Error CodeStore::read(StringRef weight, const WeightFormat &format, int64_t matrix, int64_t row,
-                      MutableArrayRef<uint8_t> codes, MutableArrayRef<float> scales) const {
-  int64_t place, rowBytes;
+Error CodeStore::readCodes(StringRef weight, const WeightFormat &format, int64_t matrix,
+                           int64_t begin, MutableArrayRef<uint8_t> out) const {
+  int64_t place;
   {
     std::scoped_lock lock(mutex);
     const Entry &entry = entries.find(keyOf(weight, format))->second;
-    place = entry.matrices[matrix];
-    rowBytes = entry.rowBytes();
+    place = entry.matrices[matrix] + entry.codesAt();
   }
-  std::vector<char> bytes(static_cast<size_t>(rowBytes));
-  size_t done = 0;
-  while (done < bytes.size()) {
-    ssize_t n = ::pread(file, bytes.data() + done, bytes.size() - done,
-                        place + row * rowBytes + off_t(done));
+  return read(place + begin, out.data(), out.size());
+}
+
+Error CodeStore::readScales(StringRef weight, const WeightFormat &format, int64_t matrix,
+                            int64_t begin, MutableArrayRef<float> out) const {
+  return read(find(weight, format, matrix) + begin * 4, out.data(), out.size() * sizeof(float));
+}
+
+Error CodeStore::write(int64_t place, const void *data, size_t bytes) const {
+  for (size_t done = 0; done < bytes;) {
+    const ssize_t n =
+        ::pwrite(file, static_cast<const char *>(data) + done, bytes - done, place + off_t(done));
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0)
+      return systemError("write");
+    done += size_t(n);
+  }
+  return Error::success();
+}
+
+Error CodeStore::read(int64_t place, void *data, size_t bytes) const {
+  for (size_t done = 0; done < bytes;) {
+    const ssize_t n =
+        ::pread(file, static_cast<char *>(data) + done, bytes - done, place + off_t(done));
     if (n < 0 && errno == EINTR)
       continue;
     if (n <= 0)
       return systemError("read");
     done += size_t(n);
   }
-  std::memcpy(scales.data(), bytes.data(), scales.size() * 4);
-  std::memcpy(codes.data(), bytes.data() + scales.size() * 4, codes.size());
   return Error::success();
 }

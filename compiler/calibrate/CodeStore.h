@@ -35,28 +35,35 @@ public:
   bool has(llvm::StringRef weight, const WeightFormat &format, int64_t matrix) const;
   // Whether it was, or is noted to have none.
   bool knows(llvm::StringRef weight, const WeightFormat &format, int64_t matrix) const;
-  // The same back, of one row; `codes` has its columns, `scales` its groups.
-  llvm::Error read(llvm::StringRef weight, const WeightFormat &format, int64_t matrix, int64_t row,
-                   llvm::MutableArrayRef<uint8_t> codes, llvm::MutableArrayRef<float> scales) const;
+
+  // The same back, of a matrix that it has, in row-major order: the codes of the elements [begin,
+  // begin + out.size()), and the scales of the groups.
+  llvm::Error readCodes(llvm::StringRef weight, const WeightFormat &format, int64_t matrix,
+                        int64_t begin, llvm::MutableArrayRef<uint8_t> out) const;
+  llvm::Error readScales(llvm::StringRef weight, const WeightFormat &format, int64_t matrix,
+                         int64_t begin, llvm::MutableArrayRef<float> out) const;
 
 private:
   explicit CodeStore(int file) : file(file) {}
 
   static constexpr int64_t kUnknown = -1, kNone = -2;
 
-  // A row is its scales as float32, then its codes, a byte each.
+  // A matrix is its scales as float32, then its codes, a byte each.
   struct Entry {
     WeightFormat format;
     int64_t rows, cols;
     llvm::SmallVector<int64_t> matrices; // place in the file, or kUnknown, or kNone
-    int64_t rowBytes() const { return cols / format.group * 4 + cols; }
+    int64_t codesAt() const { return rows * (cols / format.group) * 4; }
+    int64_t matrixBytes() const { return codesAt() + rows * cols; }
   };
 
-  // The place of a matrix, which is made if there was none yet. Only with the mutex held.
-  int64_t &placeOf(llvm::StringRef weight, const WeightFormat &format, int64_t rows, int64_t cols,
-                   int64_t matrix);
-  // The place, kUnknown or kNone.
+  // The entry of a weight, with room for a matrix of it. Only with the mutex held.
+  Entry &entryOf(llvm::StringRef weight, const WeightFormat &format, int64_t rows, int64_t cols,
+                 int64_t matrix);
+  // The place of a matrix, or kUnknown or kNone.
   int64_t find(llvm::StringRef weight, const WeightFormat &format, int64_t matrix) const;
+  llvm::Error write(int64_t place, const void *data, size_t bytes) const;
+  llvm::Error read(int64_t place, void *data, size_t bytes) const;
 
   int file;
   int64_t end = 0;
