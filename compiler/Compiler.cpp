@@ -27,6 +27,7 @@
 #include "passes/Pipeline.h"
 #include "passes/Recipe.h"
 #include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/Support/FileSystem.h"
@@ -298,6 +299,9 @@ llvm::Error Compilation::runPasses(StringRef what, ModuleOp module,
   llvm::StringSet<> wanted;
   for (const std::string &name : options.printAfter)
     wanted.insert(StringRef(name).ltrim('-'));
+  // Printing is for one thread; what comes after is not.
+  const bool threaded = context.isMultithreadingEnabled();
+  auto restore = llvm::scope_exit([&] { context.enableMultithreading(threaded); });
   if (!wanted.empty()) {
     context.disableMultithreading();
     pm.enableIRPrinting(
