@@ -32,6 +32,7 @@
 #include "llvm/ADT/StringSet.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Path.h"
+#include "llvm/Support/ThreadPool.h"
 
 using namespace mlir;
 
@@ -49,10 +50,13 @@ class Compilation {
 public:
   Compilation(const CompileOptions &options, raw_ostream &out, const CompileEvents &events)
       : options(options), out(out), events(events),
+        threads(llvm::hardware_concurrency(options.jobs)),
+        context(MLIRContext::Threading::DISABLED),
         diagnostics(&context, [this](Diagnostic &diagnostic) {
           llvm::raw_string_ostream(messages) << (messages.empty() ? "" : "\n") << diagnostic.str();
           return success();
         }) {
+    context.setThreadPool(threads);
     context.loadDialect<MoeDialect, plan::PlanDialect, func::FuncDialect, arith::ArithDialect,
                         LLVM::LLVMDialect, math::MathDialect, scf::SCFDialect,
                         vector::VectorDialect>();
@@ -92,6 +96,7 @@ private:
   const CompileOptions &options;
   raw_ostream &out;
   const CompileEvents &events;
+  llvm::DefaultThreadPool threads; // of passes and calibration; the writer has its own
   MLIRContext context;
   std::string messages; // diagnostics, in the order of their arrival
   ScopedDiagnosticHandler diagnostics;
@@ -300,8 +305,10 @@ llvm::Error Compilation::runPasses(StringRef what, ModuleOp module,
   for (const std::string &name : options.printAfter)
     wanted.insert(StringRef(name).ltrim('-'));
   // Printing is for one thread; what comes after is not.
-  const bool threaded = context.isMultithreadingEnabled();
-  auto restore = llvm::scope_exit([&] { context.enableMultithreading(threaded); });
+  auto restore = llvm::scope_exit([&] {
+    if (!context.isMultithreadingEnabled())
+      context.setThreadPool(threads);
+  });
   if (!wanted.empty()) {
     context.disableMultithreading();
     pm.enableIRPrinting(

@@ -42,7 +42,7 @@ struct CompileOptions {
   bool tokenizer = true;       // false: the plan takes ids only
   int64_t maxStep = 512;       // tokens of the largest step program
   bool allowNonFinite = false; // weights may be NaN or infinite
-  unsigned jobs = 0;           // threads that pack weights; 0: all
+  unsigned jobs = 0;           // threads that calibrate and pack weights; 0: all
   Emit emit = Emit::File;
   std::vector<std::string> printAfter; // passes, by their names on the command line
   std::string command;                 // for the plan's provenance

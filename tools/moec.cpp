@@ -445,7 +445,7 @@ int main(int argc, char **argv) {
       ->capture_default_str();
   compileApp->add_flag("--allow-nonfinite", options.allowNonFinite,
                        "accept weights that are NaN or infinite");
-  compileApp->add_option("--jobs", options.jobs, "threads that pack weights; 0: all");
+  compileApp->add_option("--jobs", options.jobs, "threads that calibrate and pack weights; 0: all");
   bool noPtxas = false;
   CLI::Option *ptxas = compileApp->add_option(
       "--ptxas", options.ptxas,

@@ -1,7 +1,7 @@
 // Runs the model on the windows; each product that reads int4 codes has its codes chosen first.
 #include "compiler/calibrate/Calibrate.h"
+#include "mlir/IR/Threading.h"
 #include "llvm/ADT/StringSet.h"
-#include "llvm/Support/Parallel.h"
 
 using namespace moe;
 using namespace mlir;
@@ -49,26 +49,28 @@ Error chooseCodes(WeightOp weight, int64_t matrix, const WeightFormat &format, c
     if (std::string text = llvm::toString(std::move(error)); why.empty())
       why = text;
   };
-  llvm::parallelFor(0, size_t(llvm::divideCeil(n, kRowsAtOnce)), [&](size_t block) {
-    const int64_t first = int64_t(block) * kRowsAtOnce;
-    Matrix rows(std::min(kRowsAtOnce, n - first), k);
-    if (failed(gatherRows(weight, matrix, first, tensors, rows)))
-      return fail(llvm::createStringError("cannot read weight '" + weight.getSymName() + "'"));
-    if (!rows.allFinite())
-      return fail(llvm::createStringError(
-          "weight '" + weight.getSymName() +
-          "' has values that are not finite, and calibration needs finite ones: is the checkpoint "
-          "damaged?"));
-    std::vector<uint8_t> codes(static_cast<size_t>(rows.size()));
-    std::vector<float> scales(size_t(rows.rows() * (k / format.group)));
-    feedback->round(format, rows, codes, scales);
-    if (llvm::any_of(scales, [](float scale) { return !std::isfinite(scale); }))
-      return fail(llvm::createStringError("weight '" + weight.getSymName() +
-                                          "' has values too large for scales of " +
-                                          nameOf(format.scale) + ": store it as bf16"));
-    if (Error error = store.add(weight.getSymName(), format, n, k, matrix, first, codes, scales))
-      fail(std::move(error));
-  });
+  mlir::parallelFor(
+      weight->getContext(), 0, size_t(llvm::divideCeil(n, kRowsAtOnce)), [&](size_t block) {
+        const int64_t first = int64_t(block) * kRowsAtOnce;
+        Matrix rows(std::min(kRowsAtOnce, n - first), k);
+        if (failed(gatherRows(weight, matrix, first, tensors, rows)))
+          return fail(llvm::createStringError("cannot read weight '" + weight.getSymName() + "'"));
+        if (!rows.allFinite())
+          return fail(llvm::createStringError("weight '" + weight.getSymName() +
+                                              "' has values that are not finite, and calibration "
+                                              "needs finite ones: is the checkpoint "
+                                              "damaged?"));
+        std::vector<uint8_t> codes(static_cast<size_t>(rows.size()));
+        std::vector<float> scales(size_t(rows.rows() * (k / format.group)));
+        feedback->round(format, rows, codes, scales);
+        if (llvm::any_of(scales, [](float scale) { return !std::isfinite(scale); }))
+          return fail(llvm::createStringError("weight '" + weight.getSymName() +
+                                              "' has values too large for scales of " +
+                                              nameOf(format.scale) + ": store it as bf16"));
+        if (Error error =
+                store.add(weight.getSymName(), format, n, k, matrix, first, codes, scales))
+          fail(std::move(error));
+      });
   return why.empty() ? Error::success() : llvm::createStringError(why);
 }
 

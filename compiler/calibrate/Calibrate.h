@@ -19,7 +19,8 @@ struct CalibrationEvents {
 // `store` the codes (see Gptq.h) of every matrix that is packed as int4 without zeros, but for
 // those that the checkpoint holds as such codes already, embeddings, and experts that no token
 // chose, which the store then has no codes of, but knows. Where the store knows all of them
-// already, as after another device's module, nothing runs.
+// already, as after another device's module, nothing runs. The threads are those of the module's
+// context, and the codes are the same whatever their number.
 llvm::Error calibrate(mlir::ModuleOp model, const TensorReader &tensors,
                       llvm::ArrayRef<std::vector<int32_t>> windows, CodeStore &store,
                       const CalibrationEvents &events);

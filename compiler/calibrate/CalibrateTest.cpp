@@ -9,9 +9,12 @@
 #include "mlir/IR/Verifier.h"
 #include "mlir/Pass/PassManager.h"
 #include "passes/Pipeline.h"
+#include "llvm/Support/ThreadPool.h"
 #include <gtest/gtest.h>
 
 #include <random>
+#include <set>
+#include <thread>
 
 using namespace moe;
 using namespace mlir;
@@ -295,6 +298,35 @@ TEST(CalibrateStoreTest, KnownIsNotChosenAgain) {
   model.pack({Storage::I4, 16, Storage::F16});
   pass();
   EXPECT_GT(reads, 0);
+}
+
+TEST(CalibrateStoreTest, ThreadsAreTheContexts) {
+  Model model("scout");
+  model.pack(kFormat);
+  std::mutex mutex;
+  std::set<std::thread::id> readers;
+  TensorReader watched = model.tensors;
+  watched.read = [&](llvm::StringRef name, int64_t begin, llvm::MutableArrayRef<float> out) {
+    {
+      std::scoped_lock lock(mutex);
+      readers.insert(std::this_thread::get_id());
+    }
+    return model.tensors.read(name, begin, out);
+  };
+  model.context.disableMultithreading();
+  for (unsigned jobs : {0, 1, 3}) {
+    llvm::DefaultThreadPool threads(llvm::hardware_concurrency(std::max(1u, jobs)));
+    if (jobs)
+      model.context.setThreadPool(threads);
+    auto store = CodeStore::create(testing::TempDir());
+    ASSERT_TRUE(bool(store));
+    readers.clear();
+    llvm::Error error = calibrate(*model.module, watched, model.windows(1, 12), **store, {});
+    ASSERT_FALSE(bool(error)) << llvm::toString(std::move(error));
+    EXPECT_GE(readers.size(), jobs ? 2u : 1u);
+    EXPECT_LE(readers.size(), 1 + jobs); // and the one that called
+    model.context.disableMultithreading();
+  }
 }
 
 TEST(CalibrateStoreTest, Interrupted) {

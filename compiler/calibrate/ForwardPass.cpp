@@ -2,9 +2,9 @@
 // what happens to heads and choices of experts is the reference's.
 #include "compiler/calibrate/ForwardPass.h"
 #include "dialects/moe/MoeReference.h"
+#include "mlir/IR/Threading.h"
 #include "passes/Weights.h"
 #include "llvm/ADT/TypeSwitch.h"
-#include "llvm/Support/Parallel.h"
 
 #include <atomic>
 #include <cmath>
@@ -89,14 +89,15 @@ llvm::Expected<Matrix> ForwardPass::product(const Matrix &x, WeightOp weight, in
   if (!x.rows())
     return out;
   std::atomic<bool> bad = false;
-  llvm::parallelFor(0, size_t(llvm::divideCeil(n, kRowsAtOnce)), [&](size_t block) {
-    const int64_t first = int64_t(block) * kRowsAtOnce;
-    Matrix rows(std::min(kRowsAtOnce, n - first), x.cols());
-    if (mlir::failed(gatherRows(weight, matrix, first, tensors, rows)))
-      bad = true;
-    else
-      out.middleCols(first, rows.rows()).noalias() = x * rows.transpose();
-  });
+  mlir::parallelFor(weight->getContext(), 0, size_t(llvm::divideCeil(n, kRowsAtOnce)),
+                    [&](size_t block) {
+                      const int64_t first = int64_t(block) * kRowsAtOnce;
+                      Matrix rows(std::min(kRowsAtOnce, n - first), x.cols());
+                      if (mlir::failed(gatherRows(weight, matrix, first, tensors, rows)))
+                        bad = true;
+                      else
+                        out.middleCols(first, rows.rows()).noalias() = x * rows.transpose();
+                    });
   if (bad)
     return failed(weight);
   return out;
@@ -169,7 +170,7 @@ Error ForwardPass::evaluate(AttentionBlockOp op) {
   const int64_t chunk = cache.getChunk() ? int64_t(*cache.getChunk()) : tokens;
   Matrix &out = values[op.getResult()];
   out.resize(tokens, heads * d);
-  llvm::parallelFor(0, (starts.size() - 1) * size_t(heads), [&](size_t job) {
+  mlir::parallelFor(op.getContext(), 0, (starts.size() - 1) * size_t(heads), [&](size_t job) {
     const int64_t s = int64_t(job) / heads, head = int64_t(job) % heads;
     const int64_t group = head / (heads / groups);
     for (int64_t first = starts[s]; first < starts[s + 1]; first += chunk) {

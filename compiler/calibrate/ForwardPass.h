@@ -29,7 +29,7 @@ mlir::LogicalResult gatherRows(WeightOp weight, int64_t matrix, int64_t first,
 
 // `step`: a function of fused ops, as moe-fuse leaves it. Returns the logits [R, vocabulary].
 // Memory: the activations of a layer, and of a weight a few rows a thread. `tensors` report what
-// they find wrong themselves.
+// they find wrong themselves. The threads are those of the module's context.
 llvm::Expected<Matrix> runForward(mlir::func::FuncOp step, const TensorReader &tensors,
                                   const ForwardInputs &inputs, const ProductVisitor &visit);
 
