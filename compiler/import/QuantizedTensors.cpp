@@ -51,6 +51,9 @@ private:
     return check(scale, {"F32", "BF16", "F16"}, shapes);
   }
   bool checkGroup(const TensorInfo &scale, int64_t group, int64_t inputs);
+  // The group size that config.json gives all tensors, of one with so many inputs; nothing, and a
+  // problem noted, if it does not divide them.
+  std::optional<int64_t> groupOf(const TensorInfo &codes, int64_t inputs);
   // A group for each column is what acts reorder to make; such tensors cannot be stored in groups.
   bool checkOrder(const TensorInfo &order, int64_t inputs, int64_t group);
   // The grid of the scales of rows [outer..., rows, groups] and of whole tensors; nothing, and a
@@ -101,6 +104,15 @@ bool Decoding::checkGroup(const TensorInfo &scale, int64_t group, int64_t inputs
          Twine(group) + ", expected groups of " + llvm::join(expected, " or ") +
          " as config.json says");
   return false;
+}
+
+std::optional<int64_t> Decoding::groupOf(const TensorInfo &codes, int64_t inputs) {
+  int64_t group = config.groups[0] < 0 ? inputs : config.groups[0];
+  if (inputs != 0 && inputs % group == 0)
+    return group;
+  report("tensor " + codes.name + " has " + Twine(inputs) +
+         " inputs, expected a multiple of the group_size " + Twine(group));
+  return std::nullopt;
 }
 
 bool Decoding::checkOrder(const TensorInfo &order, int64_t inputs, int64_t group) {
@@ -330,11 +342,10 @@ void Decoding::addAwq(const TensorInfo &codes, StringRef linear) {
     return report("tensor " + codes.name + " is " + codes.dtypeName + " " + shapeText(codes.shape) +
                   ", expected I32 [in, out / 8]");
   int64_t cols = codes.shape[codes.shape.size() - 2], rows = codes.shape.back() * 8;
-  int64_t group = config.groups[0] < 0 ? cols : config.groups[0];
-  if (cols == 0 || cols % group != 0)
-    return report("tensor " + codes.name + " has " + Twine(cols) +
-                  " inputs, expected a multiple of the group_size " + Twine(group));
-  int64_t groups = cols / group;
+  std::optional<int64_t> group = groupOf(codes, cols);
+  if (!group)
+    return;
+  int64_t groups = cols / *group;
   if (!checkScale(*scale, with(codes.shape, {groups, rows})) ||
       !check(*zeros, {"I32"}, {with(codes.shape, {groups, rows / 8})}))
     return;
@@ -345,7 +356,7 @@ void Decoding::addAwq(const TensorInfo &codes, StringRef linear) {
   tensor.scales = scale;
   tensor.zeros = CodedTensor::Zeros::Awq;
   tensor.zeroTensor = zeros;
-  tensor.grid = {1, group, groups * rows, 1, rows};
+  tensor.grid = {1, *group, groups * rows, 1, rows};
   add((linear + ".weight").str(), with(codes.shape, {rows, cols}), std::move(tensor));
 }
 
@@ -360,15 +371,14 @@ void Decoding::addGptq(const TensorInfo &codes, StringRef linear) {
     return report("tensor " + codes.name + " is " + codes.dtypeName + " " + shapeText(codes.shape) +
                   ", expected I32 [in / " + Twine(perWord) + ", out]");
   int64_t cols = codes.shape[codes.shape.size() - 2] * perWord, rows = codes.shape.back();
-  int64_t group = config.groups[0] < 0 ? cols : config.groups[0];
-  if (cols == 0 || cols % group != 0)
-    return report("tensor " + codes.name + " has " + Twine(cols) +
-                  " inputs, expected a multiple of the group_size " + Twine(group));
-  int64_t groups = cols / group;
+  std::optional<int64_t> group = groupOf(codes, cols);
+  if (!group)
+    return;
+  int64_t groups = cols / *group;
   if (!checkScale(*scale, with(codes.shape, {groups, rows})) ||
       !check(*zeros, {"I32"}, {with(codes.shape, {groups, (rows + perWord - 1) / perWord})}))
     return;
-  if (order && order->elements && !checkOrder(*order, cols, group))
+  if (order && order->elements && !checkOrder(*order, cols, *group))
     return;
   CodedTensor tensor;
   tensor.codes = CodedTensor::Codes::Gptq;
@@ -380,7 +390,7 @@ void Decoding::addGptq(const TensorInfo &codes, StringRef linear) {
   tensor.zeroTensor = zeros;
   tensor.zeroOffset = config.zerosLessOne;
   tensor.checkZeros = config.symmetric;
-  tensor.grid = {1, group, groups * rows, 1, rows};
+  tensor.grid = {1, *group, groups * rows, 1, rows};
   add((linear + ".weight").str(), with(codes.shape, {rows, cols}), std::move(tensor));
 }
 

@@ -324,6 +324,12 @@ TEST(QuantizedTensors, RefusesShapesThatDoNotFit) {
   Case groups("w4a16");
   groups.config.groups = {32};
   EXPECT_TRUE(contains(groups.problem(), "has scales of groups of 16, expected groups of 32"));
+  for (const char *name : {"awq", "gptq-v2"}) {
+    Case uneven(name);
+    uneven.config.groups = {48};
+    EXPECT_TRUE(contains(uneven.problem(), "tensor x.qweight has 64 inputs, expected a multiple of "
+                                           "the group_size 48"));
+  }
   Case mx("fp8-channel");
   mx.tensors.at("x.weight_scale") = {"F8_E8M0", {16, 1}, std::string(16, 1)};
   EXPECT_TRUE(contains(mx.problem(), "x.weight_scale is F8_E8M0 [16, 1], expected F32 or BF16"));
