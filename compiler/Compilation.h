@@ -1,0 +1,98 @@
+// One compilation, from options to a plan or to printed IR: what lives through all of its levels.
+// Private to the files of this folder that hold its parts, which run in this order: ReadInputs.cpp,
+// Compiler.cpp, MakeKernels.cpp, WriteFile.cpp.
+#ifndef MOE_COMPILER_COMPILATION_H
+#define MOE_COMPILER_COMPILATION_H
+
+#include "compiler/Compiler.h"
+#include "compiler/calibrate/CalibratedTensors.h"
+#include "compiler/codegen/cpu/LowerToCpu.h"
+#include "compiler/codegen/cuda/CudaKernels.h"
+#include "compiler/import/Config.h"
+#include "compiler/import/TokenizerFile.h"
+#include "compiler/plan/PlanWriter.h"
+#include "mlir/IR/Diagnostics.h"
+#include "mlir/Pass/PassManager.h"
+#include "passes/Passes.h"
+#include "llvm/Support/ThreadPool.h"
+
+namespace moe {
+
+class Compilation {
+public:
+  Compilation(const CompileOptions &options, llvm::raw_ostream &out, const CompileEvents &events);
+
+  llvm::Error run();
+
+private:
+  using Module = mlir::OwningOpRef<mlir::ModuleOp>;
+
+  // ReadInputs.cpp
+  llvm::Error readInput();
+  llvm::Error readTokenizer();
+  llvm::Error readTargets();
+  // How a device keeps keys and values.
+  llvm::Expected<DType> cacheOf(DeviceKind device);
+
+  // Compiler.cpp
+  llvm::Error checkPassNames();
+  llvm::Error runPasses(llvm::StringRef what, mlir::ModuleOp module,
+                        llvm::function_ref<void(mlir::OpPassManager &)> build);
+  // Chooses the codes of int4 weights by the calibration text, and makes the weights read them.
+  llvm::Error calibrateWeights(mlir::ModuleOp packed);
+
+  // MakeKernels.cpp
+  // Chooses the kernels of a device for its own packing of the fused model, and adds their calls to
+  // the plan.
+  llvm::Error lower(mlir::ModuleOp model, DeviceKind device);
+  llvm::Expected<Module> cudaKernel(const codegen::CudaSpec &spec,
+                                    const codegen::CudaTarget &target);
+  // All kernels of a GPU as one module, lowered.
+  llvm::Expected<Module> cudaKernels(const codegen::CudaTarget &target);
+  // The kernels of each target, at the level that was asked for.
+  llvm::Error printKernels();
+  // Each kernel by itself, into a file where there is a folder for them.
+  llvm::Error printPtx();
+  llvm::Expected<CodeImage> makeImage(size_t target); // of cpus
+  llvm::Expected<CodeImage> makeImage(const codegen::CudaTarget &target);
+
+  // WriteFile.cpp
+  llvm::Error writeFile();
+
+  llvm::Error failed(llvm::StringRef what) {
+    return llvm::createStringError(
+        what + " failed: " + (messages.empty() ? "no diagnostic was given" : messages));
+  }
+  void note(const std::string &text) const {
+    if (events.note)
+      events.note(text);
+  }
+  bool cancelled() const { return events.cancel && events.cancel->load(); }
+
+  const CompileOptions &options;
+  llvm::raw_ostream &out;
+  const CompileEvents &events;
+  llvm::DefaultThreadPool threads; // of passes and calibration; the writer has its own
+  mlir::MLIRContext context;
+  std::string messages; // diagnostics, in the order of their arrival
+  mlir::ScopedDiagnosticHandler diagnostics;
+
+  Llama4Config config;
+  std::unique_ptr<TensorSource> tensors;
+  CalibratedTensors *calibrated = nullptr;   // where `tensors` is that
+  std::vector<std::vector<int32_t>> windows; // of the calibration text
+  std::vector<std::string> ignored;
+  std::optional<TokenizerModel> tokenizer;
+  std::vector<codegen::CudaTarget> gpus;
+  std::vector<codegen::CpuTarget> cpus;
+  std::vector<DeviceKind> devices; // those of the targets, best first
+  std::optional<std::string> ptxas;
+
+  Module plan; // of all devices
+  std::vector<codegen::CudaSpec> gpuKernels;
+  std::vector<codegen::CpuPlanKernel> cpuKernels;
+};
+
+} // namespace moe
+
+#endif

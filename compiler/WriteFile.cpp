@@ -1,0 +1,86 @@
+// Hands everything that goes into a plan to its writer.
+#include "compiler/Compilation.h"
+#include "llvm/Support/Path.h"
+
+using namespace mlir;
+
+namespace moe {
+
+static fb::ChatFormatT toPlan(const ChatFormat &chat, ArrayRef<int32_t> eosTokens) {
+  fb::ChatFormatT format;
+  format.bos = chat.bos;
+  format.header_start = chat.headerStart;
+  format.header_end = chat.headerEnd;
+  format.turn_end = chat.turnEnd;
+  format.user = chat.user;
+  format.assistant = chat.assistant;
+  format.system = chat.system;
+  format.stop_tokens = chat.stopTokens;
+  for (int32_t token : eosTokens)
+    if (!llvm::is_contained(format.stop_tokens, token))
+      format.stop_tokens.push_back(token);
+  return format;
+}
+
+llvm::Error Compilation::writeFile() {
+  PlanInputs inputs;
+  inputs.module = *plan;
+  for (size_t t = 0; t < gpus.size() + cpus.size(); ++t) {
+    if (cancelled())
+      return llvm::createStringError(std::errc::operation_canceled, "interrupted");
+    auto image = t < gpus.size() ? makeImage(gpus[t]) : makeImage(t - gpus.size());
+    if (!image)
+      return image.takeError();
+    inputs.images.push_back(std::move(*image));
+  }
+  if (tokenizer) {
+    auto tables = buildTokenizerTables(tokenizer->tokens, tokenizer->merges);
+    if (!tables)
+      return llvm::createStringError("the tokenizer is inconsistent: " + tables.error().message);
+    TokenizerInput input;
+    auto *bytes = reinterpret_cast<const char *>(tables->data());
+    input.tables.assign(bytes, bytes + tables->size());
+    input.info.vocab_size = tokenizer->tokens.size();
+    input.info.ignore_merges = tokenizer->ignoreMerges;
+    input.info.add_bos = tokenizer->addBos;
+    input.info.pattern = "llama4";
+    for (const SpecialToken &token : tokenizer->specials) {
+      auto special = std::make_unique<fb::SpecialTokenT>();
+      special->content = token.content;
+      special->id = token.id;
+      special->special = token.special;
+      input.info.special_tokens.push_back(std::move(special));
+    }
+    inputs.tokenizer = std::move(input);
+    if (tokenizer->chat)
+      inputs.chat = toPlan(*tokenizer->chat, config.eosTokens);
+  }
+  llvm::SmallString<256> input(options.input);
+  llvm::sys::path::remove_dots(input, true);
+  llvm::StringRef last = llvm::sys::path::filename(input);
+  if (last == "config.json")
+    last = llvm::sys::path::filename(llvm::sys::path::parent_path(input));
+  inputs.provenance.checkpoint = last.str();
+  inputs.provenance.command = options.command;
+  inputs.provenance.ignored = ignored;
+  inputs.weights.read = [this](StringRef name, int64_t begin, MutableArrayRef<float> values) {
+    return tensors->read(name, begin, values.size(), values.data());
+  };
+  inputs.weights.shape = [this](StringRef name) -> llvm::Expected<llvm::SmallVector<int64_t>> {
+    const TensorInfo *info = tensors->find(name);
+    if (!info)
+      return llvm::createStringError("the checkpoint has no tensor '" + name + "'");
+    return llvm::SmallVector<int64_t>(info->shape.begin(), info->shape.end());
+  };
+  inputs.weights.encoding = [this](StringRef name) -> std::optional<WeightEncoding> {
+    const TensorInfo *info = tensors->find(name);
+    if (!info || !info->encoding)
+      return std::nullopt;
+    return WeightEncoding{info->encoding->format, info->encoding->inputsFirst};
+  };
+  inputs.packing.allowNonFinite = options.allowNonFinite;
+  inputs.jobs = options.jobs;
+  return writePlan(inputs, options.output, events.progress, events.cancel);
+}
+
+} // namespace moe
