@@ -38,6 +38,8 @@ private:
   llvm::Error checkPassNames();
   llvm::Error runPasses(llvm::StringRef what, mlir::ModuleOp module,
                         llvm::function_ref<void(mlir::OpPassManager &)> build);
+  // Notes which of the checkpoint's codes become other codes.
+  void noteRequantized(mlir::ModuleOp packed);
   // Chooses the codes of int4 weights by the calibration text, and makes the weights read them.
   llvm::Error calibrateWeights(mlir::ModuleOp packed);
 

@@ -16,6 +16,7 @@
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/Support/Path.h"
+#include <map>
 
 using namespace mlir;
 
@@ -76,6 +77,33 @@ llvm::Error Compilation::runPasses(StringRef what, ModuleOp module,
   if (mlir::failed(pm.run(module)))
     return failed(what);
   return llvm::Error::success();
+}
+
+void Compilation::noteRequantized(ModuleOp packed) {
+  std::map<std::pair<std::string, std::string>, llvm::StringSet<>> changed; // by formats
+  for (auto weight : packed.getOps<WeightOp>()) {
+    auto packing = weight.getPacking();
+    if (!packing || !packing->getFormat().isQuantized())
+      continue;
+    const WeightFormat to = packing->getFormat().getFormat();
+    for (SourceAttr source : weight.getSources().getAsRange<SourceAttr>()) {
+      const TensorInfo *tensor = tensors->find(source.getTensor());
+      if (!tensor || !tensor->codes || tensor->encoding == Encoding{to, source.getTransposed()})
+        continue;
+      changed[{tensor->encoding ? nameOf(tensor->encoding->format) : nameOf(*tensor->codes),
+               nameOf(to)}]
+          .insert(tensor->name);
+    }
+  }
+  if (changed.empty())
+    return;
+  std::string text;
+  for (const auto &[formats, names] : changed)
+    text += (text.empty() ? "" : "; ") + std::to_string(names.size()) +
+            (names.size() == 1 ? " tensor" : " tensors") + " from " + formats.first + " to " +
+            formats.second;
+  note("rounds codes of the checkpoint a second time, and the errors add up: " + text +
+       "; --weights keep leaves them as they are");
 }
 
 llvm::Error Compilation::calibrateWeights(ModuleOp packed) {
@@ -182,6 +210,8 @@ llvm::Error Compilation::run() {
           buildPackPipeline(pm, device, options.weights);
         }))
       return error;
+    if (device == devices.front()) // the others take the same formats
+      noteRequantized(own);
     if (options.emit == Emit::File && !options.calibrate.empty())
       if (auto error = calibrateWeights(own))
         return error;

@@ -221,6 +221,7 @@ void Decoding::add(StringRef name, std::vector<int64_t> shape, CodedTensor tenso
   info.shape = shape;
   info.file = tensor.scales->file;
   info.encoding = tensor.encoding();
+  info.codes = tensor.element;
   std::optional<Encoding> encoding = info.encoding;
   if (!result.add(info))
     return report("tensor " + name + " is there both plain and quantized");

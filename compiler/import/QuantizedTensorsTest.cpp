@@ -148,9 +148,11 @@ TEST_P(QuantizedFiles, DecodeToTheSameBits) {
 
     // The format, and elements that are whole multiples of their group's scale.
     ASSERT_EQ(tensor->encoding ? nameOf(tensor->encoding->format) : "", GetParam().format);
+    ASSERT_TRUE(tensor->codes);
     if (!tensor->encoding)
       continue;
     auto [format, inputsFirst] = *tensor->encoding;
+    EXPECT_EQ(*tensor->codes, format.element);
     std::vector<int64_t> shape = tensor->shape;
     shape[shape.size() - (inputsFirst ? 2 : 1)] /= format.group;
     const TensorInfo *scale = source.find(name + ":scale"), *zero = source.find(name + ":zero");

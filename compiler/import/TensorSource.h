@@ -48,6 +48,8 @@ struct TensorInfo {
   // and the zeros, of a format that has them, as `name:zero`: their shape is that of the tensor
   // with the inputs divided by the group.
   std::optional<Encoding> encoding;
+  // The type of the codes that the elements are decoded from, whether or not a plan can have them.
+  std::optional<Storage> codes;
 };
 
 class TensorSource {
