@@ -59,13 +59,19 @@ void ErrorFeedback::round(const WeightFormat &format, const Matrix &rows,
   const int64_t groups = k / format.group, most = (1 << bitsOf(format.element)) - 1;
   const auto zero = float(format.zero());
   // Scales are those of the weight as it is, weighed by how much each column matters.
-  for (Eigen::Index r = 0; r < n; ++r)
-    for (int64_t g = 0; g < groups; ++g)
-      scales[r * groups + g] =
-          quantizeGroup(format, ScaleChoice::LeastSquares,
-                        {rows.data() + r * k + g * format.group, size_t(format.group)},
-                        llvm::ArrayRef(importances).slice(g * format.group, format.group),
-                        codes.slice(r * k + g * format.group, format.group));
+  constexpr Eigen::Index tile = kQuantizedGroups; // rows
+  Matrix turned = Matrix::Zero(format.group, tile);
+  std::vector<uint8_t> nearest(size_t(turned.size()));
+  float found[tile];
+  for (Eigen::Index r = 0; r < n; r += tile)
+    for (int64_t g = 0; g < groups; ++g) {
+      const Eigen::Index count = std::min(tile, n - r), begin = g * format.group;
+      turned.leftCols(count) = rows.block(r, begin, count, format.group).transpose();
+      quantizeGroups(format, ScaleChoice::LeastSquares, turned.data(), tile, format.group,
+                     llvm::ArrayRef(importances).slice(begin, format.group), found, nearest.data());
+      for (Eigen::Index i = 0; i < count; ++i)
+        scales[(r + i) * groups + g] = found[i];
+    }
 
   Eigen::MatrixXf left(n, k); // in the order of rounding
   for (Eigen::Index i = 0; i < k; ++i)

@@ -1,6 +1,6 @@
 // Error feedback against the method's definition, step by step in float64, and what it is good for.
 #include "compiler/calibrate/Gptq.h"
-#include "compiler/plan/Quantize.h"
+#include "compiler/plan/TestGroup.h"
 #include <gtest/gtest.h>
 
 #include <Eigen/LU>
@@ -113,7 +113,7 @@ TEST(GptqTest, LeavesLessErrorThanRounding) {
     Rounded result = rounded(c, *feedback, c.w);
     Rounded nearest = result;
     for (int64_t i = 0; i < c.w.size(); i += c.format.group)
-      nearest.scales[i / c.format.group] = quantizeGroup(
+      nearest.scales[i / c.format.group] = test::quantizeGroup(
           c.format, ScaleChoice::LeastSquares, {c.w.data() + i, size_t(c.format.group)},
           feedback->importance().slice(i % c.w.cols(), c.format.group),
           llvm::MutableArrayRef(nearest.codes).slice(i, c.format.group));
@@ -132,7 +132,7 @@ TEST(GptqTest, FewTokensDoNoHarm) {
     ASSERT_TRUE(bool(feedback));
     Rounded result = rounded(c, *feedback, c.w), nearest = result;
     for (int64_t i = 0; i < c.w.size(); i += c.format.group)
-      nearest.scales[i / c.format.group] = quantizeGroup(
+      nearest.scales[i / c.format.group] = test::quantizeGroup(
           c.format, ScaleChoice::LeastSquares, {c.w.data() + i, size_t(c.format.group)}, {},
           llvm::MutableArrayRef(nearest.codes).slice(i, c.format.group));
     EXPECT_LT(productError(c, dequantized(c, result.codes, result.scales)),

@@ -107,10 +107,16 @@ private:
   llvm::Error packStraight(const Segment &segment, uint32_t *panel, Scratch &scratch) const;
   llvm::Error packRows(int64_t index, llvm::MutableArrayRef<char> out) const;
   llvm::Error packCodes(int64_t index, llvm::MutableArrayRef<char> out) const;
-  llvm::Error codeStrips(int64_t row, int64_t count, char *out, CodeScratch &scratch) const;
-  llvm::Error codeRow(int64_t row, int64_t col, llvm::ArrayRef<float> values, char *out,
-                      CodeScratch &scratch) const;
-  void placeCodes(int64_t row, int64_t col, const CodeScratch &scratch, char *out) const;
+  llvm::Error codeStraight(int64_t row, int64_t count, CodeScratch &scratch) const;
+  llvm::Error codeStrips(int64_t row, int64_t count, CodeScratch &scratch) const;
+  llvm::Error recoverRow(int64_t row, int64_t col, llvm::ArrayRef<float> values,
+                         CodeScratch &scratch) const;
+  llvm::Error quantizeTile(int64_t row, int64_t rows, int64_t col, const float *values,
+                           int64_t stride, CodeScratch &scratch) const;
+  void placeScale(int64_t row, int64_t col, float scale, CodeScratch &scratch) const;
+  void placeRow(int64_t row, int64_t col, const uint8_t *codes, CodeScratch &scratch) const;
+  bool placeTile(int64_t row, int64_t col, CodeScratch &scratch) const;
+  std::string where(int64_t row, int64_t col) const;
   // Calls `use` with blocks [columns, width] of the rows [row, row + count), which one source of
   // strips holds.
   llvm::Error forStrips(

@@ -1,7 +1,9 @@
-// Packing of codes: rows are read as blocks of whole groups, each group is quantized, or its codes
-// are recovered where the checkpoint has them, and put where Packing.h wants them. The places of a
-// row's group are a few bytes of each unit of columns, and those of 64 rows make up the unit, so a
-// block of 64 rows by 1024 columns is written within the cache.
+// Packing of codes: the groups of 16 rows, a tile, are quantized at once, or the codes of a row are
+// recovered where the checkpoint has them, and put where Packing.h wants them. Rows of a panel that
+// are neighbours have their codes side by side, so that those of a tile go there a vector at a
+// time.
+//
+// A tile is laid out by columns. That is how strips are read; other rows are turned.
 #include "compiler/plan/Pack.h"
 
 #include "llvm/ADT/STLExtras.h"
@@ -15,10 +17,19 @@ using namespace moe;
 
 namespace {
 
+// The loops over all elements, compiled twice: for any processor, and for wider vectors.
+#if defined(__x86_64__)
+#define MOE_WIDE __attribute__((target_clones("avx2", "default")))
+#else
+#define MOE_WIDE
+#endif
+
 constexpr int64_t kLanes = PackedGeometry::panelLanes;
-constexpr int64_t kBlockCols = 1024;
+constexpr int64_t kTile = kQuantizedGroups; // rows
+constexpr int64_t kBlockCols = 1024;        // of 64 rows that are read one after the other
 constexpr int64_t kStripCols = 64;          // least, of strips
-constexpr int64_t kBlockElements = 1 << 17; // of strips, but 64 rows at least
+constexpr int64_t kBlockElements = 1 << 16; // of strips, but 64 rows at least
+constexpr int64_t kPadding = 16; // as rows a power of two apart would share one set of a cache
 
 Error fail(const Twine &message) { return createStringError(inconvertibleErrorCode(), message); }
 
@@ -28,13 +39,79 @@ std::string number(float value) {
   return text;
 }
 
+// columns[c][r] = rows[r][c] of 16 rows, 16 columns at a time. Joining the upper half of 16 rows
+// with the lower half, element by element, moves the lowest bit of a row's number to the columns'.
+MOE_WIDE void turnTile(const float *rows, int64_t stride, int64_t cols, float *columns) {
+  typedef float Vector __attribute__((vector_size(kTile * sizeof(float))));
+  for (int64_t c = 0; c < cols; c += kTile) {
+    Vector from[kTile], to[kTile];
+    for (int64_t r = 0; r < kTile; ++r)
+      std::memcpy(&from[r], rows + r * stride + c, sizeof(Vector));
+    for (int step = 0; step < 4; ++step) {
+      for (int64_t i = 0; i < kTile / 2; ++i) {
+        to[2 * i] = __builtin_shufflevector(from[i], from[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20,
+                                            5, 21, 6, 22, 7, 23);
+        to[2 * i + 1] = __builtin_shufflevector(from[i], from[i + 8], 8, 24, 9, 25, 10, 26, 11, 27,
+                                                12, 28, 13, 29, 14, 30, 15, 31);
+      }
+      std::memcpy(from, to, sizeof(from));
+    }
+    std::memcpy(columns + c * kTile, from, std::min(kTile, cols - c) * sizeof(Vector));
+  }
+}
+
+// codes[r * stride + c] = tile[c * 16 + r]
+void turnCodes(const uint8_t *tile, int64_t count, int64_t stride, uint8_t *codes) {
+  for (int64_t c = 0; c < count; ++c)
+    for (int64_t r = 0; r < kTile; ++r)
+      codes[r * stride + c] = tile[c * kTile + r];
+}
+
+// The codes of 16 rows into 16 lanes of a panel, whose units of columns are `step` bytes apart.
+MOE_WIDE void placeInLanes(const uint8_t *tile, int64_t count, int64_t unit, int64_t shift,
+                           int64_t step, char *out) {
+  for (int64_t c = 0; c < count; c += unit, out += step) {
+    const uint8_t *at = tile + c * kTile;
+    if (unit == 2) { // of F8E4M3
+      uint16_t lanes[kTile];
+      for (int64_t r = 0; r < kTile; ++r)
+        lanes[r] = at[r] | at[kTile + r] << 8;
+      std::memcpy(out, lanes, sizeof(lanes));
+      continue;
+    }
+    uint32_t lanes[kTile]; // of I4, 16 others share them
+    std::memcpy(lanes, out, sizeof(lanes));
+    for (int64_t r = 0; r < kTile; ++r)
+      lanes[r] |=
+          (at[r] | at[kTile + r] << 8 | at[2 * kTile + r] << 16 | uint32_t(at[3 * kTile + r]) << 24)
+          << shift;
+    std::memcpy(out, lanes, sizeof(lanes));
+  }
+}
+
 } // namespace
 
+// What packing a piece needs, and its bytes.
 struct Packer::CodeScratch {
-  int64_t origin; // of the piece, in bytes of the weight
-  std::vector<float> block, strips, scales, zeros;
-  std::vector<uint8_t> codes; // of a group, with room for a last unit
+  char *out;
+  int64_t origin;                   // of the piece, in bytes of the weight
+  std::vector<float> block, tile;   // as they are read; 16 rows, by columns
+  std::vector<float> scales, zeros; // that are read
+  std::vector<uint8_t> codes;       // of a tile, by columns
+  // Of rows, each with zeros up to a whole unit.
+  std::vector<uint8_t> rows;
+  int64_t rowStride;
+
+  // Of a byte of the weight.
+  char *at(int64_t byte) { return out + byte - origin; }
 };
+
+std::string Packer::where(int64_t row, int64_t col) const {
+  const int64_t matrix = row / geometry.rows, r = row % geometry.rows;
+  return "weight '" + name + "' at [" + (geometry.outer > 1 ? std::to_string(matrix) + ", " : "") +
+         std::to_string(r) + ", " + std::to_string(col) + "], of tensor '" +
+         sourceOf(sources, row * geometry.cols + col).tensor + "' of the checkpoint,";
+}
 
 Error Packer::packCodes(int64_t index, MutableArrayRef<char> out) const {
   const Piece at = piece(index);
@@ -49,141 +126,194 @@ Error Packer::packCodes(int64_t index, MutableArrayRef<char> out) const {
     parts.push_back({at.offset / geometry.rowBytes(), at.bytes / geometry.rowBytes(), 0, 0});
   }
 
-  const int64_t group = geometry.format.group;
-  const int64_t blockCols = group * std::max<int64_t>(1, kBlockCols / group);
-  char *start = out.data();
-  CodeScratch scratch{at.offset, {}, {}, {}, {}, {}};
-  scratch.codes.resize(alignTo(group, 4), 0);
+  CodeScratch scratch{out.data(), at.offset, {}, {}, {}, {}, {}, {}, 0};
+  scratch.codes.resize(geometry.format.group * kTile);
+  scratch.rowStride = alignTo(geometry.format.group, 4);
+  scratch.rows.resize(scratch.rowStride * kTile, 0);
   for (size_t begin = 0, end; begin < parts.size(); begin = end) {
     int64_t count = parts[begin].count; // of neighbours, read together
     for (end = begin + 1; end < parts.size() && parts[end].row == parts[begin].row + count; ++end)
       count += parts[end].count;
-    Error error =
-        forBands(parts[begin].row, count, [&](int64_t row, int64_t rows, bool strips) -> Error {
-          if (strips)
-            return codeStrips(row, rows, start, scratch);
-          for (int64_t r = row; r < row + rows; r += kLanes)
-            for (int64_t c = 0; c < geometry.cols; c += blockCols) {
-              const int64_t cols = std::min(blockCols, geometry.cols - c);
-              scratch.block.resize(cols);
-              for (int64_t i = r; i < std::min(r + kLanes, row + rows); ++i) {
-                if (Error error = gather(sources, i * geometry.cols + c, scratch.block))
-                  return error;
-                if (Error error = codeRow(i, c, scratch.block, start, scratch))
-                  return error;
-              }
-            }
-          return Error::success();
-        });
-    if (error)
+    if (Error error =
+            forBands(parts[begin].row, count, [&](int64_t row, int64_t rows, bool strips) -> Error {
+              return strips ? codeStrips(row, rows, scratch) : codeStraight(row, rows, scratch);
+            }))
       return error;
   }
   return Error::success();
 }
 
-// As forStrips, and the blocks are turned.
-Error Packer::codeStrips(int64_t row, int64_t count, char *out, CodeScratch &scratch) const {
+// The places of a row's group are a few bytes of each unit of columns, and those of 64 rows make up
+// the unit, so a block of 64 rows is written within the cache.
+Error Packer::codeStraight(int64_t row, int64_t count, CodeScratch &scratch) const {
+  const int64_t group = geometry.format.group;
+  const int64_t blockCols = group * std::max<int64_t>(1, kBlockCols / group);
+  const int64_t stride = alignTo(blockCols, kTile) + kPadding;
+  const auto coded = [&](int64_t r) { return sourceOf(sources, r * geometry.cols).coded; };
+  scratch.block.assign(kTile * stride, 0);
+  scratch.tile.resize(alignTo(blockCols, kTile) * kTile);
+  for (int64_t r0 = row; r0 < row + count; r0 += kLanes)
+    for (int64_t c = 0; c < geometry.cols; c += blockCols) {
+      const int64_t cols = std::min(blockCols, geometry.cols - c);
+      const int64_t end = std::min(r0 + kLanes, row + count);
+      for (int64_t r = r0, rows; r < end; r += rows) {
+        // Rows that have codes of their own come one by one.
+        for (rows = 1; rows < kTile && r + rows < end && !coded(r) && !coded(r + rows);)
+          ++rows;
+        for (int64_t i = 0; i < rows; ++i)
+          if (Error error = gather(sources, (r + i) * geometry.cols + c,
+                                   MutableArrayRef(scratch.block).slice(i * stride, cols)))
+            return error;
+        if (coded(r)) {
+          if (Error error = recoverRow(r, c, ArrayRef(scratch.block).take_front(cols), scratch))
+            return error;
+          continue;
+        }
+        turnTile(scratch.block.data(), stride, cols, scratch.tile.data());
+        for (int64_t g = 0; g < cols; g += group)
+          if (Error error =
+                  quantizeTile(r, rows, c + g, scratch.tile.data() + g * kTile, kTile, scratch))
+            return error;
+      }
+    }
+  return Error::success();
+}
+
+// As forStrips.
+Error Packer::codeStrips(int64_t row, int64_t count, CodeScratch &scratch) const {
   const Source &source = sourceOf(sources, row * geometry.cols);
   const unsigned dims = source.shape.size() - 2;
   const int64_t local = row - source.begin / geometry.cols;
   const int64_t base = source.place(local / source.rows, dims) + local % source.rows;
   const int64_t group = geometry.format.group;
   const int64_t blockCols = group * divideCeil(std::min(kStripCols, geometry.cols), group);
-  const int64_t blockRows = std::clamp<int64_t>(kBlockElements / blockCols, kLanes, 1024);
-  for (int64_t r = 0; r < count; r += blockRows)
-    for (int64_t c = 0; c < geometry.cols; c += blockCols) {
+  const int64_t blockRows =
+      std::clamp<int64_t>(kBlockElements / blockCols / kLanes, 1, 16) * kLanes;
+  const int64_t stride = blockRows + kPadding;
+  scratch.block.assign(blockCols * stride, 0);
+  // Down the rows first, which stay in the same pages of the checkpoint.
+  for (int64_t c = 0; c < geometry.cols; c += blockCols)
+    for (int64_t r = 0; r < count; r += blockRows) {
       const int64_t rows = std::min(blockRows, count - r);
       const int64_t cols = std::min(blockCols, geometry.cols - c);
-      const int64_t stride = cols + 16; // a power of two would put all rows into one set of a cache
-      scratch.strips.resize(rows * cols);
-      scratch.block.resize(rows * stride);
       for (int64_t i = 0; i < cols; ++i)
         if (Error error = read(source, base + (c + i) * source.strides[dims] + r,
-                               MutableArrayRef(scratch.strips).slice(i * rows, rows)))
+                               MutableArrayRef(scratch.block).slice(i * stride, rows)))
           return error;
-      for (int64_t i0 = 0; i0 < cols; i0 += 16)
-        for (int64_t j = 0; j < rows; ++j)
-          for (int64_t i = i0; i < std::min(i0 + 16, cols); ++i)
-            scratch.block[j * stride + i] = scratch.strips[i * rows + j];
-      for (int64_t j = 0; j < rows; ++j)
-        if (Error error = codeRow(row + r + j, c, ArrayRef(scratch.block).slice(j * stride, cols),
-                                  out, scratch))
-          return error;
+      if (source.coded) {
+        scratch.tile.resize(cols);
+        for (int64_t j = 0; j < rows; ++j) {
+          for (int64_t i = 0; i < cols; ++i)
+            scratch.tile[i] = scratch.block[i * stride + j];
+          if (Error error = recoverRow(row + r + j, c, scratch.tile, scratch))
+            return error;
+        }
+        continue;
+      }
+      for (int64_t j = 0; j < rows; j += kTile)
+        for (int64_t g = 0; g < cols; g += group)
+          if (Error error = quantizeTile(row + r + j, std::min(kTile, rows - j), c + g,
+                                         scratch.block.data() + g * stride + j, stride, scratch))
+            return error;
     }
   return Error::success();
 }
 
-// Whole groups of a row of all matrices, from a column on.
-Error Packer::codeRow(int64_t row, int64_t col, ArrayRef<float> values, char *out,
-                      CodeScratch &scratch) const {
+// Whole groups of a row of all matrices, from a column on, that the checkpoint has the codes of.
+Error Packer::recoverRow(int64_t row, int64_t col, ArrayRef<float> values,
+                         CodeScratch &scratch) const {
   const WeightFormat &format = geometry.format;
   const int64_t group = format.group, groups = values.size() / group;
-  const int64_t matrix = row / geometry.rows, r = row % geometry.rows;
-  const Source &source = sourceOf(sources, row * geometry.cols + col);
-  if (source.coded) {
-    const int64_t first = (row * geometry.cols + col) / group;
-    scratch.scales.resize(groups);
-    if (Error error = gather(scales, first, scratch.scales))
+  const int64_t first = (row * geometry.cols + col) / group;
+  scratch.scales.resize(groups);
+  if (Error error = gather(scales, first, scratch.scales))
+    return error;
+  if (format.zeros) {
+    scratch.zeros.resize(groups);
+    if (Error error = gather(zeros, first, scratch.zeros))
       return error;
-    if (format.zeros) {
-      scratch.zeros.resize(groups);
-      if (Error error = gather(zeros, first, scratch.zeros))
-        return error;
-    }
   }
   for (int64_t g = 0; g < groups; ++g) {
     const ArrayRef<float> x = values.slice(g * group, group);
-    const MutableArrayRef<uint8_t> codes = MutableArrayRef(scratch.codes).take_front(group);
     const int64_t c = col + g * group;
-    const auto where = [&](int64_t at) {
-      return "weight '" + name + "' at [" +
-             (geometry.outer > 1 ? std::to_string(matrix) + ", " : "") + std::to_string(r) + ", " +
-             std::to_string(c + at) + "]";
-    };
-    float scale;
-    if (source.coded) {
-      scale = scratch.scales[g];
-      const float zero = format.zeros ? scratch.zeros[g] : float(format.zero());
-      if (roundScale(format.scale, scale) != scale || zero != std::floor(zero) || zero < 0 ||
-          zero > (format.zeros ? 16 : 255))
-        return fail(where(0) + ", of tensor '" + source.tensor + "' of the checkpoint, has scale " +
-                    number(scale) + " and zero " + number(zero) + ", expected a " +
-                    nameOf(format.scale) + " and an integer of 0 to 16");
-      if (std::optional<size_t> bad = recoverCodes(format, scale, int64_t(zero), x, codes))
-        return fail(where(*bad) + ", of tensor '" + source.tensor + "' of the checkpoint, is " +
-                    number(x[*bad]) + ", which no code of " + nameOf(format) +
-                    " stands for with scale " + number(scale) + " and zero " + number(zero) +
-                    ": is the checkpoint damaged?");
-      if (format.zeros)
-        out[geometry.zero(matrix, r, c / group) - scratch.origin] = char(zero);
-    } else {
-      scale = quantizeGroup(format, options.scales, x, {}, codes);
-      if (!std::isfinite(scale))
-        return fail(
-            where(0) + ", of tensor '" + source.tensor +
-            "' of the checkpoint, starts a group with elements of up to " +
-            number(*max_element(x, [](float a, float b) { return std::fabs(a) < std::fabs(b); })) +
-            ", too large for the scales of " + nameOf(format) +
-            ": store this weight as bf16, or is the checkpoint damaged?");
-    }
-    const uint32_t bits = scaleBits(format.scale, scale);
-    char *at = out + geometry.scale(matrix, r, c / group) - scratch.origin;
-    std::memcpy(at, &bits, bytesOf(format.scale));
-    placeCodes(row, c, scratch, out);
+    const float scale = scratch.scales[g];
+    const float zero = format.zeros ? scratch.zeros[g] : float(format.zero());
+    if (roundScale(format.scale, scale) != scale || zero != std::floor(zero) || zero < 0 ||
+        zero > (format.zeros ? 16 : 255))
+      return fail(where(row, c) + " has scale " + number(scale) + " and zero " + number(zero) +
+                  ", expected a " + nameOf(format.scale) + " and an integer of 0 to 16");
+    if (std::optional<size_t> bad = recoverCodes(format, scale, int64_t(zero), x,
+                                                 MutableArrayRef(scratch.rows).take_front(group)))
+      return fail(where(row, c + *bad) + " is " + number(x[*bad]) + ", which no code of " +
+                  nameOf(format) + " stands for with scale " + number(scale) + " and zero " +
+                  number(zero) + ": is the checkpoint damaged?");
+    if (format.zeros)
+      *scratch.at(geometry.zero(row / geometry.rows, row % geometry.rows, c / group)) = char(zero);
+    placeScale(row, c, scale, scratch);
+    placeRow(row, c, scratch.rows.data(), scratch);
   }
   return Error::success();
 }
 
-// Those of one group. In panels the columns of a unit lie together, and the units of a row as far
-// apart as a unit of 64 rows is large. In fragments the places of 16 columns are those of the first
-// 16, further on.
-void Packer::placeCodes(int64_t row, int64_t col, const CodeScratch &scratch, char *out) const {
-  const uint8_t *codes = scratch.codes.data();
+// One group of up to 16 rows of all matrices: element i of row `row + r` is values[i * stride + r].
+Error Packer::quantizeTile(int64_t row, int64_t rows, int64_t col, const float *values,
+                           int64_t stride, CodeScratch &scratch) const {
+  const WeightFormat &format = geometry.format;
+  const int64_t group = format.group;
+  float found[kTile];
+  quantizeGroups(format, options.scales, values, stride, group, {}, found, scratch.codes.data());
+  for (int64_t r = 0; r < rows; ++r) {
+    if (!std::isfinite(found[r])) {
+      float most = 0;
+      for (int64_t i = 0; i < group; ++i)
+        if (std::fabs(values[i * stride + r]) > std::fabs(most))
+          most = values[i * stride + r];
+      return fail(where(row + r, col) + " starts a group with elements of up to " + number(most) +
+                  ", too large for the scales of " + nameOf(format) +
+                  ": store this weight as bf16, or is the checkpoint damaged?");
+    }
+    placeScale(row + r, col, found[r], scratch);
+  }
+  if (rows == kTile && placeTile(row, col, scratch))
+    return Error::success();
+  turnCodes(scratch.codes.data(), group, scratch.rowStride, scratch.rows.data());
+  for (int64_t r = 0; r < rows; ++r)
+    placeRow(row + r, col, scratch.rows.data() + r * scratch.rowStride, scratch);
+  return Error::success();
+}
+
+void Packer::placeScale(int64_t row, int64_t col, float scale, CodeScratch &scratch) const {
+  const WeightFormat &format = geometry.format;
+  const uint32_t bits = scaleBits(format.scale, scale);
+  std::memcpy(
+      scratch.at(geometry.scale(row / geometry.rows, row % geometry.rows, col / format.group)),
+      &bits, bytesOf(format.scale));
+}
+
+// Those of 16 rows, if they are 16 lanes of a panel: false otherwise, and nothing is done.
+bool Packer::placeTile(int64_t row, int64_t col, CodeScratch &scratch) const {
+  const int64_t matrix = row / geometry.rows, r = row % geometry.rows, unit = geometry.unit;
+  if (!geometry.panels || geometry.fragments() || r + kTile > geometry.rows ||
+      geometry.format.group % unit)
+    return false;
+  const int64_t first = geometry.packedRow(r);
+  if (first % kTile || geometry.packedRow(r + kTile - 1) != first + kTile - 1)
+    return false;
+  const PackedGeometry::CodePlace place = geometry.code(matrix, r, col);
+  placeInLanes(scratch.codes.data(), geometry.format.group, unit, place.shift,
+               kLanes * unit * bitsOf(geometry.format.element) / 8, scratch.at(place.byte));
+  return true;
+}
+
+// Those of one group of a row, with zeros behind them up to a whole unit. In panels the columns of
+// a unit lie together, and the units of a row as far apart as a unit of 64 rows is large. In
+// fragments the places of 16 columns are those of the first 16, further on.
+void Packer::placeRow(int64_t row, int64_t col, const uint8_t *codes, CodeScratch &scratch) const {
   const int64_t matrix = row / geometry.rows, r = row % geometry.rows;
   const int64_t group = geometry.format.group;
   const bool nibbles = geometry.format.element == Storage::I4;
   if (!geometry.panels) {
-    char *first = out + geometry.code(matrix, r, 0).byte - scratch.origin;
+    char *first = scratch.at(geometry.code(matrix, r, 0).byte);
     for (int64_t c = col; c < col + group; ++c)
       if (nibbles)
         first[c / 2] |= char(codes[c - col] << c % 2 * 4);
@@ -202,7 +332,7 @@ void Packer::placeCodes(int64_t row, int64_t col, const CodeScratch &scratch, ch
     for (int64_t c = col, end; c < col + group; c = end) {
       const int64_t first = c / tile * tile;
       end = std::min(col + group, first + tile);
-      char *at = out + geometry.code(matrix, r, first).byte - scratch.origin;
+      char *at = scratch.at(geometry.code(matrix, r, first).byte);
       for (; c < end; ++c)
         at[places[c - first].byte] |= char(codes[c - col] << places[c - first].shift);
     }
@@ -210,7 +340,7 @@ void Packer::placeCodes(int64_t row, int64_t col, const CodeScratch &scratch, ch
   }
   const PackedGeometry::CodePlace place = geometry.code(matrix, r, col);
   const int64_t step = kLanes * geometry.unit * bitsOf(geometry.format.element) / 8;
-  char *at = out + place.byte - scratch.origin;
+  char *at = scratch.at(place.byte);
   for (int64_t c = 0; c < group; c += geometry.unit, at += step) {
     if (!nibbles) {
       std::memcpy(at, codes + c, geometry.unit);

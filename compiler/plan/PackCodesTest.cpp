@@ -1,11 +1,13 @@
 // Packs weights as codes in every layout and format, and compares each scale, zero and code with
 // the quantization of its group, or with the codes that the checkpoint was made of.
 #include "compiler/plan/Pack.h"
+#include "compiler/plan/TestGroup.h"
 
 #include "mlir/IR/MLIRContext.h"
 #include "runtime/plan/TensorBytes.h"
 #include "llvm/Support/FormatVariadic.h"
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <ctime>
@@ -148,7 +150,7 @@ protected:
     return "";
   }
 
-  // Compares with quantizeGroup, or with what coded tensors were made of.
+  // Compares with groups quantized one by one, or with what coded tensors were made of.
   void check(ArrayRef<int64_t> shape, ArrayRef<Slice> slices, PackingAttr packing,
              Packer::Options options = {}) {
     std::string text;
@@ -180,7 +182,7 @@ protected:
           const int64_t zero = zeros.empty() ? format.zero() : int64_t(zeros[at]);
           ASSERT_EQ(recoverCodes(format, scale, zero, x, codes), std::nullopt);
         } else {
-          scale = quantizeGroup(format, options.scales, x, {}, codes);
+          scale = test::quantizeGroup(format, options.scales, x, {}, codes);
         }
         const uint32_t bits = scaleBits(format.scale, scale);
         std::memcpy(&expected.at(g.scale(o, r, j)), &bits, bytesOf(format.scale));
@@ -407,10 +409,10 @@ TEST_F(PackCodesTest, DISABLED_codesThroughput) {
     v = bits >> 16;
   }
   reader.read = [&](StringRef, int64_t begin, MutableArrayRef<float> out) -> llvm::Error {
-    for (size_t i = 0; i < out.size(); ++i) {
-      const uint32_t bits = uint32_t(values[begin + i]) << 16;
-      std::memcpy(&out[i], &bits, 4);
-    }
+    const uint16_t *from = values.data() + begin;
+    float *to = out.data();
+    for (size_t i = 0, count = out.size(); i < count; ++i)
+      to[i] = std::bit_cast<float>(uint32_t(from[i]) << 16);
     return llvm::Error::success();
   };
   reader.shape = [](StringRef name) -> Expected<SmallVector<int64_t>> {

@@ -3,13 +3,12 @@
 // scales, by <x, q>^2 / <q, q> alone, refines the best one by the formula, and judges what is left
 // by the error with the scale as it is stored. (As make_qx_quants of llama.cpp does.)
 //
-// The loops are written with vectors of 16, whatever the processor has, so that sums are formed in
-// one order everywhere; the build keeps products and sums apart (-ffp-contract=off).
+// Vectors have 16 lanes, a group each, whatever the processor has. A sum over a group is formed in
+// one order everywhere: the elements i, i + 16, i + 32, ... one after the other, and then the 16
+// sums in pairs, by halves. The build keeps products and sums apart (-ffp-contract=off).
 #include "compiler/plan/Quantize.h"
 
 #include "llvm/ADT/STLExtras.h"
-#include "llvm/ADT/SmallVector.h"
-#include "llvm/Support/MathExtras.h"
 
 #include <algorithm>
 #include <array>
@@ -17,7 +16,6 @@
 #include <cassert>
 #include <cmath>
 #include <cstring>
-#include <iterator>
 #include <limits>
 
 using namespace llvm;
@@ -31,130 +29,124 @@ namespace {
 #define MOE_WIDE
 #endif
 
-constexpr int64_t kLanes = 16;
-typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
+// Of functions that are a part of another: compiled for what it is compiled for. Vectors go by
+// reference, as how they go by value depends on that.
+#define MOE_PART [[gnu::always_inline]] inline
 
-// Adding and taking away 1.5 * 2^23 rounds to an integer, ties to even, magnitudes below 2^22.
-constexpr float kRounder = 12582912.0f;
+constexpr int64_t kLanes = kQuantizedGroups;
+typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
+typedef int32_t Mask __attribute__((vector_size(kLanes * sizeof(float))));
+typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
 
 struct Range {
   float low, high;
 };
 
-Range rangeOf(Storage element) { return element == Storage::I4 ? Range{-8, 7} : Range{-127, 127}; }
+Range rangeOf(Storage element) {
+  return element == Storage::I4   ? Range{-8, 7}
+         : element == Storage::I8 ? Range{-127, 127}
+                                  : Range{-448, 448};
+}
 
-// Of the halves, of their halves, and so on.
-#define MOE_SUM(v)                                                                                 \
-  (v += __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7),       \
-   v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11),       \
-   v += __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13),       \
-   v[0] + v[1])
-
-// A group, padded with zeros, which are coded without an error, to whole vectors.
-struct Group {
-  ArrayRef<float> values;
-  ArrayRef<float> importance;  // empty: all are 1
-  SmallVector<float> weighted; // values times importance; empty without one
-
-  Group(ArrayRef<float> x, ArrayRef<float> w) : values(x), importance(w) {
-    assert((w.empty() || w.size() == x.size()) && "an importance for each value");
-    if (x.size() % kLanes) {
-      padded[0].assign(x.begin(), x.end());
-      padded[0].resize(alignTo(x.size(), kLanes), 0);
-      values = padded[0];
-    }
-    if (w.empty())
-      return;
-    if (w.size() % kLanes) {
-      padded[1].assign(w.begin(), w.end());
-      padded[1].resize(values.size(), 0);
-      importance = padded[1];
-    }
-    weighted.resize_for_overwrite(values.size());
-    for (size_t i = 0; i < values.size(); ++i)
-      weighted[i] = values[i] * importance[i];
-  }
-
-private:
-  SmallVector<float> padded[2];
+// 16 groups. `w` is null where all elements are of the same importance.
+struct Groups {
+  const float *x;
+  int64_t stride, count;
+  const float *w;
 };
 
-struct Products {
-  float xq, qq; // <x, q> and <q, q>
-};
+MOE_PART void load(const Groups &groups, int64_t i, Vector &out) {
+  std::memcpy(&out, groups.x + i * groups.stride, sizeof(out));
+}
 
-// For each inverse of a scale; `w` and `wx` may be null together.
-MOE_WIDE void products(const float *x, const float *wx, const float *w, size_t count, Range range,
-                       const float *inverses, size_t candidates, Products *out) {
+MOE_PART void clampAndRound(const Range &range, Vector &q) {
   const Vector low = Vector{} + range.low, high = Vector{} + range.high;
-  for (size_t c = 0; c < candidates; ++c) {
-    Vector xq = {}, qq = {};
-    for (size_t i = 0; i < count; i += kLanes) {
-      Vector v, u;
-      std::memcpy(&v, x + i, sizeof(v));
-      Vector q = v * inverses[c];
-      q = q > low ? q : low;
-      q = q < high ? q : high;
-      q = (q + kRounder) - kRounder;
-      if (!w) {
-        xq += v * q;
-        qq += q * q;
-        continue;
+  q = q > low ? q : low;
+  q = q < high ? q : high;
+  q = __builtin_elementwise_roundeven(q);
+}
+
+// sum += a * b where the product and the sum need no rounding, as those of codes do not: one
+// instruction for both, where there is one, gives the same.
+MOE_PART void addExact(const Vector &a, const Vector &b, Vector &sum) {
+#pragma clang fp contract(fast)
+  sum += a * b;
+}
+
+// Of the halves, of their halves, and so on; into the first.
+MOE_PART void sumInPairs(Vector *sums) {
+  for (int64_t half = kLanes / 2; half > 0; half /= 2)
+    for (int64_t i = 0; i < half; ++i)
+      sums[i] += sums[i + half];
+}
+
+// <x, q> and <q, q>, with the codes of these inverses of scales.
+MOE_PART void products(const Groups &groups, const Range &range, const Vector &inverse, Vector &xq,
+                       Vector &qq) {
+  Vector xqs[kLanes], qqs[kLanes];
+  for (int64_t lane = 0; lane < kLanes; ++lane) {
+    Vector xqSum = {}, qqSum = {};
+    for (int64_t i = lane; i < groups.count; i += kLanes) {
+      Vector x;
+      load(groups, i, x);
+      Vector q = x * inverse;
+      clampAndRound(range, q);
+      if (groups.w) {
+        const float w = groups.w[i];
+        xqSum += x * w * q;
+        qqSum += w * q * q;
+      } else {
+        xqSum += x * q;
+        addExact(q, q, qqSum);
       }
-      std::memcpy(&v, wx + i, sizeof(v));
-      std::memcpy(&u, w + i, sizeof(u));
-      xq += v * q;
-      qq += u * q * q;
     }
-    out[c] = {MOE_SUM(xq), MOE_SUM(qq)};
+    xqs[lane] = xqSum;
+    qqs[lane] = qqSum;
   }
+  sumInPairs(xqs);
+  sumInPairs(qqs);
+  xq = xqs[0];
+  qq = qqs[0];
 }
 
-// The squared error with a scale that is not 0.
-MOE_WIDE float errorOf(const float *x, const float *w, size_t count, Range range, float scale) {
-  const Vector low = Vector{} + range.low, high = Vector{} + range.high;
-  const float inverse = 1 / scale;
-  Vector sum = {};
-  for (size_t i = 0; i < count; i += kLanes) {
-    Vector v, u = Vector{} + 1.0f;
-    std::memcpy(&v, x + i, sizeof(v));
-    if (w)
-      std::memcpy(&u, w + i, sizeof(u));
-    Vector q = v * inverse;
-    q = q > low ? q : low;
-    q = q < high ? q : high;
-    q = (q + kRounder) - kRounder;
-    const Vector error = v - q * scale;
-    sum += u * error * error;
+// The squared errors with these scales.
+MOE_PART void errorsOf(const Groups &groups, const Range &range, const Vector &scale,
+                       Vector &error) {
+  const Vector inverse = 1 / scale;
+  Vector sums[kLanes];
+  for (int64_t lane = 0; lane < kLanes; ++lane) {
+    Vector sum = {};
+    for (int64_t i = lane; i < groups.count; i += kLanes) {
+      Vector x;
+      load(groups, i, x);
+      Vector q = x * inverse;
+      clampAndRound(range, q);
+      const Vector difference = x - q * scale;
+      sum += groups.w ? groups.w[i] * difference * difference : difference * difference;
+    }
+    sums[lane] = sum;
   }
-  return MOE_SUM(sum);
+  sumInPairs(sums);
+  error = sums[0];
 }
 
-MOE_WIDE void integerCodes(const float *x, size_t count, Range range, float scale, float zero,
-                           uint8_t *out) {
-  for (size_t i = 0; i < count; ++i) {
-    float q = x[i] / scale;
-    q = q > range.low ? q : range.low;
-    q = q < range.high ? q : range.high;
-    out[i] = uint8_t(int32_t((q + kRounder) - kRounder + zero));
-  }
-}
-
-// As toE4M3, without a branch.
-uint8_t e4m3(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  const float magnitude = std::min(std::bit_cast<float>(bits & 0x7fffffff), 448.0f);
-  const uint32_t m = std::bit_cast<uint32_t>(magnitude);
-  const uint32_t normal = ((m + 0x7ffff + (m >> 20 & 1)) >> 20) - (120 << 3);
+// As toE4M3, without a branch: of a float, or of each of a vector; `codes` are integers as wide.
+template <typename Float, typename Integer>
+MOE_PART void e4m3(const Float &values, Integer &codes) {
+  const Integer bits = __builtin_bit_cast(Integer, values);
+  Float magnitude = __builtin_bit_cast(Float, Integer(bits & 0x7fffffff));
+  magnitude = magnitude < 448.0f ? magnitude : Float{} + 448.0f;
+  const Integer m = __builtin_bit_cast(Integer, magnitude);
+  const Integer normal = ((m + 0x7ffff + (m >> 20 & 1)) >> 20) - (120 << 3);
   // In units of 2^-9, which are the last place of 2^14.
-  const uint32_t subnormal =
-      std::bit_cast<uint32_t>(magnitude + 16384.0f) - std::bit_cast<uint32_t>(16384.0f);
-  return uint8_t((magnitude < 0x1p-6f ? subnormal : normal) | (bits >> 24 & 0x80));
+  const Integer subnormal =
+      __builtin_bit_cast(Integer, Float(magnitude + 16384.0f)) - std::bit_cast<int32_t>(16384.0f);
+  codes = (magnitude < 0x1p-6f ? subnormal : normal) | (bits >> 24 & 0x80);
 }
-
-MOE_WIDE void floatCodes(const float *x, size_t count, float scale, uint8_t *out) {
-  for (size_t i = 0; i < count; ++i)
-    out[i] = e4m3(x[i] / scale);
+uint8_t codeOf(float value) {
+  int32_t code;
+  e4m3(value, code);
+  return uint8_t(code);
 }
 
 // All values of E4M3.
@@ -171,22 +163,23 @@ std::array<float, 256> e4m3Values() {
   return values;
 }
 
-uint32_t toBf16(float value) {
+MOE_PART uint32_t toBf16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-uint32_t toF16(float value) {
+// Without branches, as are those below.
+MOE_PART uint32_t toF16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value), sign = bits >> 16 & 0x8000;
   const uint32_t m = bits & 0x7fffffff;
-  if (m >= 0x477ff000) // rounds to 65536 or more
-    return sign | 0x7c00;
-  if (m < 0x38800000) // subnormal: adding 0.5 leaves units of 2^-24 in the mantissa
-    return sign | (std::bit_cast<uint32_t>(std::bit_cast<float>(m) + 0.5f) - 0x3f000000);
-  return sign | (m - 0x38000000 + 0xfff + (m >> 13 & 1)) >> 13;
+  // Adding 0.5 leaves units of 2^-24, of a subnormal number, in the mantissa.
+  const uint32_t subnormal = std::bit_cast<uint32_t>(std::bit_cast<float>(m) + 0.5f) - 0x3f000000;
+  const uint32_t normal = (m - 0x38000000 + 0xfff + (m >> 13 & 1)) >> 13;
+  // What rounds to 65536 or more becomes infinite.
+  return sign | (m >= 0x477ff000 ? 0x7c00 : m < 0x38800000 ? subnormal : normal);
 }
 
-float fromF16(uint32_t half) {
+MOE_PART float fromF16(uint32_t half) {
   // The product mends the exponent's bias, of subnormals too.
   const float value = std::bit_cast<float>((half & 0x7fff) << 13) * 0x1p112f;
   const float magnitude =
@@ -194,21 +187,38 @@ float fromF16(uint32_t half) {
   return half & 0x8000 ? -magnitude : magnitude;
 }
 
-// The value of the largest magnitude, the first of several.
-MOE_WIDE float extremeOf(const float *x, size_t count) {
-  uint32_t most = 0;
-  for (size_t i = 0; i < count; ++i)
-    most = std::max(most, std::bit_cast<uint32_t>(x[i]) & 0x7fffffff);
-  const float magnitude = std::bit_cast<float>(most);
-  for (size_t i = 0; i < count; ++i)
-    if (std::fabs(x[i]) == magnitude)
-      return x[i];
-  return magnitude;
+MOE_PART void roundScales(Storage type, const Vector &scales, Vector &out) {
+  out = scales;
+  if (type == Storage::F16)
+    for (int64_t g = 0; g < kLanes; ++g)
+      out[g] = fromF16(toF16(scales[g]));
+  else if (type == Storage::BF16)
+    for (int64_t g = 0; g < kLanes; ++g)
+      out[g] = std::bit_cast<float>(toBf16(scales[g]) << 16);
 }
 
-// Divisions by it stay finite and normal enough.
-bool usable(float scale) {
-  return std::isfinite(scale) && std::fabs(scale) >= std::numeric_limits<float>::min();
+MOE_PART void magnitudes(const Vector &values, Vector &out) {
+  out = reinterpret_cast<Vector>(reinterpret_cast<Mask>(values) & 0x7fffffff);
+}
+
+// Divisions by them stay finite and normal enough.
+MOE_PART void areUsable(const Vector &scales, Mask &out) {
+  Vector magnitude;
+  magnitudes(scales, magnitude);
+  out = (magnitude >= std::numeric_limits<float>::min()) &
+        (magnitude <= std::numeric_limits<float>::max());
+}
+
+// The values of the largest magnitude, the first of several.
+MOE_PART void extremesOf(const Groups &groups, Vector &out) {
+  Vector most = Vector{} - 1;
+  for (int64_t i = 0; i < groups.count; ++i) {
+    Vector x, magnitude;
+    load(groups, i, x);
+    magnitudes(x, magnitude);
+    out = magnitude > most ? x : out;
+    most = magnitude > most ? magnitude : most;
+  }
 }
 
 // Multiples of the inverse of I4's AbsMax scale. Below 1 the extreme is no code's; above, it is cut
@@ -217,53 +227,100 @@ bool usable(float scale) {
 // would put the extreme on 7, come 0.4 % nearer for twice the time.
 constexpr float kSteps[] = {0.9f, 0.98f, 1.06f, 1.15f, 1.25f, 1.37f};
 
-float searchScale(const WeightFormat &format, Range range, float extreme, const Group &group) {
-  const float *x = group.values.data();
-  const float *w = group.importance.empty() ? nullptr : group.importance.data();
-  const size_t count = group.values.size();
-  const auto tryAll = [&](ArrayRef<float> inverses, Products *out) {
-    products(x, group.weighted.data(), w, count, range, inverses.data(), inverses.size(), out);
-  };
-  constexpr size_t tries = std::size(kSteps);
-  float inverses[tries];
-  Products found[tries];
-  for (size_t i = 0; i < tries; ++i)
-    inverses[i] = range.low / extreme * kSteps[i];
-  tryAll(inverses, found);
-  const auto gain = [](const Products &p) { return p.qq > 0 ? p.xq * (p.xq / p.qq) : 0; };
-  const size_t best =
-      std::max_element(found, found + tries, [&](auto &a, auto &b) { return gain(a) < gain(b); }) -
-      found;
+// The scales that a search judges, and the best one so far.
+struct Best {
+  Vector scale, error;
+};
 
-  float scale = 0, least = std::numeric_limits<float>::infinity();
-  const auto judge = [&](float candidate) {
-    const float stored = roundScale(format.scale, candidate);
-    if (!usable(stored))
-      return;
-    const float error = errorOf(x, w, count, range, stored);
-    if (error < least || scale == 0) {
-      least = error;
-      scale = candidate;
-    }
-  };
-  judge(extreme / range.low); // AbsMax's
-  judge(1 / inverses[best]);
-  Products refined = found[best];
-  for (int round = 0; round < 2 && refined.qq > 0; ++round) {
-    judge(refined.xq / refined.qq);
-    const float inverse = refined.qq / refined.xq;
-    if (!std::isfinite(inverse))
-      break;
-    tryAll(inverse, &refined);
+// Of the groups that `among` has.
+MOE_PART void judge(const Groups &groups, const Range &range, Storage scaleType,
+                    const Vector &candidate, const Mask &among, Best &best) {
+  Vector stored, error;
+  Mask usable;
+  roundScales(scaleType, candidate, stored);
+  areUsable(stored, usable);
+  errorsOf(groups, range, stored, error);
+  const Mask better = among & usable & ((error < best.error) | (best.scale == 0));
+  best.error = better ? error : best.error;
+  best.scale = better ? candidate : best.scale;
+}
+
+MOE_PART void searchScales(const Groups &groups, const Range &range, Storage scaleType,
+                           const Vector &extreme, Vector &scale) {
+  Vector bestInverse = {}, bestGain = {}, xq = {}, qq = {};
+  bool first = true;
+  for (float step : kSteps) {
+    const Vector inverse = range.low / extreme * step;
+    Vector ownXq, ownQq;
+    products(groups, range, inverse, ownXq, ownQq);
+    const Vector gain = ownQq > 0 ? ownXq * (ownXq / ownQq) : Vector{};
+    const Mask better = first ? Mask{} - 1 : bestGain < gain;
+    first = false;
+    bestGain = better ? gain : bestGain;
+    bestInverse = better ? inverse : bestInverse;
+    xq = better ? ownXq : xq;
+    qq = better ? ownQq : qq;
   }
-  return scale;
+  const Mask all = Mask{} - 1;
+  Best best = {Vector{}, Vector{} + std::numeric_limits<float>::infinity()};
+  judge(groups, range, scaleType, extreme / range.low, all, best); // AbsMax's
+  judge(groups, range, scaleType, 1 / bestInverse, all, best);
+  const Mask refinable = qq > 0;
+  judge(groups, range, scaleType, xq / qq, refinable, best);
+  const Vector inverse = qq / xq;
+  Vector magnitude;
+  magnitudes(inverse, magnitude);
+  const Mask finite = magnitude <= std::numeric_limits<float>::max();
+  products(groups, range, inverse, xq, qq);
+  judge(groups, range, scaleType, xq / qq, refinable & finite & (qq > 0), best);
+  scale = best.scale;
+}
+
+MOE_WIDE void quantize(const Groups &groups, Storage element, Storage scaleType, bool search,
+                       float zero, float *scales, uint8_t *codes) {
+  const Range range = rangeOf(element);
+  Vector extreme = {}, scale, stored;
+  Mask usable;
+  extremesOf(groups, extreme);
+  scale = extreme / range.low;
+  if (element != Storage::I4)
+    magnitudes(scale, scale);
+  roundScales(scaleType, scale, stored);
+  if (search) {
+    areUsable(stored, usable);
+    Vector found;
+    searchScales(groups, range, scaleType, extreme, found);
+    scale = usable ? found : scale;
+    roundScales(scaleType, scale, stored);
+  }
+  areUsable(stored, usable);
+  const Vector divisor = usable ? stored : Vector{} + 1;
+  for (int64_t i = 0; i < groups.count; ++i) {
+    Vector q;
+    load(groups, i, q);
+    q /= divisor;
+    Mask code;
+    if (element == Storage::F8E4M3) {
+      e4m3(q, code);
+    } else {
+      clampAndRound(range, q);
+      code = __builtin_convertvector(q + zero, Mask);
+    }
+    code = usable ? code : Mask{} + int32_t(zero);
+    const Bytes out = __builtin_convertvector(code, Bytes);
+    std::memcpy(codes + i * kLanes, &out, sizeof(out));
+  }
+  // Too small ones are 0; too large ones stay infinite.
+  magnitudes(stored, extreme);
+  stored = (usable | (extreme > std::numeric_limits<float>::max())) ? stored : Vector{};
+  std::memcpy(scales, &stored, sizeof(stored));
 }
 
 } // namespace
 
 uint8_t moe::toE4M3(float value) {
   assert(!std::isnan(value) && "no NaN is coded");
-  return e4m3(value);
+  return codeOf(value);
 }
 
 float moe::fromE4M3(uint8_t code) {
@@ -291,28 +348,14 @@ float moe::dequantize(const WeightFormat &format, uint8_t code, float scale, int
   return float(int64_t(code) - zero) * scale;
 }
 
-float moe::quantizeGroup(const WeightFormat &format, ScaleChoice choice, ArrayRef<float> values,
-                         ArrayRef<float> importance, MutableArrayRef<uint8_t> codes) {
-  assert(format.quantized() && !format.zeros && codes.size() == values.size());
-  const bool isFloat = format.element == Storage::F8E4M3;
-  const Range range = isFloat ? Range{-448, 448} : rangeOf(format.element);
-  const float extreme = extremeOf(values.data(), values.size());
-  float scale = extreme / range.low;
-  if (format.element != Storage::I4)
-    scale = std::fabs(scale);
-  if (choice == ScaleChoice::LeastSquares && format.element == Storage::I4 &&
-      usable(roundScale(format.scale, scale)))
-    scale = searchScale(format, range, extreme, Group(values, importance));
-  scale = roundScale(format.scale, scale);
-  if (!usable(scale)) {
-    std::fill(codes.begin(), codes.end(), uint8_t(format.zero()));
-    return std::isfinite(scale) ? 0 : scale;
-  }
-  if (isFloat)
-    floatCodes(values.data(), values.size(), scale, codes.data());
-  else
-    integerCodes(values.data(), values.size(), range, scale, float(format.zero()), codes.data());
-  return scale;
+void moe::quantizeGroups(const WeightFormat &format, ScaleChoice choice, const float *values,
+                         int64_t stride, int64_t count, ArrayRef<float> importance, float *scales,
+                         uint8_t *codes) {
+  assert(format.quantized() && !format.zeros && stride >= kLanes && count > 0);
+  assert((importance.empty() || int64_t(importance.size()) == count) && "one for each element");
+  const bool search = choice == ScaleChoice::LeastSquares && format.element == Storage::I4;
+  quantize({values, stride, count, importance.empty() ? nullptr : importance.data()},
+           format.element, format.scale, search, float(format.zero()), scales, codes);
 }
 
 std::optional<size_t> moe::recoverCodes(const WeightFormat &format, float scale, int64_t zero,
@@ -325,7 +368,7 @@ std::optional<size_t> moe::recoverCodes(const WeightFormat &format, float scale,
     const float quotient = values[i] / scale;
     const bool finite = std::isfinite(quotient);
     if (isFloat)
-      codes[i] = finite ? e4m3(quotient) : 0;
+      codes[i] = finite ? codeOf(quotient) : 0;
     else
       codes[i] =
           finite ? uint8_t(std::clamp(std::nearbyint(quotient) + float(zero), 0.0f, float(most)))

@@ -28,16 +28,22 @@ enum class ScaleChoice {
   LeastSquares,
 };
 
-// Writes the code of each element and returns the scale, rounded to format.scale before the codes
-// are chosen. It is infinite where format.scale cannot hold it; the codes are then undefined. Where
-// it is too small for format.scale it is 0, as is the group then.
+// Groups are quantized 16 at a time, each a lane of vectors.
+constexpr int64_t kQuantizedGroups = 16;
+
+// Element i of group g is values[i * stride + g], i < count, and codes[i * 16 + g] becomes its
+// code; scales[g] becomes the group's scale, rounded to format.scale before the codes are chosen.
+// It is infinite where format.scale cannot hold it; the codes are then undefined. Where it is too
+// small for format.scale it is 0, as is the group then. What becomes of a group does not depend on
+// the others.
 //
-// `values` are finite. `importance` is empty or one factor >= 0 for the squared error of each
-// element: E[x_k^2] of the activations x that column k is multiplied with makes it the error of the
-// product, where these are independent. The format is quantized and has no zeros of its own;
-// its group may be of another size.
-float quantizeGroup(const WeightFormat &format, ScaleChoice choice, llvm::ArrayRef<float> values,
-                    llvm::ArrayRef<float> importance, llvm::MutableArrayRef<uint8_t> codes);
+// `values` are finite. `importance` is empty or one factor >= 0 for the squared error of the
+// elements i of all groups: E[x_k^2] of the activations x that column k is multiplied with makes it
+// the error of the product, where these are independent. The format is quantized and has no zeros
+// of its own; its group may be of another size.
+void quantizeGroups(const WeightFormat &format, ScaleChoice choice, const float *values,
+                    int64_t stride, int64_t count, llvm::ArrayRef<float> importance, float *scales,
+                    uint8_t *codes);
 
 // Writes the codes that give exactly `values` with a scale and a zero that are known, and returns
 // the index of the first value that has none. `values` must be what dequantize() makes of codes; of

@@ -1,5 +1,5 @@
 // Quantizes random groups, and compares with all scales that there are and with plain rounding.
-#include "compiler/plan/Quantize.h"
+#include "compiler/plan/TestGroup.h"
 
 #include "llvm/ADT/APFloat.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -13,6 +13,7 @@
 
 using namespace llvm;
 using namespace moe;
+using moe::test::quantizeGroup;
 
 namespace {
 
@@ -194,6 +195,105 @@ TEST_F(QuantizeTest, searchComesNearTheLeastError) {
         EXPECT_LE(found, plain * 0.97);
         EXPECT_LE(found, symmetric * 0.85);
       }
+}
+
+// The search in plain loops, with sums as they are formed on every machine.
+struct PlainSearch {
+  const WeightFormat &format;
+  ArrayRef<float> x, w; // w may be empty
+
+  static float sum(ArrayRef<float> terms) {
+    float sums[16] = {};
+    for (size_t i = 0; i < terms.size(); ++i)
+      sums[i % 16] += terms[i];
+    for (size_t half = 8; half > 0; half /= 2)
+      for (size_t i = 0; i < half; ++i)
+        sums[i] += sums[i + half];
+    return sums[0];
+  }
+  float code(float quotient) const {
+    return std::nearbyint(std::fmin(std::fmax(quotient, -8.0f), 7.0f));
+  }
+  std::pair<float, float> products(float inverse) const { // <x, q> and <q, q>
+    std::vector<float> xq, qq;
+    for (size_t i = 0; i < x.size(); ++i) {
+      const float q = code(x[i] * inverse), weight = w.empty() ? 1 : w[i];
+      const float wx = weight * x[i], wq = weight * q;
+      xq.push_back(wx * q);
+      qq.push_back(wq * q);
+    }
+    return {sum(xq), sum(qq)};
+  }
+  void judge(float candidate) {
+    const float stored = roundScale(format.scale, candidate);
+    if (!std::isfinite(stored) || std::fabs(stored) < std::numeric_limits<float>::min())
+      return;
+    std::vector<float> errors;
+    const float inverse = 1 / stored;
+    for (size_t i = 0; i < x.size(); ++i) {
+      const float element = code(x[i] * inverse) * stored, difference = x[i] - element;
+      const float weighted = (w.empty() ? 1 : w[i]) * difference;
+      errors.push_back(weighted * difference);
+    }
+    if (const float error = sum(errors); error < least || best == 0) {
+      least = error;
+      best = candidate;
+    }
+  }
+  float scale() {
+    float extreme = x[0];
+    for (float v : x)
+      if (std::fabs(v) > std::fabs(extreme))
+        extreme = v;
+    std::pair<float, float> found;
+    float most = 0, inverse = 0;
+    for (float step : {0.9f, 0.98f, 1.06f, 1.15f, 1.25f, 1.37f}) {
+      const float own = -8 / extreme * step;
+      const auto [xq, qq] = products(own);
+      const float gain = qq > 0 ? xq * (xq / qq) : 0;
+      if (inverse != 0 && gain <= most)
+        continue;
+      most = gain;
+      inverse = own;
+      found = {xq, qq};
+    }
+    judge(extreme / -8);
+    judge(1 / inverse);
+    for (int round = 0; round < 2 && found.second > 0; ++round) {
+      judge(found.first / found.second);
+      if (!std::isfinite(found.second / found.first))
+        break;
+      found = products(found.second / found.first);
+    }
+    return roundScale(format.scale, best);
+  }
+
+  float best = 0, least = kInfinity;
+};
+
+TEST_F(QuantizeTest, searchGivesTheBitsOfPlainLoops) {
+  for (int round = 0; round < 3000; ++round) {
+    const size_t count = round % 3 ? 1 + random() % 150 : 128;
+    std::vector<float> x = values(count, round % 2), w;
+    for (float &v : x) {
+      if (round % 5 == 0) // few distinct values, zeros
+        v = float(int(random() % 5) - 2) * 0.25f;
+      if (round % 7 == 0)
+        v *= 1e30f;
+    }
+    for (size_t i = 0; round % 4 == 0 && i < count; ++i)
+      w.push_back(random() % 9 ? std::exp(std::normal_distribution<float>(0, 2)(random)) : 0);
+    const WeightFormat f =
+        format(Storage::I4, std::array{Storage::F32, Storage::F16, Storage::BF16}[random() % 3]);
+    Quantized q;
+    q.codes.resize(count);
+    q.scale = quantizeGroup(f, ScaleChoice::LeastSquares, x, w, q.codes, round % 16);
+    if (q.scale == 0 || !std::isfinite(q.scale))
+      continue; // for another test
+    ASSERT_EQ(q.scale, (PlainSearch{f, x, w}.scale())) << round;
+    for (size_t i = 0; i < count; ++i)
+      ASSERT_EQ(q.codes[i], std::nearbyint(std::clamp(x[i] / q.scale, -8.0f, 7.0f)) + 8);
+  }
 }
 
 TEST_F(QuantizeTest, searchIsNeverWorse) {
