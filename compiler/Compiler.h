@@ -48,10 +48,19 @@ struct CompileOptions {
   std::string command;                 // for the plan's provenance
 };
 
+// What packing the weights took.
+struct CompileFigures {
+  uint64_t weightBytes = 0; // of the checkpoint, as it stores them, that were read; once a device
+  unsigned threads = 0;
+  double seconds = 0;
+  double busy = 0; // part of the threads' time in which they computed and did not wait
+};
+
 struct CompileEvents {
   std::function<void(const std::string &)> note;                  // warnings, ignored tensors
   std::function<void(uint64_t done, uint64_t total)> calibration; // matrices whose codes are chosen
   std::function<void(uint64_t done, uint64_t total)> progress;    // bytes written
+  std::function<void(const CompileFigures &)> packed;             // when all are
   std::atomic<bool> *cancel = nullptr;
 };
 

@@ -22,6 +22,13 @@ static fb::ChatFormatT toPlan(const ChatFormat &chat, ArrayRef<int32_t> eosToken
   return format;
 }
 
+// Of an element, in the checkpoint.
+static uint64_t storedBits(const TensorInfo &tensor) {
+  if (tensor.codes)
+    return uint64_t(bitsOf(*tensor.codes));
+  return tensor.dtype == DType::F32 ? 32 : 16;
+}
+
 llvm::Error Compilation::writeFile() {
   PlanInputs inputs;
   inputs.module = *plan;
@@ -63,7 +70,10 @@ llvm::Error Compilation::writeFile() {
   inputs.provenance.checkpoint = last.str();
   inputs.provenance.command = options.command;
   inputs.provenance.ignored = ignored;
-  inputs.weights.read = [this](StringRef name, int64_t begin, MutableArrayRef<float> values) {
+  std::atomic<uint64_t> bits = 0;
+  inputs.weights.read = [&](StringRef name, int64_t begin, MutableArrayRef<float> values) {
+    if (const TensorInfo *info = tensors->find(name))
+      bits.fetch_add(values.size() * storedBits(*info), std::memory_order_relaxed);
     return tensors->read(name, begin, values.size(), values.data());
   };
   inputs.weights.shape = [this](StringRef name) -> llvm::Expected<llvm::SmallVector<int64_t>> {
@@ -80,7 +90,13 @@ llvm::Error Compilation::writeFile() {
   };
   inputs.packing.allowNonFinite = options.allowNonFinite;
   inputs.jobs = options.jobs;
-  return writePlan(inputs, options.output, events.progress, events.cancel);
+  PackingFigures figures;
+  if (auto error = writePlan(inputs, options.output, events.progress, events.cancel, &figures))
+    return error;
+  if (events.packed)
+    events.packed({bits / 8, figures.threads, figures.seconds,
+                   figures.busySeconds / (figures.seconds * figures.threads)});
+  return llvm::Error::success();
 }
 
 } // namespace moe

@@ -131,6 +131,8 @@ static int runCompile(CompileOptions options) {
     bar.show(done, total,
              "calibrated " + std::to_string(done) + " of " + std::to_string(total) + " matrices");
   };
+  CompileFigures packed;
+  events.packed = [&](const CompileFigures &figures) { packed = figures; };
   events.cancel = &interrupted;
   if (options.emit != Emit::File) {
     if (options.output == "-")
@@ -154,7 +156,11 @@ static int runCompile(CompileOptions options) {
   llvm::sys::fs::file_size(options.output, size);
   std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   llvm::errs() << "moec: wrote " << options.output << ", " << bytesText(size) << " in "
-               << llvm::format("%.1f", seconds.count()) << " s\n";
+               << llvm::format("%.1f", seconds.count()) << " s; packed "
+               << bytesText(double(packed.weightBytes)) << " of weights at "
+               << bytesText(double(packed.weightBytes) / packed.seconds) << "/s, " << packed.threads
+               << (packed.threads == 1 ? " thread" : " threads") << " busy "
+               << llvm::format("%.0f", 100 * packed.busy) << " %\n";
   return 0;
 }
 

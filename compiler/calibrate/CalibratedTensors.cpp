@@ -45,10 +45,12 @@ void CalibratedTensors::adopt(ModuleOp model) {
       tensor.dtypeName = "F32";
       tensor.shape = {rows, cols};
       tensor.encoding = {format, false};
+      tensor.codes = format.element;
       TensorInfo scales = tensor;
       scales.name += ":scale";
       scales.shape[1] /= format.group;
       scales.encoding.reset();
+      scales.codes.reset();
       const Coded coded{weight.getSymName().str(), format, m, false};
       matrices[tensor.name] = coded;
       matrices[scales.name] = coded;

@@ -8,7 +8,10 @@
 #include "runtime/plan/Check.h"
 #include "runtime/plan/Format.h"
 
+#include "llvm/ADT/ScopeExit.h"
+
 #include <condition_variable>
+#include <ctime>
 #include <mutex>
 #include <thread>
 
@@ -63,6 +66,7 @@ public:
   llvm::Error prepare();
   // Calls `progress` with the bytes of the section that are done; it returns false to stop.
   Expected<uint64_t> write(uint64_t length, function_ref<bool(uint64_t)> progress);
+  void addTo(PackingFigures &figures) const;
 
 private:
   // The pieces are dealt in order, and piece i is packed into slot i modulo the number of slots, as
@@ -88,6 +92,7 @@ private:
   int64_t next = 0, hashed = 0;
   bool stop = false;
   std::optional<llvm::Error> firstError;
+  PackingFigures own;
 };
 
 llvm::Error WeightsWriter::prepare() {
@@ -126,8 +131,21 @@ llvm::Error WeightsWriter::packPiece(int64_t index, std::vector<char> &bytes) {
   return file.write(section + work.offset + piece.offset, bytes);
 }
 
+void WeightsWriter::addTo(PackingFigures &figures) const {
+  figures.threads = std::max(figures.threads, own.threads);
+  figures.seconds += own.seconds;
+  figures.busySeconds += own.busySeconds;
+}
+
+static double secondsOf(clockid_t clock) {
+  timespec time;
+  clock_gettime(clock, &time);
+  return double(time.tv_sec) + double(time.tv_nsec) * 1e-9;
+}
+
 void WeightsWriter::work() {
   std::unique_lock lock(mutex);
+  auto count = scope_exit([&] { own.busySeconds += secondsOf(CLOCK_THREAD_CPUTIME_ID); });
   while (next < pieces && !stop) {
     const int64_t index = next++;
     Slot &slot = slots[index % slots.size()];
@@ -154,6 +172,7 @@ Expected<uint64_t> WeightsWriter::write(uint64_t length, function_ref<bool(uint6
   const int64_t jobs = std::clamp<int64_t>(inputs.jobs ? inputs.jobs : machine, 1,
                                            std::clamp<int64_t>(pieces, 1, 64));
   slots.resize(jobs + 2);
+  const double start = secondsOf(CLOCK_MONOTONIC);
   std::vector<std::thread> threads;
   for (int64_t i = 0; i < jobs; ++i)
     threads.emplace_back([this] { work(); });
@@ -179,6 +198,8 @@ Expected<uint64_t> WeightsWriter::write(uint64_t length, function_ref<bool(uint6
   }
   for (std::thread &thread : threads)
     thread.join();
+  own.threads = unsigned(jobs);
+  own.seconds = secondsOf(CLOCK_MONOTONIC) - start;
   if (firstError)
     return std::move(*firstError);
   if (stop)
@@ -200,7 +221,7 @@ Expected<flatbuffers::DetachedBuffer> finish(const fb::PlanT &plan, uint64_t off
 } // namespace
 
 llvm::Error moe::writePlan(const PlanInputs &inputs, StringRef path, const WriteProgress &progress,
-                           std::atomic<bool> *cancel) {
+                           std::atomic<bool> *cancel, PackingFigures *figures) {
   Expected<std::unique_ptr<fb::PlanT>> made = makeIndex(inputs);
   if (!made)
     return made.takeError();
@@ -254,6 +275,8 @@ llvm::Error moe::writePlan(const PlanInputs &inputs, StringRef path, const Write
     if (!hash)
       return hash.takeError();
     weights.hash = *hash;
+    if (figures)
+      writer->addTo(*figures);
   }
 
   Expected<flatbuffers::DetachedBuffer> index = finish(plan, end);

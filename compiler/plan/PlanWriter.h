@@ -44,6 +44,15 @@ struct PlanInputs {
   unsigned jobs = 0; // threads that pack; 0: as many as the machine has
 };
 
+// How packing went, for who wonders what the time is spent on.
+struct PackingFigures {
+  unsigned threads = 0;
+  double seconds = 0;
+  // Of the threads' time, what they computed; in the rest they waited, for what is read and written
+  // or for a processor.
+  double busySeconds = 0;
+};
+
 // Called now and then from the thread that called writePlan.
 using WriteProgress = std::function<void(uint64_t bytesDone, uint64_t bytesTotal)>;
 
@@ -54,9 +63,10 @@ using WriteProgress = std::function<void(uint64_t bytesDone, uint64_t bytesTotal
 // Of the weights no more is in memory than jobs + 2 pieces (of 8 MiB, see Pack.h), with what
 // packing one takes for each of the jobs, whatever the size of the plan: about 12 MiB a job. What a
 // reader maps comes on top. The error of a cancelled call has the code
-// std::errc::operation_canceled.
+// std::errc::operation_canceled. `figures` are added to.
 llvm::Error writePlan(const PlanInputs &inputs, llvm::StringRef path,
-                      const WriteProgress &progress = {}, std::atomic<bool> *cancel = nullptr);
+                      const WriteProgress &progress = {}, std::atomic<bool> *cancel = nullptr,
+                      PackingFigures *figures = nullptr);
 
 } // namespace moe
 

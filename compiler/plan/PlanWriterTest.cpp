@@ -8,10 +8,12 @@
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MemoryBuffer.h"
 
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <thread>
 #include <unistd.h>
 
 using namespace llvm;
@@ -351,6 +353,26 @@ TEST_F(PlanWriterTest, tellsProgress) {
   EXPECT_EQ(last, total);
   EXPECT_EQ(total, fs::file_size(path()));
   EXPECT_GT(calls, 10);
+}
+
+// Of two threads that do little but wait for what they read.
+TEST_F(PlanWriterTest, tellsWhatPackingTook) {
+  use(largeModule());
+  addLarge(inputs);
+  inputs.jobs = 2;
+  auto read = inputs.weights.read;
+  std::atomic<int> calls = 0;
+  inputs.weights.read = [&](StringRef name, int64_t begin, MutableArrayRef<float> out) {
+    if (calls++ < 20)
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    return read(name, begin, out);
+  };
+  PackingFigures figures;
+  cantFail(writePlan(inputs, path(), {}, nullptr, &figures));
+  EXPECT_EQ(figures.threads, 2u);
+  EXPECT_GT(figures.seconds, 0.2);
+  EXPECT_GT(figures.busySeconds, 0);
+  EXPECT_LT(figures.busySeconds, 2 * figures.seconds - 0.39);
 }
 
 TEST_F(PlanWriterTest, canBeCancelled) {
