@@ -29,6 +29,7 @@ config.substitutions += [
     ("%cria", os.path.join(root, "models/cria")),
     ("%configs", os.path.join(root, "models/configs")),
     ("%root", root),
+    ("%bin", os.path.join(build, "bin")),
     ("%run_on_aarch64", f"qemu-aarch64 -L /usr/aarch64-linux-gnu {runtime_for_aarch64}"),
 ]
 

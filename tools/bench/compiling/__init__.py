@@ -1,0 +1,1 @@
+"""What compile-speed is made of."""
