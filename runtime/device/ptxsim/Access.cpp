@@ -74,12 +74,15 @@ std::optional<uint32_t> sharedOffset(Space space, uint64_t address) {
 }
 
 Allocation *findAllocation(Warp &warp, uint64_t address, uint64_t count) {
-  if (warp.recent && warp.recent->holds(address, count))
-    return warp.recent;
-  Allocation *allocation = warp.block->grid->memory.find(address);
-  if (!allocation || !allocation->holds(address, count))
-    return nullptr;
-  return warp.recent = allocation;
+  Allocation *allocation = warp.recent;
+  if (!allocation || !allocation->holds(address, count)) {
+    allocation = warp.block->grid->memory.find(address);
+    if (!allocation || !allocation->holds(address, count))
+      return nullptr;
+    warp.recent = allocation;
+  }
+  allocation->supply(address - allocation->base, count);
+  return allocation;
 }
 
 namespace {

@@ -6,6 +6,7 @@
 #include "runtime/device/ptxsim/Opcode.h"
 
 #include <array>
+#include <type_traits>
 
 namespace moe::ptxsim {
 
@@ -38,6 +39,18 @@ template <class T, Type type> T elementOf(uint32_t bits) {
   default:
     return T(bits & 255);
   }
+}
+
+// What MAKE gives for the types of A and B, each of which is X or Y, as integral constants; null
+// for other types.
+template <Type X, Type Y, class Make> auto selectPair(Type a, Type b, Make make) {
+  using IsX = std::integral_constant<Type, X>;
+  using IsY = std::integral_constant<Type, Y>;
+  using Made = decltype(make(IsX(), IsX()));
+  auto ofB = [&](auto first) -> Made {
+    return b == X ? make(first, IsX()) : b == Y ? make(first, IsY()) : Made(nullptr);
+  };
+  return a == X ? ofB(IsX()) : a == Y ? ofB(IsY()) : Made(nullptr);
 }
 
 } // namespace moe::ptxsim

@@ -373,6 +373,8 @@ std::string deadlockReport(const Grid &grid, size_t started, size_t blocks) {
     }
   if (started < blocks)
     text += "\n  " + std::to_string(blocks - started) + " blocks have not started";
+  if (!grid.launch.sample.empty())
+    text += "\n  a sample of " + std::to_string(blocks) + " blocks of the grid was launched";
   return text;
 }
 
@@ -420,14 +422,21 @@ Status checkLaunch(const Entry &entry, const Launch &launch) {
     if (launch.grid[axis] % cluster[axis])
       return wrong("the grid " + triple(launch.grid) + " is not whole clusters of " +
                    triple(cluster));
+  uint64_t clusters = uint64_t(launch.grid[0]) * launch.grid[1] * launch.grid[2] / blocks;
+  for (size_t n = 0; n < launch.sample.size(); ++n)
+    if (launch.sample[n] >= clusters || (n && launch.sample[n] <= launch.sample[n - 1]))
+      return wrong("the sample has " + std::to_string(launch.sample[n]) + " at " +
+                   std::to_string(n) + ", expected ascending numbers below " +
+                   std::to_string(clusters));
   return ok();
 }
 
 // Lets warps take turns until all blocks are done.
 Status schedule(Grid &grid) {
   const auto &size = grid.launch.grid;
-  size_t blocks = size_t(size[0]) * size[1] * size[2], started = 0;
-  size_t together = size_t(grid.cluster[0]) * grid.cluster[1] * grid.cluster[2];
+  const auto &sample = grid.launch.sample;
+  size_t together = size_t(grid.cluster[0]) * grid.cluster[1] * grid.cluster[2], started = 0;
+  size_t blocks = sample.empty() ? size_t(size[0]) * size[1] * size[2] : sample.size() * together;
   size_t resident = std::max<size_t>(together, grid.options.residentBlocks);
   std::vector<Block *> order;
   std::vector<Warp *> ready;
@@ -439,7 +448,7 @@ Status schedule(Grid &grid) {
       return true;
     });
     for (; started < blocks && grid.blocks.size() + together <= resident; started += together)
-      startCluster(grid, started / together);
+      startCluster(grid, sample.empty() ? started / together : sample[started / together]);
     if (grid.blocks.empty())
       return ok();
     // Blocks take turns in random order, each with several rounds of its warps: what a block

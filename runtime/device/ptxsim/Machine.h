@@ -25,6 +25,10 @@ struct Launch {
   // the first of the chain was launched) may be touched only after griddepcontrol.wait. 0: all may.
   uint32_t chain = 0;
   std::array<uint32_t, 3> cluster{}; // blocks; zero: what the entry says, or one
+  // For tests of grids that are too large to run: only these clusters of the grid run, or blocks if
+  // it has none larger, by their linear numbers, ascending. They see the whole grid's dimensions,
+  // and blocks that they wait for must be among them. Empty: all run.
+  std::span<const uint32_t> sample{};
 };
 
 struct Options {

@@ -2,6 +2,7 @@
 #include "runtime/device/ptxsim/TestBench.h"
 
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <random>
 
@@ -369,6 +370,80 @@ TEST(Machine, RunsWhatLlvmWrites) {
     }
     first = values;
   }
+}
+
+// Blocks of a sample see the whole grid; nothing else runs.
+TEST(Machine, RunsASampleOfTheGrid) {
+  Bench bench;
+  const std::vector<uint32_t> sample{3, 70000};
+  bench.launch.sample = sample;
+  bench.launch.grid[0] = 70001;
+  uint64_t out = bench.room(70001 * 4);
+  bench.expectRun(
+      "mov.u32 %r1, %nctaid.x; mov.u32 %r2, %ctaid.x; mul.wide.u32 %rd1, %r2, 4;\n"
+      "add.s64 %rd1, %rd1, %a0; setp.eq.u32 %p1, %t, 0; @%p1 st.global.u32 [%rd1], %r1;",
+      {out});
+  for (uint32_t block : sample)
+    EXPECT_EQ(bench.get<U>(out + block * 4, 1)[0], 70001u);
+  U other;
+  EXPECT_FALSE(bench.memory.copyOut(std::as_writable_bytes(std::span(&other, 1)), out, true));
+  EXPECT_FALSE(
+      bench.memory.copyOut(std::as_writable_bytes(std::span(&other, 1)), out + 69999 * 4, true));
+
+  // Clusters are sampled as a whole.
+  bench.launch.grid[0] = 8;
+  bench.launch.cluster = {2, 1, 1};
+  const std::vector<uint32_t> one{3};
+  bench.launch.sample = one;
+  uint64_t ranks = bench.room(8 * 4);
+  bench.expectRun(
+      "mov.u32 %r1, %cluster_ctarank; mov.u32 %r2, %ctaid.x; mul.wide.u32 %rd1, %r2, 4;\n"
+      "add.s64 %rd1, %rd1, %a0; st.global.u32 [%rd1], %r1;",
+      {ranks});
+  EXPECT_EQ(bench.get<U>(ranks + 6 * 4, 2), (std::vector<U>{0, 1}));
+
+  for (const std::vector<uint32_t> &wrong : {std::vector<uint32_t>{4}, {1, 1}, {2, 0}}) {
+    bench.launch.sample = wrong;
+    bench.expectError("", {}, "ascending numbers below 4");
+  }
+  // Who waits for a block that does not run is told so.
+  bench.launch.cluster = {};
+  bench.launch.sample = one;
+  bench.options.spinLimit = 1000;
+  uint64_t flag = bench.put(std::vector<U>{0});
+  bench.expectError("WAIT: ld.acquire.gpu.global.u32 %r1, [%a0]; setp.eq.u32 %p1, %r1, 0;\n"
+                    "@%p1 bra WAIT;",
+                    {flag}, "a sample of 1 blocks of the grid was launched");
+}
+
+// Bytes of a source are made when they are first read, and no others are.
+TEST(Memory, SourcesAreReadWhereTheyAreNeeded) {
+  Bench bench;
+  std::vector<uint64_t> made;
+  const uint64_t bytes = (uint64_t(1) << 40) + 100, unit = 4096;
+  auto address =
+      bench.memory.allocate(bytes, "weights", {unit, [&](uint64_t offset, std::span<std::byte> to) {
+                                                 made.push_back(offset);
+                                                 for (size_t i = 0; i < to.size(); i += 4) {
+                                                   U value = U(offset / unit + i);
+                                                   std::memcpy(&to[i], &value, 4);
+                                                 }
+                                               }});
+  ASSERT_TRUE(address);
+  uint64_t out = bench.room(128), far = (uint64_t(1) << 40) - 4;
+  bench.launch.block[0] = 1;
+  bench.expectRun("ld.global.nc.u32 %r1, [%a0]; st.global.u32 [%a2], %r1;\n"
+                  "ld.global.u32 %r1, [%a1]; st.global.u32 [%a2+4], %r1;\n"
+                  "ld.global.u32 %r1, [%a1+4]; st.global.u32 [%a2+8], %r1;",
+                  {*address + 8192, *address + far, out});
+  const uint64_t last = (uint64_t(1) << 40) / unit;
+  EXPECT_EQ(bench.get<U>(out, 3), (std::vector<U>{2, U(last - 1 + 4092), U(last)}));
+  EXPECT_EQ(made, (std::vector<uint64_t>{8192, (last - 1) * unit, last * unit}));
+  // The host sees them too, and what a kernel wrote stays.
+  EXPECT_EQ(bench.get<U>(*address + 4096 + 8, 1)[0], 9u);
+  bench.expectRun("mov.u32 %r1, 77; st.global.u32 [%a0], %r1;", {*address + 4});
+  EXPECT_EQ(bench.get<U>(*address, 2), (std::vector<U>{0, 77}));
+  bench.expectError("ld.global.u32 %r1, [%a0];", {*address + bytes}, "bytes past the end");
 }
 
 // Damaged kernels that still parse end, or are refused.

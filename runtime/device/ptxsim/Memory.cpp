@@ -3,8 +3,10 @@
 
 #include "runtime/device/ptxsim/Warp.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <sys/mman.h>
 
 namespace moe::ptxsim {
 
@@ -19,20 +21,42 @@ std::string hex(uint64_t value) {
   return text;
 }
 
+// Null if there is no room. Without a reservation, so that more can be allocated than will be used.
+Allocation::Bytes newPages(uint64_t bytes) {
+  void *pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return {pages == MAP_FAILED ? nullptr : static_cast<uint8_t *>(pages), {bytes}};
+}
+
 } // namespace
+
+void Unmap::operator()(uint8_t *from) const { munmap(from, bytes); }
+
+void Allocation::makeUnits(uint64_t first, uint64_t last) {
+  units.resize((bytes + source.unit - 1) / source.unit);
+  for (uint64_t unit = first; unit <= last; ++unit) {
+    if (units[unit])
+      continue;
+    units[unit] = true;
+    uint64_t offset = unit * source.unit, count = std::min(source.unit, bytes - offset);
+    source.make(offset, {reinterpret_cast<std::byte *>(data.get()) + offset, count});
+    std::memset(shadow.get() + offset, int(Byte::Written), count);
+  }
+}
 
 Memory::Memory() : pool(std::make_unique<BlockPool>()) {}
 Memory::~Memory() = default;
 
-Result<uint64_t> Memory::allocate(uint64_t bytes, std::string name) {
+Result<uint64_t> Memory::allocate(uint64_t bytes, std::string name, Source source) {
   if (bytes == 0 || bytes > uint64_t(1) << 44)
     return Error{Code::InvalidArgument, "cannot allocate " + std::to_string(bytes) + " bytes"};
   auto fresh = std::make_unique<Allocation>();
   fresh->base = next;
   fresh->bytes = bytes;
-  fresh->data.reset(static_cast<uint8_t *>(std::calloc(bytes, 1)));
-  fresh->shadow.reset(static_cast<uint8_t *>(std::calloc(bytes, 1)));
+  fresh->data = newPages(bytes);
+  fresh->shadow = newPages(bytes);
   fresh->name = std::move(name);
+  fresh->source = std::move(source);
   if (!fresh->data || !fresh->shadow)
     return Error{Code::ResourceExhausted, "no memory for " + std::to_string(bytes) + " bytes"};
   next += (bytes + kAlign - 1) / kAlign * kAlign + kRedZone;
@@ -79,8 +103,10 @@ Result<Allocation *> Memory::range(uint64_t address, uint64_t bytes, const char 
   auto after = allocations.upper_bound(address);
   if (after != allocations.begin()) {
     Allocation *before = std::prev(after)->second.get();
-    if (before->holds(address, bytes))
+    if (before->holds(address, bytes)) {
+      before->supply(address - before->base, bytes);
       return before;
+    }
   }
   return Error{Code::InvalidArgument, std::string(what) + " of " + std::to_string(bytes) +
                                           " bytes at " + describe(address)};

@@ -8,11 +8,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace moe::ptxsim {
 
@@ -25,15 +26,29 @@ enum class Byte : uint8_t {
   RedZone = 4,  // belongs to nothing
 };
 
+// Bytes that are made when something first touches them, so that a kernel can be run on weights
+// that are larger than the host's memory: only what it reads exists.
+struct Source {
+  uint64_t unit = 0; // bytes that are made together; the last ones may be fewer
+  // Fills the bytes from OFFSET of the allocation on, a multiple of `unit`. Must not depend on the
+  // order of calls.
+  std::function<void(uint64_t offset, std::span<std::byte>)> make;
+};
+
+struct Unmap {
+  uint64_t bytes = 0;
+  void operator()(uint8_t *from) const;
+};
+
 struct Allocation {
-  struct Free {
-    void operator()(uint8_t *bytes) const { std::free(bytes); }
-  };
-  using Bytes = std::unique_ptr<uint8_t, Free>;
+  using Bytes = std::unique_ptr<uint8_t, Unmap>;
 
   uint64_t base = 0;
   uint64_t bytes = 0;
-  Bytes data, shadow; // of `bytes` bytes each
+  // Of `bytes` bytes each, zero, in pages that take no memory of the host before they are touched.
+  Bytes data, shadow;
+  Source source;           // where it has one
+  std::vector<bool> units; // of the source, that were made
   // Some kernel has written to it. Until then reads need no record, which makes weights cheap; the
   // price is that the very first write is not compared with reads before it.
   bool written = false;
@@ -43,6 +58,14 @@ struct Allocation {
   bool holds(uint64_t address, uint64_t count) const {
     return address >= base && address - base <= bytes && count <= bytes - (address - base);
   }
+  // Makes what the source has of COUNT bytes from OFFSET on, unless that was done.
+  void supply(uint64_t offset, uint64_t count) {
+    if (source.make && count)
+      makeUnits(offset / source.unit, (offset + count - 1) / source.unit);
+  }
+
+private:
+  void makeUnits(uint64_t first, uint64_t last);
 };
 
 struct BlockPool;
@@ -51,8 +74,8 @@ class Memory {
 public:
   Memory();
   ~Memory();
-  // A device pointer, aligned to 256 bytes. The bytes are unwritten.
-  Result<uint64_t> allocate(uint64_t bytes, std::string name = "");
+  // A device pointer, aligned to 256 bytes. The bytes are unwritten, or come from SOURCE.
+  Result<uint64_t> allocate(uint64_t bytes, std::string name = "", Source source = {});
   Status free(uint64_t address);
 
   Status copyIn(uint64_t to, std::span<const std::byte> from);

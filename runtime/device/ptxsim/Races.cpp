@@ -16,6 +16,19 @@ static bool covers(const std::vector<uint32_t> &known, const std::vector<uint32_
   return true;
 }
 
+static bool covers(const Clocks::Others &known, const Clocks::Others &other) {
+  if (known.size() < other.size())
+    return false;
+  auto at = known.begin();
+  for (const auto &[block, clocks] : other) {
+    while (at != known.end() && at->first < block)
+      ++at;
+    if (at == known.end() || at->first != block || !covers(at->second, clocks))
+      return false;
+  }
+  return true;
+}
+
 static void raise(std::vector<uint32_t> &to, const std::vector<uint32_t> &from) {
   if (to.size() < from.size())
     to.resize(from.size());
@@ -44,12 +57,14 @@ void Clocks::join(const Clocks &from) {
       fresh = others ? std::make_shared<Others>(*others) : std::make_shared<Others>();
     raise((*fresh)[ofBlock], known);
   };
-  if (from.block == block && !others) {
+  if (from.block == block) {
     raise(own, from.own);
-    others = from.others;
-    return;
+    // Warps of a block soon know the same of others, and then share it.
+    if (!others || (from.others && others != from.others && covers(*from.others, *others)))
+      others = from.others;
+  } else {
+    learn(from.block, from.own);
   }
-  learn(from.block, from.own);
   if (from.others && from.others != others)
     for (const auto &[ofBlock, known] : *from.others)
       learn(ofBlock, known);
@@ -73,9 +88,14 @@ uint32_t Segments::culprit(uint32_t segment, const Clocks &clocks, uint32_t warp
 }
 
 uint32_t Segments::join(uint32_t old, uint32_t segment, const Clocks &clocks) {
-  auto [place, isNew] = joined.try_emplace(uint64_t(old) << 32 | segment, 0);
-  if (!isNew)
+  const uint64_t pair = uint64_t(old) << 32 | segment;
+  if (pair == lastJoined.first)
+    return lastJoined.second;
+  auto [place, isNew] = joined.try_emplace(pair, 0);
+  if (!isNew) {
+    lastJoined = {pair, place->second};
     return place->second;
+  }
   uint32_t warp = at(segment).warp;
   std::vector<uint32_t> members;
   if (at(old).set == none)

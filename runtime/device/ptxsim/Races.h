@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace moe::ptxsim {
@@ -89,6 +90,7 @@ private:
   std::vector<Segment> all;
   std::vector<std::vector<uint32_t>> sets;
   std::unordered_map<uint64_t, uint32_t> joined;
+  std::pair<uint64_t, uint32_t> lastJoined{0, 0}; // of `joined`: neighbours are mostly the same
 };
 
 // Who accesses memory.

@@ -51,6 +51,20 @@ std::string statsTable(const std::map<std::string, KernelStats> &kernels) {
   return text;
 }
 
+// Whether any bank of shared memory has two of the words.
+static bool twoInABank(const std::array<uint64_t, 256> &words, unsigned count) {
+  std::array<uint64_t, 32> inBank;
+  uint32_t taken = 0;
+  for (unsigned n = 0; n < count; ++n) {
+    unsigned bank = words[n] % 32;
+    if (taken >> bank & 1 && inBank[bank] != words[n])
+      return true;
+    inBank[bank] = words[n];
+    taken |= 1u << bank;
+  }
+  return false;
+}
+
 void countAccess(Warp &warp, Space space, const uint64_t *addresses, uint32_t lanes, unsigned bytes,
                  bool writes) {
   Stats &stats = warp.block->grid->stats;
@@ -89,7 +103,7 @@ void countAccess(Warp &warp, Space space, const uint64_t *addresses, uint32_t la
           rising &= !count || word > last;
           words[count++] = last = word;
         }
-    if (count == 0 || (rising && words[count - 1] - words[0] < 32))
+    if (count == 0 || (rising && words[count - 1] - words[0] < 32) || !twoInABank(words, count))
       continue;
     if (!rising) {
       std::sort(words.begin(), words.begin() + count);

@@ -183,14 +183,9 @@ struct Brains {
   static float high(uint32_t word) { return std::bit_cast<float>(word & 0xffff0000); }
 };
 
-// The types of A and B are each X or Y.
-template <class T, Type X, Type Y> Handler selectPair(Type a, Type b) {
-  if ((a != X && a != Y) || (b != X && b != Y))
-    return nullptr;
-  if (a == X)
-    return b == X ? multiply<T, X, X> : multiply<T, X, Y>;
-  return b == X ? multiply<T, Y, X> : multiply<T, Y, Y>;
-}
+template <class T>
+constexpr auto multiplyPair =
+    [](auto a, auto b) -> Handler { return multiply<T, a.value, b.value>; };
 
 Handler selectMma(const Entry &entry, const Instruction &i) {
   const Opcode &code = i.opcode;
@@ -213,11 +208,11 @@ Handler selectMma(const Entry &entry, const Instruction &i) {
       return nullptr;
   Type a = code.types[1], typeOfB = code.types[2];
   if (code.types[0] == Type::S32)
-    return selectPair<int32_t, Type::S8, Type::U8>(a, typeOfB);
+    return selectPair<Type::S8, Type::U8>(a, typeOfB, multiplyPair<int32_t>);
   if (!half && code.types[0] != Type::F32)
     return nullptr;
   if (bits == 8)
-    return selectPair<float, Type::E4M3, Type::E5M2>(a, typeOfB);
+    return selectPair<Type::E4M3, Type::E5M2>(a, typeOfB, multiplyPair<float>);
   if (a != typeOfB)
     return nullptr;
   if (!half && bits == 16 && code.k == 16)
@@ -241,21 +236,6 @@ void markLane(Warp &warp, unsigned lane, const Place &place, uint32_t bytes) {
               warp.laneEpoch << 10 | uint32_t(warp.index) << 5 | lane);
 }
 
-// Whether no other lane wrote the row that LANE names since they last met.
-bool rowInOrder(Warp &warp, const Instruction &i, unsigned lane, const Place &place) {
-  if (!warp.wroteShared)
-    return true;
-  Places row;
-  row.address.fill(0);
-  row.address[lane] = place.offset;
-  row.space = place.space;
-  uint32_t active = warp.active;
-  warp.active = 1u << lane;
-  bool fine = lanesInOrder(warp, i, row, 16, nullptr);
-  warp.active = active;
-  return fine;
-}
-
 // ldmatrix.sync.aligned.m8n8.x4{.trans}.shared.b16 {..}, [row]; and stmatrix. Lane 8 m + r names
 // row r of matrix m; lane l holds elements 2 (l % 4) and the next of row l / 4.
 void moveMatrices(Warp &warp, const Instruction &i) {
@@ -267,15 +247,18 @@ void moveMatrices(Warp &warp, const Instruction &i) {
   if (warp.active != ~0u)
     return warp.block->grid->report(warp, i, firstLane(warp.active), "the warp is not full");
   uint32_t lanes = code.count == 4 ? ~0u : (1u << 8 * code.count) - 1;
-  std::array<uint64_t, kLanes> offsets;
+  Places rows; // reached first: results may take the registers of the addresses
+  addressesOf(warp, address, rows.address);
   warp.active = lanes; // the other addresses are not used
-  bool defined = warp.requireDefined(i, address, "the address");
+  bool fine = warp.requireDefined(i, address, "the address") &&
+              reachAll(warp, i, code.space(), rows, 16, stores ? Touch::Write : Touch::Read, false);
+  for (unsigned lane = 8 * code.count; lane < kLanes; ++lane)
+    rows.address[lane] = 0;
+  // No other lane may have written the row that a lane names since they last met.
+  fine = fine && (stores || lanesInOrder(warp, i, rows, 16, nullptr));
   warp.active = ~0u;
-  if (!defined)
+  if (!fine)
     return;
-  std::array<uint64_t, kLanes> addresses; // read first: results may take their registers
-  for (unsigned lane = 0; lane < kLanes; ++lane)
-    addresses[lane] = addressOf(warp, address, lane);
   for (unsigned m = 0; m < code.count; ++m) {
     const Operand &values = warp.operand(i, stores ? 1 : 0, m);
     if (stores && !warp.requireDefined(i, values, "the value"))
@@ -284,13 +267,12 @@ void moveMatrices(Warp &warp, const Instruction &i) {
     std::array<uint32_t, kLanes> fresh{};
     for (unsigned row = 0; row < 8; ++row) {
       unsigned lane = 8 * m + row;
-      Place place = reach(warp, i, lane, code.space(), addresses[lane], 16,
-                          stores ? Touch::Write : Touch::Read, false);
-      if (!place.data)
-        return;
-      offsets[lane] = place.offset;
-      if (!stores && !rowInOrder(warp, i, lane, place))
-        return;
+      Place place{rows.data[lane], rows.shadow[lane], rows.space, rows.address[lane]};
+      if (!stores && !transposed && rows.written) {
+        for (unsigned pair = 0; pair < 4; ++pair)
+          std::memcpy(&fresh[row * 4 + pair], place.data + 4 * pair, 4);
+        continue;
+      }
       for (unsigned column = 0; column < 8; ++column) {
         unsigned holder = transposed ? column * 4 + row / 2 : row * 4 + column / 2;
         unsigned shift = 16 * (transposed ? row & 1 : column & 1);
@@ -302,7 +284,7 @@ void moveMatrices(Warp &warp, const Instruction &i) {
         uint16_t value;
         std::memcpy(&value, place.data + 2 * column, 2);
         fresh[holder] |= uint32_t(value) << shift;
-        if (place.shadow && !allWritten(place.shadow + 2 * column, 2))
+        if (!rows.written && place.shadow && !allWritten(place.shadow + 2 * column, 2))
           bad |= 1u << holder;
       }
       if (stores && place.shadow) {
@@ -316,7 +298,7 @@ void moveMatrices(Warp &warp, const Instruction &i) {
       warp.write(values, lane, fresh[lane]);
     warp.define(values, bad, i.line);
   }
-  countAccess(warp, Space::Shared, offsets.data(), lanes, 16, stores);
+  countAccess(warp, Space::Shared, rows.address.data(), lanes, 16, stores);
 }
 
 Handler selectMatrix(const Entry &entry, const Instruction &i) {
