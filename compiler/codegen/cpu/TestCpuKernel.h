@@ -4,6 +4,7 @@
 #define MOE_COMPILER_CODEGEN_CPU_TESTCPUKERNEL_H
 
 #include "compiler/codegen/Kernels.h"
+#include "compiler/codegen/TestFloats.h"
 #include "compiler/codegen/cpu/ToObject.h"
 #include "dialects/moe/MoeReference.h"
 #include "dialects/moe/Packing.h"
@@ -120,13 +121,7 @@ protected:
     }
   }
 
-  Floats random(size_t n, float scale = 1) {
-    std::normal_distribution<float> normal(0, scale);
-    Floats values(n);
-    for (float &v : values)
-      v = normal(generator);
-    return values;
-  }
+  Floats random(size_t n, float scale = 1) { return normalFloats(generator, n, scale); }
   struct Matrix {
     Floats values;
     Bytes packed;
@@ -136,10 +131,8 @@ protected:
                 int64_t headDim = 0) {
     auto count = ShapedType::getNumElements(shape);
     if (!f.quantized()) {
-      Floats values = random(count, size);
-      if (f.element == Storage::BF16)
-        for (float &v : values)
-          v = reference::roundToBfloat16(v);
+      Floats values =
+          f.element == Storage::BF16 ? normalBf16(generator, count, size) : random(count, size);
       return {values, pack(values, shape, layout, f.element, headDim)};
     }
     auto type = RankedTensorType::get(shape, Float32Type::get(&context));

@@ -25,13 +25,7 @@ static_assert(offsetof(RowSampling, scale) == 4 && offsetof(RowSampling, random)
 
 std::mt19937 engine(5);
 
-Floats normal(size_t n, float scale = 1) {
-  std::normal_distribution<float> d(0, scale);
-  Floats v(n);
-  for (float &x : v)
-    x = d(engine);
-  return v;
-}
+Floats normal(size_t n, float scale = 1) { return normalFloats(engine, n, scale); }
 
 // Compiles each kernel once.
 const PtxKernel &compiled(const CudaSpec &spec, PtxKernel::Emitter emit, const char *chip) {
@@ -355,10 +349,8 @@ TEST(SampleKernel, SharesAreTheSoftmax) {
 TEST(SampleKernel, AssemblesAtSize) {
   for (const char *chip : {"sm_80", "sm_90a", "sm_100a"}) {
     PtxKernel({SampleSpec{202048}}, emitSample, chip).expectAssembles(64);
-    PtxKernel({HeadSpec{5120, 202048, kBf16, 1e-5f}}, emitSmallLinear, chip)
-        .expectAssembles(96);
-    PtxKernel({HeadSpec{5120, 202048, kBf16, 0}, 128}, emitTiledLinear, chip)
-        .expectAssembles(168);
+    PtxKernel({HeadSpec{5120, 202048, kBf16, 1e-5f}}, emitSmallLinear, chip).expectAssembles(96);
+    PtxKernel({HeadSpec{5120, 202048, kBf16, 0}, 128}, emitTiledLinear, chip).expectAssembles(168);
   }
 }
 

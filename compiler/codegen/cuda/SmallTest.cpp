@@ -11,25 +11,6 @@ namespace {
 
 using Floats = std::vector<float>;
 
-struct Random {
-  std::mt19937 engine;
-  explicit Random(uint32_t seed) : engine(seed) {}
-  Floats normal(size_t n, float scale = 1) {
-    std::normal_distribution<float> d(0, scale);
-    Floats v(n);
-    for (float &x : v)
-      x = d(engine);
-    return v;
-  }
-  // Values that bf16 holds.
-  Floats exact(size_t n, float scale = 1) {
-    Floats v = normal(n, scale);
-    for (float &x : v)
-      x = fromBf16(toBf16(x));
-    return v;
-  }
-};
-
 std::vector<uint16_t> bf16(const Floats &v) {
   std::vector<uint16_t> out;
   for (float x : v)
@@ -96,7 +77,9 @@ protected:
   const char *chip = GetParam().chip;
   int64_t T = GetParam().tokens, blocks = GetParam().blocks;
   PtxBench bench;
-  Random random{uint32_t(T * 7 + blocks)};
+  std::mt19937 generator{uint32_t(T * 7 + blocks)};
+  Floats normal(size_t n, float scale = 1) { return normalFloats(generator, n, scale); }
+  Floats rounded(size_t n, float scale = 1) { return normalBf16(generator, n, scale); }
   cuda::StepInfo step{int32_t(T), int32_t(T), 1, 0};
   uint64_t zeros(int64_t bytes) {
     return bench.put(std::vector<uint8_t>(std::max<int64_t>(bytes, 4)));
@@ -113,10 +96,10 @@ TEST_P(SmallKernels, Embed) {
   for (auto [format, hidden] :
        {std::pair{kBf16, 70}, {kInt8, 256}, {kInt4Zeros, 96}, {kFp8, 128}}) {
     int64_t vocabulary = 11;
-    TestWeight table = testWeight(random.engine, format, 1, vocabulary, hidden, 1, Layout::Rows);
+    TestWeight table = testWeight(generator, format, 1, vocabulary, hidden, 1, Layout::Rows);
     std::vector<int32_t> ids;
     for (int64_t t = 0; t < T; ++t)
-      ids.push_back(random.engine() % vocabulary);
+      ids.push_back(generator() % vocabulary);
     PtxKernel kernel({EmbedSpec{hidden, format}}, emitEmbed, chip);
     uint64_t h = bench.put(Floats(T * padded(hidden), 7));
     bench.run(kernel, blocks, {bench.put(ids), bench.put(table.bytes), h}, step);
@@ -135,7 +118,7 @@ TEST_P(SmallKernels, RopeTable) {
     spec.frequencies.push_back(std::pow(500000.0, -j / 33.0));
   std::vector<int32_t> positions;
   for (int64_t t = 0; t < T; ++t)
-    positions.push_back(random.engine() % 1000000);
+    positions.push_back(generator() % 1000000);
   PtxKernel kernel({spec}, emitRopeTable, chip);
   int64_t stride = padded(66);
   uint64_t table = bench.put(Floats(T * stride, 7));
@@ -159,8 +142,8 @@ TEST_P(SmallKernels, Qkv) {
                                               {1280, 24, 1, kInt8},
                                               {192, 40, 2, kInt8Small},
                                               {256, 24, 1, kFp8}}) {
-    Floats h = random.normal(T * hidden), g = random.normal(hidden);
-    TestWeight w = testWeight(random.engine, format, 1, rows, hidden, 1 / std::sqrt(hidden));
+    Floats h = normal(T * hidden), g = normal(hidden);
+    TestWeight w = testWeight(generator, format, 1, rows, hidden, 1 / std::sqrt(hidden));
     PtxKernel kernel({CudaQkvSpec{hidden, rows, format, 1e-5f}, kSmallTokens, splits},
                      emitSmallLinear, chip);
     uint64_t sums = bench.room(splits * T * rows * 4);
@@ -179,8 +162,7 @@ TEST_P(SmallKernels, Qkv) {
 
 TEST_P(SmallKernels, Head) {
   int64_t hidden = 136, vocabulary = 75;
-  Floats h = random.normal(T * hidden), g = random.normal(hidden),
-         w = random.exact(vocabulary * hidden, 0.1f);
+  Floats h = normal(T * hidden), g = normal(hidden), w = rounded(vocabulary * hidden, 0.1f);
   std::vector<int32_t> rows;
   Floats wanted;
   for (int64_t r = 0; r < T; r += 2) {
@@ -218,8 +200,8 @@ TEST_P(SmallKernels, LinearResidual) {
                                                  {2048, 72, 4, kBf16},
                                                  {3072, 72, 4, kInt4},
                                                  {96, 40, 1, kInt4Zeros}}) {
-    Floats x = random.exact(T * inputs), h = random.normal(T * outputs);
-    TestWeight w = testWeight(random.engine, format, 1, outputs, inputs, 1 / std::sqrt(inputs));
+    Floats x = rounded(T * inputs), h = normal(T * outputs);
+    TestWeight w = testWeight(generator, format, 1, outputs, inputs, 1 / std::sqrt(inputs));
     CudaSpec spec{LinearResidualSpec{inputs, outputs, format}, kSmallTokens, splits};
     PtxKernel kernel(spec, emitSmallLinear, chip);
     auto want = product(x, w.values.data(), outputs, inputs);
@@ -260,13 +242,12 @@ TEST_P(SmallKernels, GateUpAndDown) {
         {384, 2432, 5, 2, kInt4, kInt4},
         {256, 128, 3, 1, kBf16, kFp8},
         {128, 1152, 4, 2, kInt8, kInt4Zeros}}) {
-    Floats h = random.normal(T * hidden), g = random.normal(hidden),
-           router = random.normal(experts * hidden);
+    Floats h = normal(T * hidden), g = normal(hidden), router = normal(experts * hidden);
     float in = 1 / std::sqrt(float(hidden)), back = 1 / std::sqrt(float(width));
     auto weights = [&](int64_t rows, int64_t columns, float size, Layout layout) {
-      std::vector<TestWeight> w{testWeight(random.engine, shared, 1, rows, columns, size, layout)};
+      std::vector<TestWeight> w{testWeight(generator, shared, 1, rows, columns, size, layout)};
       if (experts)
-        w.push_back(testWeight(random.engine, routed, experts, rows, columns, size, layout));
+        w.push_back(testWeight(generator, routed, experts, rows, columns, size, layout));
       return w;
     };
     auto gateUp = weights(2 * width, hidden, in, Layout::FragmentsGateUp),

@@ -2,6 +2,7 @@
 #ifndef MOE_COMPILER_CODEGEN_CUDA_TESTPTX_H
 #define MOE_COMPILER_CODEGEN_CUDA_TESTPTX_H
 
+#include "compiler/codegen/TestFloats.h"
 #include "compiler/codegen/cuda/CudaKernel.h"
 #include "compiler/codegen/cuda/CudaSpec.h"
 #include "compiler/codegen/cuda/ToPtx.h"
@@ -127,6 +128,8 @@ class PtxBench {
 public:
   ptxsim::Options options;
   ptxsim::Stats stats; // of the last run; of the simulator alone
+  // The blocks of the grid that the simulator runs, ascending; empty: all. A GPU runs all.
+  std::vector<uint32_t> sample;
 
   PtxBench() {
     if (!testDriver())
@@ -148,6 +151,23 @@ public:
     auto address = memory.allocate(bytes, std::move(name));
     EXPECT_TRUE(address);
     return *address;
+  }
+  // Memory whose bytes come from `source`: on the simulator when something reads them.
+  uint64_t room(uint64_t bytes, std::string name, const ptxsim::Source &source) {
+    if (!gpu) {
+      auto address = memory.allocate(bytes, std::move(name), source);
+      EXPECT_TRUE(address);
+      return *address;
+    }
+    uint64_t address = room(bytes, std::move(name));
+    std::vector<std::byte> unit(source.unit);
+    for (uint64_t at = 0; at < bytes; at += source.unit) {
+      unit.assign(std::min(source.unit, bytes - at), std::byte(0));
+      source.make(at, unit);
+      copyIn(address + at, unit);
+      EXPECT_EQ(gpu->api.cuStreamSynchronize(nullptr), cuda::CUresult::success); // `unit` is read
+    }
+    return address;
   }
   void copyIn(uint64_t to, std::span<const std::byte> bytes) {
     if (bytes.empty())
@@ -201,7 +221,8 @@ private:
     launch.sharedBytes = kernel.sharedBytes;
     launch.params = std::as_bytes(std::span(operands));
     launch.globals = globals;
-    options.residentBlocks = blocks;
+    launch.sample = sample;
+    options.residentBlocks = sample.empty() ? blocks : sample.size();
     MOE_ASSIGN(counted, ptxsim::run(kernel.module, kernel.name, launch, memory, options));
     stats = counted;
     return ok();

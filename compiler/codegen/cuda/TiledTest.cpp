@@ -21,20 +21,8 @@ constexpr int kRegisters = 168; // of 384 threads
 struct TiledKernels : testing::Test {
   std::mt19937 generator{7};
 
-  Floats random(size_t n, float scale = 1) {
-    std::normal_distribution<float> normal(0, scale);
-    Floats values(n);
-    for (float &v : values)
-      v = normal(generator);
-    return values;
-  }
-  // What bf16 holds exactly, as weights and the inputs of products are.
-  Floats rounded(size_t n, float scale = 1) {
-    Floats values = random(n, scale);
-    for (float &v : values)
-      v = fromBf16(toBf16(v));
-    return values;
-  }
+  Floats random(size_t n, float scale = 1) { return normalFloats(generator, n, scale); }
+  Floats rounded(size_t n, float scale = 1) { return normalBf16(generator, n, scale); }
 
   // Rows of n channels, padded: with zeros in bf16, with a pattern in float32.
   static Halves bf16Rows(const Floats &values, int64_t n) {
