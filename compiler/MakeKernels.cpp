@@ -38,7 +38,7 @@ llvm::Error Compilation::lower(ModuleOp model, DeviceKind device) {
 llvm::Expected<OwningOpRef<ModuleOp>> Compilation::cudaKernel(const codegen::CudaSpec &spec,
                                                               const codegen::CudaTarget &target) {
   auto module = codegen::emitCudaKernel(&context, spec, target);
-  if (mlir::failed(mlir::verify(*module)))
+  if (!module || mlir::failed(mlir::verify(*module)))
     return failed("building kernel " + codegen::nameOf(spec));
   return module;
 }

@@ -109,15 +109,16 @@ private:
       return weight.emitError() << llvm::toString(format.takeError());
     // Of matrices those kernels know a few lengths of groups.
     const int64_t group = format->group;
-    bool known = *format == WeightFormat{Storage::BF16} ||
-                 (group && (use.kind == WeightKind::Embedding || group == 128 || group == 64 ||
-                            group == 32 || group == 16));
+    bool known =
+        *format == WeightFormat{Storage::BF16} ||
+        (group && (use.kind == WeightKind::Embedding || group == 128 || group == 64 ||
+                   group == 32 || group == 16 || (group == cols && group > 16 && !format->zeros)));
     if (device == DeviceKind::Cuda && !known)
       return weight.emitError()
              << "weight '" << weight.getSymName() << "' (" << nameOf(use.kind)
              << ") would be stored as " << nameOf(*format)
              << ", and the kernels for cuda take bf16 or codes in groups of 128, "
-                "64, 32 or 16 columns: use for example --weights bf16 or int4, "
+                "64, 32 or 16 columns or of whole rows: use for example --weights bf16 or int4, "
                 "or targets of CPUs alone";
     return *format;
   }

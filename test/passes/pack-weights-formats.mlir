@@ -13,7 +13,7 @@
 // RUN: not moe-opt %s --moe-pack-weights=weights=int3 --split-input-file 2>&1 | FileCheck %s --check-prefix=FORMAT
 // FORMAT: error: 'int3' is no format of weights: use keep, f32, bf16, int4, int8 or fp8
 // RUN: not moe-opt %s --moe-pack-weights="device=cuda weights=bf16,head=int8-g8" --split-input-file 2>&1 | FileCheck %s --check-prefix=CUDA
-// CUDA: error: weight 'head' (head) would be stored as int8-g8-f16, and the kernels for cuda take bf16 or codes in groups of 128, 64, 32 or 16 columns: use for example --weights bf16 or int4, or targets of CPUs alone
+// CUDA: error: weight 'head' (head) would be stored as int8-g8-f16, and the kernels for cuda take bf16 or codes in groups of 128, 64, 32 or 16 columns or of whole rows: use for example --weights bf16 or int4, or targets of CPUs alone
 
 // INT4: moe.weight @embedding {{.*}} packed #moe.packing<rows, i8 group 4 scale f16>
 // MIXED: moe.weight @embedding {{.*}} packed #moe.packing<rows, i8 group 8 scale f32>

@@ -2,7 +2,7 @@
 // RUN: moe-opt %s --moe-pack-weights=weights=f32 --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,F32
 // RUN: moe-opt %s --moe-pack-weights=device=cuda --split-input-file --verify-diagnostics | FileCheck %s --check-prefix=CUDA
 // RUN: not moe-opt %s --moe-pack-weights="device=cuda weights=f32" --split-input-file 2>&1 | FileCheck %s --check-prefix=CUDA-F32
-// CUDA-F32: error: weight 'qkv' (attention) would be stored as f32, and the kernels for cuda take bf16 or codes in groups of 128, 64, 32 or 16 columns: use for example --weights bf16 or int4, or targets of CPUs alone
+// CUDA-F32: error: weight 'qkv' (attention) would be stored as f32, and the kernels for cuda take bf16 or codes in groups of 128, 64, 32 or 16 columns or of whole rows: use for example --weights bf16 or int4, or targets of CPUs alone
 
 // Packing again changes nothing.
 // RUN: moe-opt %s --moe-pack-weights=weights=bf16 --moe-pack-weights=weights=bf16 --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,BF16

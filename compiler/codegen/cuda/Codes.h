@@ -9,6 +9,12 @@
 
 namespace moe::codegen {
 
+// Whether a row's codes are one group: then its scale is for the sums over all of them, and is read
+// from memory where the others come with the codes of their group.
+inline bool scalesWholeRows(const WeightFormat &format, const CodeStrip &strip) {
+  return strip.blocks == 1 && strip.groupsPerBlock == 1 && !format.zeros;
+}
+
 class Codes {
 public:
   Codes(CudaKernel &k, const WeightFormat &format, const CodeStrip &strip)
@@ -16,8 +22,8 @@ public:
 
   // Of the rows g and g + 8 of a lane.
   using Rows = std::array<Val, 2>;
-  // Of group `group` of a block whose head is at `head`, in shared memory: scales, and what turns
-  // codes into values, which are constants of formats without zeros.
+  // Of group `group` of a block whose head is at `head`: scales, and what turns codes into values,
+  // which are constants of formats without zeros.
   Rows scales(Ptr head, int64_t group);
   Rows biases(Ptr head, int64_t group);
 
@@ -29,7 +35,9 @@ public:
   // Groups that a tile has, or 1, and products that a group's sums run over within a tile.
   int64_t groupsOfTile() const { return strip.groupsPerBlock; }
   bool zeros() const { return format.zeros; }
-  int64_t headBytes() const { return strip.headBytes; }
+  bool wholeRows() const { return scalesWholeRows(format, strip); }
+  // Before the codes of a stage.
+  int64_t headBytes() const { return wholeRows() ? 0 : strip.headBytes; }
   int64_t productsOfGroup() const { return 4 / strip.groupsPerBlock; }
   // sums + scale * part, of accumulators: rows g, g, g + 8, g + 8.
   static void add(llvm::MutableArrayRef<Val> sums, llvm::ArrayRef<Val> part, const Rows &scales);

@@ -46,6 +46,16 @@ OwningOpRef<ModuleOp> emitCudaKernel(MLIRContext *context, const CudaSpec &spec,
   CudaKernel kernel(*module, target, name, operandsOf(spec));
   emitCudaKernel(kernel, spec);
   kernel.finish();
+  auto bytes =
+      module->lookupSymbol<LLVM::LLVMFuncOp>(name)->getAttrOfType<IntegerAttr>("moe.shared_bytes");
+  if (bytes.getInt() > target.sharedBytes) {
+    emitError(module->getLoc()) << "kernel " << name << " keeps " << bytes.getInt()
+                                << " bytes in shared memory, and a block on " << target.chip
+                                << " has at most " << target.sharedBytes
+                                << ": its rows of activations are too long; leave out the target "
+                                << target.name;
+    return nullptr;
+  }
   return module;
 }
 

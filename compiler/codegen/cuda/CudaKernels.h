@@ -30,7 +30,8 @@ void emitCudaKernel(CudaKernel &k, const CudaSpec &spec);
 
 // Builds the module of one kernel: one llvm.func, named as the spec, with the attributes
 // moe.threads, moe.shared_bytes, moe.blocks_per_sm (integers) and, where it waits for the kernel
-// before it, moe.dependent. The spec must be supported.
+// before it, moe.dependent. The spec must be supported. Null, with an error told to the context,
+// where the kernel needs more shared memory than a block of the target has.
 mlir::OwningOpRef<mlir::ModuleOp> emitCudaKernel(mlir::MLIRContext *context, const CudaSpec &spec,
                                                  const CudaTarget &target);
 

@@ -261,38 +261,35 @@ std::string unsupported(const CudaSpec &spec) {
       return llvm::formatv("head_dim is {0}, and the kernels for GPUs take multiples of 16 up to "
                            "256",
                            f.cache.headDim);
-    if (f.cache.storage == Storage::F32)
-      return "the caches of GPUs keep 16-bit floats, not f32";
+    if (f.cache.storage != Storage::F16 && f.cache.storage != Storage::BF16)
+      return std::string("the caches of GPUs keep 16-bit floats, not ") + nameOf(f.cache.storage);
     return "";
   };
   // Of a matrix of so many columns.
-  auto matrix = [](const WeightFormat &f) -> std::string {
-    if (f == kBf16 || (f.quantized() && (f.group == 128 || (f.group >= 16 && 64 % f.group == 0))))
+  auto matrix = [](const WeightFormat &f, int64_t columns) -> std::string {
+    const bool blocks = f.group == 128 || (f.group >= 16 && 64 % f.group == 0);
+    if (f == kBf16 || blocks || (f.group > 16 && f.group == columns && !f.zeros))
       return "";
     return llvm::formatv(
-        "a matrix is stored as {0}, and the kernels for GPUs take bf16 or codes in "
-        "groups of 128, 64, 32 or 16 columns",
+        "a matrix is stored as {0}, and the kernels for GPUs take bf16, codes in groups of 128, "
+        "64, 32 or 16 columns or, without zeros, codes in groups of whole rows",
         nameOf(f));
   };
-  auto experts = [&](const auto &s) {
+  auto experts = [&](const auto &s, int64_t columns) {
     std::string why = oneExpert(s.experts, s.k);
     if (why.empty())
-      why = matrix(s.shared);
+      why = matrix(s.shared, columns);
     if (why.empty() && s.experts)
-      why = matrix(s.routed);
-    if (why.empty() && !spec.small() && s.experts && s.shared != s.routed)
-      why = llvm::formatv("the shared expert is stored as {0} and the routed ones as {1}, and the "
-                          "kernels of larger steps take one format for both",
-                          nameOf(s.shared), nameOf(s.routed));
+      why = matrix(s.routed, columns);
     return why;
   };
   return std::visit(Overloaded{
-                        [&](const GateUpSpec &s) { return experts(s); },
-                        [&](const DownSpec &s) { return experts(s); },
-                        [&](const CudaQkvSpec &s) { return matrix(s.format); },
-                        [&](const LinearResidualSpec &s) { return matrix(s.format); },
-                        [&](const LinearSpec &s) { return matrix(s.format); },
-                        [&](const HeadSpec &s) { return matrix(s.format); },
+                        [&](const GateUpSpec &s) { return experts(s, s.hidden); },
+                        [&](const DownSpec &s) { return experts(s, s.width); },
+                        [&](const CudaQkvSpec &s) { return matrix(s.format, s.hidden); },
+                        [&](const LinearResidualSpec &s) { return matrix(s.format, s.inputs); },
+                        [&](const LinearSpec &s) { return matrix(s.format, s.inputs); },
+                        [&](const HeadSpec &s) { return matrix(s.format, s.hidden); },
                         [&](const CudaAttentionSpec &s) { return finish(s.finish); },
                         [&](const FinishSpec &s) { return finish(s); },
                         [](const RouterSpec &r) -> std::string {

@@ -4,10 +4,12 @@
 
 namespace moe::codegen {
 
+// The CUDA programming guide's table of compute capabilities: the shared memory of a multiprocessor
+// less the KiB that each block reserves.
 static const CudaTarget kTargets[] = {
-    {"cuda:sm_100a", "sm_100a", "+ptx86", /*bulkCopies=*/true, /*wgmma=*/false},
-    {"cuda:sm_90a", "sm_90a", "+ptx80", /*bulkCopies=*/true, /*wgmma=*/true},
-    {"cuda:sm_80", "sm_80", "+ptx71", /*bulkCopies=*/false, /*wgmma=*/false},
+    {"cuda:sm_100a", "sm_100a", "+ptx86", /*bulkCopies=*/true, /*wgmma=*/false, 227 * 1024},
+    {"cuda:sm_90a", "sm_90a", "+ptx80", /*bulkCopies=*/true, /*wgmma=*/true, 227 * 1024},
+    {"cuda:sm_80", "sm_80", "+ptx71", /*bulkCopies=*/false, /*wgmma=*/false, 163 * 1024},
 };
 
 llvm::ArrayRef<llvm::StringRef> cudaTargetNames() {

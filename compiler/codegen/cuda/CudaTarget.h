@@ -15,6 +15,7 @@ struct CudaTarget {
   std::string ptx;  // the lowest PTX version that has what the kernels use: "+ptx80"
   bool bulkCopies;  // cp.async.bulk, mbarrier.try_wait; and dependent launch (griddepcontrol)
   bool wgmma;
+  int64_t sharedBytes; // of dynamic shared memory that a block may have
 };
 
 // "sm_80", "sm_90a" or "sm_100a". An unknown name is an error that lists these.

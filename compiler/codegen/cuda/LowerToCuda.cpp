@@ -61,8 +61,9 @@ LogicalResult LowerToCuda::call(Operation *op, const CudaSpec &spec, ArrayRef<Op
 }
 
 FailureOr<int64_t> LowerToCuda::layerBytes(CacheOp op, const CacheSpec &cache) {
-  if (cache.storage == Storage::F32)
-    return op.emitOpError("keeps f32, and a GPU's kernels take f16 or bf16");
+  if (cache.storage != Storage::F16 && cache.storage != Storage::BF16)
+    return op.emitOpError() << "keeps " << nameOf(cache.storage)
+                            << ", and a GPU's kernels take f16 or bf16";
   return cudaLayerBytes(cache);
 }
 

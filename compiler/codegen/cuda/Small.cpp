@@ -13,28 +13,46 @@ static constexpr int64_t kPartial = 128 * 4; // sums of a warp
 Stream::Stream(const WeightFormat &format, int64_t columns) : format(format) {
   if (format.quantized()) {
     codes = codeStrip(format, columns);
-    blockColumns = codes->blockColumns;
-    blockBytes = codes->blockBytes();
+    wholeRows = scalesWholeRows(format, *codes);
+    headBytes = wholeRows ? codes->headBytes : 0;
+    blockColumns = wholeRows ? 64 : codes->blockColumns;
+    blockBytes = wholeRows ? codes->tileBytes : codes->blockBytes();
   }
   blocks = llvm::divideCeil(padded(columns), blockColumns);
-  // As many for each warp, and at least one.
-  constexpr int64_t warps = Small::consumerWarps;
-  stageBlocks =
-      std::max<int64_t>((Small::stageBytes + warps * blockBytes / 2) / (warps * blockBytes), 1) *
-      warps;
 }
 
-static int64_t largestStage(ArrayRef<Stream> streams) {
-  int64_t bytes = 0;
-  for (const Stream &stream : streams)
-    bytes = std::max(bytes, stream.stageBytes());
-  return bytes;
+int64_t Small::Cut::blocksOf(const Stream &stream) const {
+  // As many for each warp, to the nearest; or, of large blocks and small stages, one for every
+  // second, fourth or eighth warp.
+  const int64_t all = consumerWarps * stream.blockBytes;
+  if (bytes * 2 >= all)
+    return std::max<int64_t>((bytes + all / 2) / all, 1) * consumerWarps;
+  return llvm::bit_floor(std::max<uint64_t>((bytes + bytes / 4) / stream.blockBytes, 1));
+}
+
+// Four stages of 16 KiB; fewer and smaller ones where x leaves less room.
+Small::Cut Small::cutFor(const CudaTarget &target, int64_t columns, ArrayRef<Stream> streams) {
+  constexpr int64_t enough = 4, least = 3, most = 6;
+  const int64_t others = 1536 + 2 * consumerWarps * kPartial; // beside x and the ring
+  const int64_t room = target.sharedBytes - columns / 16 * kXTile - others;
+  Cut cut{};
+  for (int64_t kib : {16, 8, 4, 2}) {
+    cut.bytes = kib * 1024;
+    cut.stageBytes = 0;
+    for (const Stream &stream : streams)
+      cut.stageBytes = std::max(cut.stageBytes, cut.blocksOf(stream) * stream.blockBytes);
+    cut.stages = std::clamp(room / cut.stageBytes, least, kib == 16 ? enough : most);
+    if (room >= (kib == 16 ? enough : least) * cut.stageBytes)
+      break;
+  }
+  return cut;
 }
 
 Small::Small(CudaKernel &k, int64_t columns, ArrayRef<Stream> streams)
-    : k(k), ring(k, stages, largestStage(streams), consumerWarps),
-      x(k.shared(columns / 16 * kXTile)), partial(k.shared(2 * consumerWarps * kPartial)),
-      scales(k.shared(kSmallTokens * 4)), warpSums(k.shared(consumerWarps * 4)), columns(columns) {
+    : k(k), cut(cutFor(k.target, columns, streams)),
+      ring(k, cut.stages, cut.stageBytes, consumerWarps), x(k.shared(columns / 16 * kXTile)),
+      partial(k.shared(2 * consumerWarps * kPartial)), scales(k.shared(kSmallTokens * 4)),
+      warpSums(k.shared(consumerWarps * 4)), columns(columns) {
   k.threads = consumers + 32;
 }
 
@@ -44,11 +62,13 @@ void Small::run(function_ref<void()> produce, function_ref<void()> consume) {
   k.ifElse(eq(k.warp(), consumerWarps), produce, consume);
 }
 
-Val Small::stream(Val stage, const Stream &stream, Ptr from, Val blocks) {
-  return k.stride(k.i32(0), blocks, k.i32(stream.stageBlocks), {stage},
+Val Small::stream(Val stage, const Stream &stream, Ptr strip, Val first, Val blocks) {
+  const int64_t stageBlocks = cut.blocksOf(stream);
+  Ptr from = strip + k.convert(first, k.i64()) * stream.blockBytes + stream.headBytes;
+  return k.stride(k.i32(0), blocks, k.i32(stageBlocks), {stage},
                   [&](Val at, ArrayRef<Val> carried) {
                     Val i = carried[0];
-                    Val bytes = min(blocks - at, k.i32(stream.stageBlocks)) * stream.blockBytes;
+                    Val bytes = min(blocks - at, k.i32(stageBlocks)) * stream.blockBytes;
                     Ptr place = ring.acquire(i);
                     ring.begin(i, bytes);
                     ring.copy(i, place, k.offset(from, at * stream.blockBytes), bytes);
@@ -156,10 +176,19 @@ SmallVector<Val> Small::multiplyBlock(const Stream &stream, Ptr block, Val xTile
                       {sums[0], sums[1], sums[2], sums[3]});
     return SmallVector<Val>(next.begin(), next.end());
   }
-  // Sums of their own for each group, and for each tile of it, so that products wait less for each
-  // other.
   Codes codes(k, stream.format, *stream.codes);
   SmallVector<Val> out(sums);
+  if (stream.wholeRows) {
+    SmallVector<Val> words = codes.load(block);
+    CudaKernel::Acc acc{sums[0], sums[1], sums[2], sums[3]};
+    for (int64_t k16 = 0; k16 < 4; ++k16)
+      acc = k.mma(Half::BF16, codes.operand(words, k16, codes.biases({}, 0)),
+                  xOf(xTile + k16, wanted), acc);
+    llvm::copy(acc, out.begin());
+    return out;
+  }
+  // Sums of their own for each group, and for each tile of it, so that products wait less for each
+  // other.
   for (int64_t group = 0; group < stream.codes->groupsPerBlock; ++group) {
     Codes::Rows biases = codes.biases(block, group);
     SmallVector<Val> part;
@@ -182,39 +211,57 @@ SmallVector<Val> Small::multiplyBlock(const Stream &stream, Ptr block, Val xTile
   return out;
 }
 
-std::pair<Val, CudaKernel::Acc> Small::multiply(Val stage, const Stream &stream, Val blocks,
-                                                const CudaKernel::Acc &sums,
+std::pair<Val, CudaKernel::Acc> Small::multiply(Val stage, const Stream &stream, Ptr strip,
+                                                Val blocks, const CudaKernel::Acc &sums,
                                                 std::optional<Val> wanted) {
+  const int64_t xTiles = stream.blockColumns / 16, stageBlocks = cut.blocksOf(stream);
+  std::optional<Codes::Rows> scales; // on their way while the products are made
+  if (stream.wholeRows)
+    scales = Codes(k, stream.format, *stream.codes).scales(strip, 0);
+  CudaKernel::Acc first = scales ? k.zeroAcc() : sums;
   SmallVector<Val> init{stage};
-  init.append(sums.begin(), sums.end());
-  const int64_t xTiles = stream.blockColumns / 16;
-  auto out = k.stride(
-      k.i32(0), blocks, k.i32(stream.stageBlocks), init, [&](Val at, ArrayRef<Val> carried) {
+  init.append(first.begin(), first.end());
+  auto out =
+      k.stride(k.i32(0), blocks, k.i32(stageBlocks), init, [&](Val at, ArrayRef<Val> carried) {
         Val i = carried[0], left = blocks - at;
         Ptr place = ring.await(i);
         auto product = [&](Val block, ArrayRef<Val> acc) {
           return multiplyBlock(stream, k.offset(place, block * stream.blockBytes),
                                (at + block) * xTiles, acc, wanted);
         };
+        // A warp has every eighth block of the strip, however many make a stage.
         SmallVector<Val> acc(carried.drop_front());
-        acc = k.choose(
-            ge(left, stream.stageBlocks),
-            [&] {
-              SmallVector<Val> all = acc;
-              for (int64_t u = 0; u < stream.stageBlocks; u += consumerWarps)
-                all = product(k.warp() + u, all);
-              return all;
-            },
-            [&] {
-              return k.stride(k.warp(), left, k.i32(consumerWarps), acc,
-                              [&](Val block, ArrayRef<Val> some) { return product(block, some); });
-            });
+        if (stageBlocks < consumerWarps) {
+          Val mine = (k.warp() - at) & (consumerWarps - 1);
+          acc = k.choose(
+              lt(mine, min(left, k.i32(stageBlocks))), [&] { return product(mine, acc); },
+              [&] { return acc; });
+        } else {
+          acc = k.choose(
+              ge(left, stageBlocks),
+              [&] {
+                SmallVector<Val> all = acc;
+                for (int64_t u = 0; u < stageBlocks; u += consumerWarps)
+                  all = product(k.warp() + u, all);
+                return all;
+              },
+              [&] {
+                return k.stride(
+                    k.warp(), left, k.i32(consumerWarps), acc,
+                    [&](Val block, ArrayRef<Val> some) { return product(block, some); });
+              });
+        }
         ring.release(i);
         SmallVector<Val> next{i + 1};
         next.append(acc);
         return next;
       });
-  return {out[0], {out[1], out[2], out[3], out[4]}};
+  CudaKernel::Acc result{out[1], out[2], out[3], out[4]};
+  if (scales) {
+    CudaKernel::Acc part = std::exchange(result, sums);
+    Codes::add(result, part, *scales);
+  }
+  return {out[0], result};
 }
 
 void Small::exchange(const CudaKernel::Acc &sums, Val turn) {

@@ -9,24 +9,22 @@
 
 namespace moe::codegen {
 
-// The strips of a weight as they are streamed: block by block, a stage having `stageBlocks` of
-// them.
+// The strips of a weight as they are streamed, block by block.
 struct Stream {
   WeightFormat format;
   std::optional<CodeStrip> codes;
+  bool wholeRows = false; // of codes: a block is a tile, and a strip is led by its rows' scales
+  int64_t headBytes = 0;  // of a strip, which are not streamed
   int64_t blockColumns = 16, blockBytes = kFragmentBytes; // of bf16: those of one product
   int64_t blocks;                                         // of a strip
-  int64_t stageBlocks;
 
   Stream(const WeightFormat &format, int64_t columns);
-  int64_t stageBytes() const { return stageBlocks * blockBytes; }
-  int64_t stripBytes() const { return blocks * blockBytes; }
+  int64_t stripBytes() const { return headBytes + blocks * blockBytes; }
 };
 
 class Small {
 public:
   static constexpr int64_t consumerWarps = 8, consumers = 32 * consumerWarps;
-  static constexpr int64_t stages = 4, stageBytes = 16 * 1024; // about
 
   // `columns`: the most channels of x that are in shared memory at once, a multiple of 64.
   // `streams`: all that it will stream.
@@ -38,8 +36,9 @@ public:
   void consumerBarrier() { k.barrier(1, consumers); }
 
   //===--- Producer ------------------------------------------------------------------------------
-  // Streams `blocks` blocks from `from`; returns the count of stages after them.
-  Val stream(Val stage, const Stream &stream, Ptr from, Val blocks);
+  // Streams `blocks` blocks of the strip at `strip`, block `first` and those that follow; returns
+  // the count of stages after them.
+  Val stream(Val stage, const Stream &stream, Ptr strip, Val first, Val blocks);
 
   //===--- Consumers -----------------------------------------------------------------------------
   // Makes scaleOf(t) 1 / rms of the n float32 values of the row of each token t < count. By all
@@ -57,9 +56,9 @@ public:
                   int64_t valid);
   void loadPlain(Val count, llvm::function_ref<Ptr(Val)> rowOf, Val first, Val n);
 
-  // sums + the product of `blocks` streamed blocks with x; where `wanted` is not set in a lane, the
-  // column that it loads counts as zero. Returns {stage after, sums}.
-  std::pair<Val, CudaKernel::Acc> multiply(Val stage, const Stream &stream, Val blocks,
+  // sums + the product of `blocks` streamed blocks of the strip at `strip` with x; where `wanted`
+  // is not set in a lane, the column that it loads counts as zero. Returns {stage after, sums}.
+  std::pair<Val, CudaKernel::Acc> multiply(Val stage, const Stream &stream, Ptr strip, Val blocks,
                                            const CudaKernel::Acc &sums,
                                            std::optional<Val> wanted = std::nullopt);
 
@@ -70,12 +69,20 @@ public:
   static Val rowOf(Val i), columnOf(Val i);
 
 private:
+  // How the ring is cut: about so many bytes a stage, in blocks of each stream.
+  struct Cut {
+    int64_t bytes, stages, stageBytes;
+    int64_t blocksOf(const Stream &stream) const;
+  };
+  static Cut cutFor(const CudaTarget &target, int64_t columns, llvm::ArrayRef<Stream> streams);
+
   // A lane's part of channels 16 tile.. of x, as the second operand of a product.
   llvm::SmallVector<Val> xOf(Val tile, const std::optional<Val> &wanted);
   llvm::SmallVector<Val> multiplyBlock(const Stream &stream, Ptr block, Val xTile,
                                        llvm::ArrayRef<Val> sums, const std::optional<Val> &wanted);
 
   CudaKernel &k;
+  const Cut cut;
   Ring ring;
   Ptr x, partial, scales, warpSums;
   int64_t columns;

@@ -39,12 +39,15 @@ struct SmallGateUp {
   Ptr rowOf(Val t) { return h + k.convert(t, k.i64()) * (padded(s.hidden) * 4); }
   Val slot(Ptr list, Val i) { return k.load(k.offset(list, i * 4), k.i32()); }
 
-  Val streamStrip(Small &small, Val stage, const Stream &stream, Ptr matrix, Val strip) {
-    return small.stream(stage, stream, matrix + k.convert(strip, k.i64()) * stream.stripBytes(),
-                        k.i32(stream.blocks));
+  Ptr stripOf(const Stream &stream, Ptr matrix, Val strip) {
+    return matrix + k.convert(strip, k.i64()) * stream.stripBytes();
   }
-  std::pair<Val, CudaKernel::Acc> multiplyStrip(Small &small, Val stage, const Stream &stream) {
-    return small.multiply(stage, stream, k.i32(stream.blocks), k.zeroAcc());
+  Val streamStrip(Small &small, Val stage, const Stream &stream, Ptr strip) {
+    return small.stream(stage, stream, strip, k.i32(0), k.i32(stream.blocks));
+  }
+  std::pair<Val, CudaKernel::Acc> multiplyStrip(Small &small, Val stage, const Stream &stream,
+                                                Ptr strip) {
+    return small.multiply(stage, stream, strip, k.i32(stream.blocks), k.zeroAcc());
   }
   Ptr matrixOf(Val expert) {
     return routed + k.convert(expert, k.i64()) * (strips * routedStream.stripBytes());
@@ -120,11 +123,12 @@ struct SmallGateUp {
   }
 
   void produce(Small &small, const Choices &choices) {
-    Val stage = k.stride(k.block(), select(gt(tokens, 0), k.i32(strips), k.i32(0)), k.blocks(),
-                         {k.i32(0)}, [&](Val strip, ArrayRef<Val> carried) {
-                           return SmallVector<Val>{
-                               streamStrip(small, carried[0], sharedStream, shared, strip)};
-                         })[0];
+    Val stage =
+        k.stride(k.block(), select(gt(tokens, 0), k.i32(strips), k.i32(0)), k.blocks(), {k.i32(0)},
+                 [&](Val strip, ArrayRef<Val> carried) {
+                   return SmallVector<Val>{streamStrip(small, carried[0], sharedStream,
+                                                       stripOf(sharedStream, shared, strip))};
+                 })[0];
     if (!routes)
       return;
     k.waitForPrevious();
@@ -140,7 +144,8 @@ struct SmallGateUp {
              [&](Val piece, ArrayRef<Val> carried) {
                Val expert = slot(choices.distinct, piece / strips - 1);
                return SmallVector<Val>{
-                   streamStrip(small, carried[0], routedStream, matrixOf(expert), piece % strips)};
+                   streamStrip(small, carried[0], routedStream,
+                               stripOf(routedStream, matrixOf(expert), piece % strips))};
              });
   }
 
@@ -185,16 +190,16 @@ struct SmallGateUp {
     clearPadding();
     small.consumerBarrier();
 
-    auto carried =
-        k.stride(k.block(), k.i32(strips), k.blocks(), {k.i32(0), k.i32(0)},
-                 [&](Val strip, ArrayRef<Val> c) {
-                   auto [stage, sums] = multiplyStrip(small, c[0], sharedStream);
-                   small.exchange(sums, c[1]);
-                   storeHidden(small, strip, c[1], [&](Val channel, Val t, Val gate, Val up) {
-                     store(t, channel, gate, up);
-                   });
-                   return SmallVector<Val>{stage, c[1] + 1};
-                 });
+    auto carried = k.stride(
+        k.block(), k.i32(strips), k.blocks(), {k.i32(0), k.i32(0)},
+        [&](Val strip, ArrayRef<Val> c) {
+          auto [stage, sums] =
+              multiplyStrip(small, c[0], sharedStream, stripOf(sharedStream, shared, strip));
+          small.exchange(sums, c[1]);
+          storeHidden(small, strip, c[1],
+                      [&](Val channel, Val t, Val gate, Val up) { store(t, channel, gate, up); });
+          return SmallVector<Val>{stage, c[1] + 1};
+        });
     if (!routes)
       return;
 
@@ -219,7 +224,9 @@ struct SmallGateUp {
     k.stride(firstRouted(), (distinct + 1) * strips, k.blocks(), carried,
              [&](Val piece, ArrayRef<Val> c) {
                Val expert = slot(choices.distinct, piece / strips - 1);
-               auto [stage, sums] = multiplyStrip(small, c[0], routedStream);
+               auto [stage, sums] =
+                   multiplyStrip(small, c[0], routedStream,
+                                 stripOf(routedStream, matrixOf(expert), piece % strips));
                small.exchange(sums, c[1]);
                storeHidden(small, piece % strips, c[1], [&](Val channel, Val t, Val gate, Val up) {
                  k.ifThen(eq(slot(choices.chosen, t), expert), [&] {

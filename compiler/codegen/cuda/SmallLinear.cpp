@@ -44,12 +44,16 @@ struct SmallLinear {
     Val first = share * each;
     return {first, max(min(k.i32(blocks) - first, k.i32(each)), k.i32(0))};
   }
+  Ptr stripOf(Ptr matrix, Val strip, bool routed) {
+    return matrix + k.convert(strip, k.i64()) * (routed ? routedStream : stream).stripBytes();
+  }
+  Ptr matrixOf(Val expert) {
+    return routedWeight + k.convert(expert, k.i64()) * (strips * routedStream.stripBytes());
+  }
   Val streamShare(Small &small, Val stage, Ptr matrix, Val strip, Val share, bool routed) {
-    const Stream &from = routed ? routedStream : stream;
     Share part = shareOf(share, routed);
-    Val at = k.convert(strip, k.i64()) * from.stripBytes() +
-             k.convert(part.first, k.i64()) * from.blockBytes;
-    return small.stream(stage, from, matrix + at, part.count);
+    return small.stream(stage, routed ? routedStream : stream, stripOf(matrix, strip, routed),
+                        part.first, part.count);
   }
 
   // The first piece from `low` on that is this block's.
@@ -90,9 +94,7 @@ struct SmallLinear {
     pieces(pieces(), 2 * pieces(), {stage}, [&](Val strip, Val share, ArrayRef<Val> carried) {
       share = share - splits;
       return forExperts(carried, [&](Val expert, ArrayRef<Val> stage) {
-        Ptr matrix =
-            routedWeight + k.convert(expert, k.i64()) * (strips * routedStream.stripBytes());
-        return SmallVector<Val>{streamShare(small, stage[0], matrix, strip, share, true)};
+        return SmallVector<Val>{streamShare(small, stage[0], matrixOf(expert), strip, share, true)};
       });
     });
   }
@@ -125,8 +127,8 @@ struct SmallLinear {
         SmallVector<Val> all{stage};
         all.append(sums.begin(), sums.end());
         all = forExperts(all, [&](Val expert, ArrayRef<Val> s) {
-          auto [next, acc] =
-              small.multiply(s[0], from, part.count, {s[1], s[2], s[3], s[4]}, eq(mine, expert));
+          auto [next, acc] = small.multiply(s[0], from, stripOf(matrixOf(expert), strip, true),
+                                            part.count, {s[1], s[2], s[3], s[4]}, eq(mine, expert));
           SmallVector<Val> out{next};
           out.append(acc.begin(), acc.end());
           return out;
@@ -134,7 +136,8 @@ struct SmallLinear {
         stage = all[0];
         sums = {all[1], all[2], all[3], all[4]};
       } else {
-        std::tie(stage, sums) = small.multiply(stage, from, part.count, sums);
+        std::tie(stage, sums) =
+            small.multiply(stage, from, stripOf(weight, strip, false), part.count, sums);
       }
       small.exchange(sums, turn);
       k.ifThen(lt(k.thread(), 128),
