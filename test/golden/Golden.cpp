@@ -117,9 +117,13 @@ const std::vector<std::string> &hostTargets() {
 }
 
 const Plan &planOf(const std::string &input, const std::string &weights,
-                   const std::vector<std::string> &targets, std::optional<uint64_t> randomSeed) {
-  static std::map<std::tuple<std::string, std::string, std::vector<std::string>, bool>, Plan> plans;
-  auto key = std::make_tuple(input, weights, targets, randomSeed.has_value());
+                   const std::vector<std::string> &targets, std::optional<uint64_t> randomSeed,
+                   const std::string &cache, int64_t maxStep) {
+  static std::map<
+      std::tuple<std::string, std::string, std::vector<std::string>, bool, std::string, int64_t>,
+      Plan>
+      plans;
+  auto key = std::make_tuple(input, weights, targets, randomSeed.has_value(), cache, maxStep);
   if (auto found = plans.find(key); found != plans.end())
     return found->second;
   CompileOptions options;
@@ -128,6 +132,9 @@ const Plan &planOf(const std::string &input, const std::string &weights,
   options.targets = targets;
   options.weights = weights;
   options.randomSeed = randomSeed;
+  options.cache = cache;
+  options.maxStep = maxStep;
+  options.assemblePtx = false;
   options.tokenizer = false;
   if (llvm::Error error = compile(options, llvm::outs(), {}))
     throw std::runtime_error(llvm::toString(std::move(error)));

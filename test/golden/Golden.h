@@ -58,10 +58,12 @@ std::string caseCheckpoint(const std::string &name, const std::string &dtype,
 // The targets that run on this architecture, best first: "cpu:x86-64-v4".
 const std::vector<std::string> &hostTargets();
 
-// Compiles without a tokenizer; `weights` is "f32" or "bf16". One plan for all equal calls.
+// Compiles without a tokenizer and without cubins; `weights` is a recipe, as "f32" or "bf16". One
+// plan for all equal calls.
 const Plan &planOf(const std::string &input, const std::string &weights,
                    const std::vector<std::string> &targets = hostTargets(),
-                   std::optional<uint64_t> randomSeed = {});
+                   std::optional<uint64_t> randomSeed = {}, const std::string &cache = {},
+                   int64_t maxStep = 512);
 
 } // namespace moe::test
 

@@ -25,6 +25,29 @@ protected:
     return openSession(planOf(folder, weights, {target}), target, options);
   }
 
+  std::vector<Logits> alone(Session &session) {
+    std::vector<Logits> logits;
+    for (const Ids &text : golden.texts())
+      logits.push_back(runTexts(session, {&text, 1}, whole)[0]);
+    return logits;
+  }
+
+  void expectClose(const std::vector<Logits> &found, const std::string &how) {
+    Session session = open("f32");
+    std::vector<Logits> exact = alone(session);
+    double sum = 0;
+    size_t rows = 0;
+    for (size_t i = 0; i < exact.size(); ++i) {
+      ASSERT_EQ(found[i].rows(), exact[i].rows());
+      for (size_t row = 0; row < exact[i].rows(); ++row)
+        sum += divergence(exact[i][row], found[i][row]);
+      rows += exact[i].rows();
+    }
+    RecordProperty("mean_divergence_" + how, std::to_string(sum / double(rows)));
+    EXPECT_LE(sum / double(rows), meanDivergence) << how;
+    EXPECT_GT(sum, 0) << how; // it does round
+  }
+
   std::string folder = sourcePath("test/golden/quantized/" + GetParam());
   Golden golden = Golden::open(folder + "/golden.json");
 };
@@ -53,22 +76,23 @@ TEST_P(QuantizedTest, LogitsAreThoseOfTheDecodedWeights) {
 
 // Decoded and rounded to bfloat16, and multiplied as the codes that they are.
 TEST_P(QuantizedTest, StaysClose) {
-  Session exact = open("f32");
   for (std::string weights : {"bf16", "keep"}) {
     Session rounded = open(weights);
-    double sum = 0;
-    size_t rows = 0;
-    for (const Ids &text : golden.texts()) {
-      Logits expected = runTexts(exact, {&text, 1}, whole)[0];
-      Logits found = runTexts(rounded, {&text, 1}, whole)[0];
-      ASSERT_EQ(found.rows(), expected.rows());
-      for (size_t row = 0; row < expected.rows(); ++row)
-        sum += divergence(expected[row], found[row]);
-      rows += expected.rows();
-    }
-    RecordProperty("mean_divergence_" + weights, std::to_string(sum / double(rows)));
-    EXPECT_LE(sum / double(rows), meanDivergence) << weights;
-    EXPECT_GT(sum, 0); // it does round
+    expectClose(alone(rounded), weights);
+  }
+}
+
+// Plans for GPUs multiply the codes too, in large steps and in small ones.
+TEST_P(QuantizedTest, StaysCloseOnGpus) {
+  const Plan &plan = planOf(folder, "keep", {"cuda:sm_90a", "cuda:sm_80"}, {}, {}, 64);
+  std::vector<Ids> texts = golden.texts();
+  SessionOptions options;
+  options.context = 128;
+  options.maxSequences = int32_t(texts.size());
+  for (std::string target : {"cuda:sm_90a", "cuda:sm_80"}) {
+    Session session = openSession(plan, target, options);
+    expectClose(runTexts(session, texts, whole), target + "_whole");
+    expectClose(runTexts(session, texts, oneByOne), target + "_one_by_one");
   }
 }
 

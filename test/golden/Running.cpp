@@ -57,8 +57,17 @@ Session openSession(const Plan &plan, const std::string &target, SessionOptions 
   // The best image comes first, so that only the x86-64-v3 one needs help to be chosen.
   if (target == "cpu:x86-64-v3")
     setenv("MOE_CPU_DISABLE", "avx512f", 1);
+  // Of a GPU the simulator takes the part.
+  constexpr std::string_view gpu = "cuda:sm_";
+  if (target.starts_with(gpu)) {
+    options.device = "ptxsim";
+    setenv("MOE_PTXSIM_ARCH", std::to_string(std::stoi(target.substr(gpu.size()))).c_str(), 1);
+    setenv("MOE_PTXSIM_SMS", "2", 1); // blocks that wait for each other, in little time
+  }
   auto session = Session::create(plan, options);
   unsetenv("MOE_CPU_DISABLE");
+  unsetenv("MOE_PTXSIM_ARCH");
+  unsetenv("MOE_PTXSIM_SMS");
   Session result = valueOf(std::move(session));
   if (!result.description().starts_with(target + ","))
     throw std::runtime_error("asked for " + target + ", got " + result.description());

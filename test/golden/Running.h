@@ -27,7 +27,8 @@ double divergence(std::span<const float> p, std::span<const float> q);
 
 // Whether this machine can run the plan's image of `target`.
 bool canRun(const Plan &plan, const std::string &target);
-// A session that runs the image of `target`, also where the machine could run a better one.
+// A session that runs the image of `target`, also where the machine could run a better one; those
+// of GPUs on the simulator, at most one such session at a time.
 Session openSession(const Plan &plan, const std::string &target, SessionOptions options);
 
 // How many tokens text number `text` adds in step number `step`: what is left, if that is less.
