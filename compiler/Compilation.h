@@ -32,7 +32,7 @@ private:
   llvm::Error readTokenizer();
   llvm::Error readTargets();
   // How a device keeps keys and values.
-  llvm::Expected<DType> cacheOf(DeviceKind device);
+  llvm::Expected<Storage> cacheOf(DeviceKind device);
 
   // Compiler.cpp
   llvm::Error checkPassNames();
@@ -40,7 +40,8 @@ private:
                         llvm::function_ref<void(mlir::OpPassManager &)> build);
   // Notes which of the checkpoint's codes become other codes.
   void noteRequantized(mlir::ModuleOp packed);
-  // Chooses the codes of int4 weights by the calibration text, and makes the weights read them.
+  // Chooses the codes of int4 and int8 weights by the calibration text, and makes the weights read
+  // them.
   llvm::Error calibrateWeights(mlir::ModuleOp packed);
 
   // MakeKernels.cpp

@@ -201,9 +201,7 @@ llvm::Error Compilation::run() {
     if (device != devices.back())
       copy = module.clone();
     ModuleOp own = copy ? *copy : module;
-    Type element = *cacheOf(device) == DType::F32   ? Type(Float32Type::get(&context))
-                   : *cacheOf(device) == DType::F16 ? Type(Float16Type::get(&context))
-                                                    : BFloat16Type::get(&context);
+    Type element = typeOf(*cacheOf(device), &context);
     for (CacheOp cache : own.getOps<CacheOp>())
       cache.setElement(element);
     if (auto error = runPasses("packing the weights", own, [&](OpPassManager &pm) {

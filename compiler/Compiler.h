@@ -26,7 +26,7 @@ struct CompileOptions {
   std::vector<std::string>
       targets;                  // "cpu:x86-64-v4", "cuda:sm_90a"; empty: all CPUs' of this version
   std::string weights = "keep"; // formats of the weights: see passes/Recipe.h
-  // Of keys and values: on CPUs f32 or bf16, on GPUs f16 or bf16. Empty: the first of these.
+  // Of keys and values: on CPUs f32, bf16 or int8, on GPUs f16 or bf16. Empty: the first of these.
   // Rounding them to bf16 makes nearly tied experts change places more than all other rounding
   // does.
   std::string cache;
@@ -35,8 +35,8 @@ struct CompileOptions {
   std::optional<uint64_t> randomSeed; // synthetic weights
   std::optional<int64_t> layers;      // only the first ones
   std::vector<std::string> lora;      // folders of PEFT adapters to merge, one after the other
-  // A text that the codes of int4 weights are chosen by (calibrate/Calibrate.h); empty: none. At
-  // most so many tokens of it are used.
+  // A text that the codes of int4 and int8 weights are chosen by (calibrate/Calibrate.h); empty:
+  // none. At most so many tokens of it are used.
   std::string calibrate;
   int64_t calibrationTokens = 16384;
   bool tokenizer = true;       // false: the plan takes ids only

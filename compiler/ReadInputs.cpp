@@ -157,24 +157,23 @@ llvm::Error Compilation::readTargets() {
   return llvm::Error::success();
 }
 
-llvm::Expected<DType> Compilation::cacheOf(DeviceKind device) {
+llvm::Expected<Storage> Compilation::cacheOf(DeviceKind device) {
   bool gpu = device == DeviceKind::Cuda;
-  StringRef wanted = options.cache;
-  if (wanted.empty())
-    return gpu ? DType::F16 : DType::F32;
-  if (wanted == "bf16")
-    return DType::BF16;
-  if (wanted == "f32" && !gpu)
-    return DType::F32;
-  if (wanted == "f16" && gpu)
-    return DType::F16;
-  if (wanted != "f32" && wanted != "f16")
-    return llvm::createStringError("unknown cache storage '" + wanted +
-                                   "': use f32 or bf16 for CPUs, f16 or bf16 for GPUs");
-  return llvm::createStringError(
-      "a " + StringRef(gpu ? "GPU" : "CPU") + " keeps no keys and values in " + wanted +
-      ": use --cache " + (gpu ? "f16" : "f32") +
-      " or bf16, or leave it out, and each device takes its own default");
+  const SmallVector<Storage> kept =
+      gpu ? SmallVector<Storage>{Storage::F16, Storage::BF16}
+          : SmallVector<Storage>{Storage::F32, Storage::BF16, Storage::I8};
+  if (options.cache.empty())
+    return kept.front();
+  for (Storage storage : kept)
+    if (options.cache == nameOf(storage))
+      return storage;
+  if (!llvm::is_contained({"f32", "f16", "int8"}, options.cache))
+    return llvm::createStringError("unknown cache storage '" + options.cache +
+                                   "': use f32, bf16 or int8 for CPUs, f16 or bf16 for GPUs");
+  return llvm::createStringError("a " + StringRef(gpu ? "GPU" : "CPU") +
+                                 " keeps no keys and values in " + options.cache +
+                                 ": use --cache " + (gpu ? "f16 or bf16" : "f32, bf16 or int8") +
+                                 ", or leave it out, and each device takes its own default");
 }
 
 } // namespace moe

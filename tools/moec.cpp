@@ -425,8 +425,8 @@ int main(int argc, char **argv) {
           "and the head are int8; norms and routers are always f32")
       ->capture_default_str();
   compileApp->add_option("--cache", options.cache,
-                         "storage of keys and values: f32 (the default) or bf16 on CPUs, f16 (the "
-                         "default) or bf16 on GPUs");
+                         "storage of keys and values: f32 (the default), bf16 or int8 on CPUs, f16 "
+                         "(the default) or bf16 on GPUs");
   uint64_t seed = 0;
   CLI::Option *random = compileApp->add_option(
       "--random-weights", seed, "make up the weights from this seed; no checkpoint is needed");
@@ -439,8 +439,8 @@ int main(int argc, char **argv) {
                    "repeated")
       ->allow_extra_args(false);
   compileApp->add_option("--calibrate", options.calibrate,
-                         "text, of the kind that the model will see, that the codes of int4 "
-                         "weights are chosen by: a smaller loss for the same bits");
+                         "text, of the kind that the model will see, that the codes of int4 and "
+                         "int8 weights are chosen by: a smaller loss for the same bits");
   compileApp
       ->add_option("--calibrate-tokens", options.calibrationTokens,
                    "how much of the text is used, in windows that are spread over it")

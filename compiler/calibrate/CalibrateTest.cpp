@@ -28,7 +28,7 @@ struct Model {
       : config(llvm::cantFail(
             Llama4Config::open(std::string(MOE_SOURCE_DIR) + "/test/golden/" + name, warnings))),
         weights(config, 7) {
-    auto imported = importLlama4(context, config, weights, {DType::F32});
+    auto imported = importLlama4(context, config, weights, {Storage::F32});
     module = std::move(llvm::cantFail(std::move(imported)).module);
     PassManager pm(&context);
     buildFusePipeline(pm);

@@ -6,6 +6,7 @@
 #include "compiler/codegen/AttentionTiles.h"
 #include "compiler/codegen/Kernels.h"
 #include "compiler/codegen/cpu/CpuKernel.h"
+#include "compiler/codegen/cpu/ValueTile.h"
 
 namespace moe::codegen {
 
@@ -18,14 +19,16 @@ struct Attention {
   const AttentionOperands &operands;
   const CacheSpec &c = s.cache;
   int64_t group = s.heads / c.heads, tileTokens = std::max<int64_t>(1, 24 / group);
-  int64_t bytes = bytesOf(c.storage), width = padded(c.headDim), maxRows = tileTokens * group;
+  int64_t width = padded(c.headDim), maxRows = tileTokens * group;
+  int64_t queryBytes = c.queryRow().bytes();
+  int64_t weightBytes = c.quantized() ? PageWeights::bytes : kPageTokens * bytesOf(c.storage);
 
   Ptr positions = operands.positions, sequences = operands.sequences, blocks = operands.blocks,
       q = operands.q, cache = operands.cache, out = operands.out;
-  Ptr queries = k.scratch(maxRows * width * bytes); // [rows, width]
+  Ptr queries = k.scratch(maxRows * queryBytes);
   Ptr scores = k.scratch(maxRows * kPageTokens * 4);
-  Ptr weights = k.scratch(maxRows * kPageTokens * bytes); // of the softmax, not yet divided
-  Ptr sums = k.scratch(maxRows * width * 4);              // weighted values
+  Ptr weights = k.scratch(maxRows * weightBytes); // of the softmax, not yet divided
+  Ptr sums = k.scratch(maxRows * width * 4);      // weighted values
   Ptr maxima = k.scratch(maxRows * 4), totals = k.scratch(maxRows * 4);
   Ptr ids = k.scratch(maxRows * 4);
   Ptr finished = k.scratch(group * c.headDim * 4); // a token's channels of a key-value head
@@ -33,39 +36,66 @@ struct Attention {
   Val position(Val token) { return k.convert((positions + token * 4).load(k.i32()), k.i64()); }
   Val firstVisible(Val position) { return c.chunk ? position - position % c.chunk : k.i64(0); }
 
-  // x[rows] times a panel of the page, in tiles.
-  void product(Ptr x, int64_t stride, Val rows, Ptr panel, int64_t inner, Ptr to, int64_t toStride,
-               bool accumulate) {
-    k.loop(k.i64(0), rows, k.target.tileTokens, [&](Val r) {
-      Val count = min(rows - r, k.i64(k.target.tileTokens));
-      k.product(c.storage, {x, stride, ids + r * 4}, count, panel, inner, to + r * toStride,
-                toStride, accumulate);
+  // body(first row, count) for tiles of rows.
+  void inTiles(Val rows, llvm::function_ref<void(Val, Val)> body) {
+    k.loop(k.i64(0), rows, k.target.tileTokens,
+           [&](Val r) { body(r, min(rows - r, k.i64(k.target.tileTokens))); });
+  }
+
+  void scorePage(Val rows, Ptr keys) {
+    constexpr int64_t stride = kPageTokens * 4;
+    inTiles(rows, [&](Val r, Val count) {
+      k.product(c.keyFormat(), {queries, queryBytes, ids + r * 4}, count, keys, c.headDim,
+                scores + r * stride, stride);
     });
   }
 
+  // Adds a page's weighted values, 64 channels at a time.
+  void sumPage(Val rows, Ptr panels) {
+    for (int64_t p = 0; p < width / kPanel; ++p)
+      inTiles(rows, [&](Val r, Val count) {
+        Rows x{weights, weightBytes, ids + r * 4};
+        Ptr panel = panels + p * c.valuePanelBytes(), to = sums + p * kPanel * 4 + r * (width * 4);
+        if (c.quantized())
+          k.tiles("values", x, count, panel, kPageTokens / 4, to, width * 4,
+                  [&](const TileOperands &tile) { emitValueTile(k, tile); });
+        else
+          k.product(c.storage, x, count, panel, kPageTokens, to, width * 4, /*accumulate=*/true);
+      });
+  }
+
   // Turns a row's scores of one page into weights, and rescales what was summed before.
-  void softmax(Val row, Val token, Val firstKey) {
+  // `valueScales`: of int8 values.
+  void softmax(Val row, Val token, Val firstKey, Ptr valueScales) {
     int64_t lanes = k.target.lanes;
     Val p = position(token);
     Val low = k.convert(firstVisible(p) - firstKey, k.i32());
     Val high = k.convert(p - firstKey, k.i32());
     Ptr score = scores + row * (kPageTokens * 4);
-    llvm::SmallVector<Val> x;
+    llvm::SmallVector<Val> x, visible, scaled;
     Val highest = k.constant(k.vec(lanes, k.f32()), kUnseen);
     for (int64_t i = 0; i < kPageTokens; i += lanes) {
       Val key = k.iota(lanes) + double(i);
       Val seen = ge(key, k.broadcast(low, lanes)) & le(key, k.broadcast(high, lanes));
+      visible.push_back(seen);
       x.push_back(select(seen, (score + i * 4).load(k.vec(lanes, k.f32())), k.f32(kUnseen)));
       highest = max(highest, x.back());
     }
     Val before = (maxima + row * 4).load(k.f32());
     Val now = max(before, k.maximum(highest));
     Val total = k.constant(k.vec(lanes, k.f32()), 0);
+    Ptr to = weights + row * weightBytes;
     for (int64_t i = 0; i < kPageTokens; i += lanes) {
       Val w = k.exp2(x[i / lanes] - now);
-      (weights + row * (kPageTokens * bytes) + i * bytes).store(k.toStorage(w, c.storage));
       total = total + w;
+      if (c.quantized()) // where nothing was written yet, a scale may be anything
+        scaled.push_back(select(visible[i / lanes],
+                                w * (valueScales + i * 4).load(k.vec(lanes, k.f32())), k.f32(0)));
+      else
+        (to + i * bytesOf(c.storage)).store(k.toStorage(w, c.storage));
     }
+    if (c.quantized())
+      quantizeWeights(k, scaled, to);
     Val rescale = k.exp2(before - now);
     (maxima + row * 4).store(now);
     Ptr at = totals + row * 4;
@@ -105,10 +135,11 @@ struct Attention {
   void tile(Val first, Val count, Val head) {
     Val rows = count * group;
     k.loop(k.i64(0), rows, 1, [&](Val r) {
-      Ptr from = q + ((first + r / group) * s.heads + head * group + r % group) * (width * bytes);
+      Ptr from = q + ((first + r / group) * s.heads + head * group + r % group) * queryBytes;
+      k.channels(queryBytes / 4, [&](Val word, int64_t n) {
+        (queries + r * queryBytes + word * 4).store((from + word * 4).load(k.vec(n, k.i32())));
+      });
       k.channels(width, [&](Val channel, int64_t n) {
-        (queries + r * (width * bytes) + channel * bytes)
-            .store((from + channel * bytes).load(k.vec(n, k.typeOf(c.storage))));
         (sums + r * (width * 4) + channel * 4).store(k.constant(k.vec(n, k.f32()), 0));
       });
       (maxima + r * 4).store(k.f32(kUnseen));
@@ -121,12 +152,11 @@ struct Attention {
       Val entry = sequence * k.tableStride + page;
       Val block = k.convert((blocks + entry * 4).load(k.i32()), k.i64());
       Ptr keys = cache + (block * c.pageBytes + head * c.headBytes());
-      product(queries, width * bytes, rows, keys, c.headDim, scores, kPageTokens * 4, false);
-      k.loop(k.i64(0), rows, 1, [&](Val r) { softmax(r, first + r / group, page * kPageTokens); });
-      for (int64_t p = 0; p < width / kPanel; ++p)
-        product(weights, kPageTokens * bytes, rows,
-                keys + c.keyBytes() + p * panelBytes(c.storage, kPageTokens), kPageTokens,
-                sums + p * kPanel * 4, width * 4, true);
+      Ptr values = keys + c.keyBytes();
+      scorePage(rows, keys);
+      k.loop(k.i64(0), rows, 1,
+             [&](Val r) { softmax(r, first + r / group, page * kPageTokens, values); });
+      sumPage(rows, values + c.valueHeadBytes());
     });
     finish(first, count, head);
   }

@@ -1,9 +1,11 @@
 // MoeKernelBench [--workers N] [--rounds N] [--tokens N] [--shape INPUTSxOUTPUTS] [--format NAME]
-// [--target NAME]: how near single kernels come to what the machine can do.
+// [--target NAME] [--attention N]: how near single kernels come to what the machine can do.
 //
 // Decode: a linear of one token reads its weight, which is larger than the caches, at so many GB/s;
 // beside it a probe reads the same bytes. Prefill: a linear of many tokens does so many Gop/s;
 // beside it a loop of nothing but AVX-512 dot products in registers. Kernel and probe alternate.
+// With --attention, one token instead attends to N positions kept in each storage, in turns.
+//
 // Time is what the threads got of the processor, and rounds whose two probes differ do not count,
 // so that others on the machine disturb little.
 #include "compiler/codegen/cpu/TestCpuKernel.h"
@@ -24,7 +26,7 @@ using namespace moe::codegen;
 namespace {
 
 // Of the command line. Copies, since linking a kernel resets LLVM's options.
-int threads = 1, rounds = 9, prefillTokens = 512;
+int threads = 1, rounds = 9, prefillTokens = 512, attended = 0;
 std::string shape = "2048x65536", only, targetName = "native";
 
 double threadSeconds() {
@@ -161,9 +163,73 @@ public:
     llvm::outs().flush();
   }
 
+  // Scout's heads: one token, or a tile of them, at the end of `positions` positions.
+  void measureAttention(int64_t positions) {
+    struct Kept {
+      CacheSpec cache;
+      Compiled kernel;
+      Bytes pages, q;
+      std::vector<double> decode, reads, prefill;
+    };
+    const int64_t heads = 40, pageCount = llvm::divideCeil(positions, kPageTokens);
+    const int32_t many = 64;
+    std::vector<Kept> all;
+    for (Storage storage : {Storage::F32, Storage::BF16, Storage::I8}) {
+      CacheSpec cache{.heads = 8, .headDim = 128, .storage = storage};
+      cache.pageBytes = cache.layerBytes();
+      Compiled kernel = compiled(AttentionSpec{heads, {Storage::BF16}, cache});
+      // Any bytes will do, so long as they are small numbers.
+      all.push_back({cache,
+                     kernel,
+                     Bytes(pageCount * cache.pageBytes, std::byte(0x3d)),
+                     Bytes(many * heads * cache.queryRow().bytes(), std::byte(0x3d)),
+                     {},
+                     {},
+                     {}});
+    }
+    Ints blocks(pageCount), last(many), sequences(many);
+    std::iota(blocks.begin(), blocks.end(), 0);
+    std::iota(last.begin(), last.end(), int32_t(positions - many));
+    Bytes out(many * padded(heads * 128) * 4);
+    for (int round = 0; round < rounds; ++round)
+      for (Kept &kept : all) {
+        void *decoding[] = {&last[many - 1], sequences.data(),  blocks.data(),
+                            kept.q.data(),   kept.pages.data(), out.data()};
+        void *filling[] = {last.data(),   sequences.data(),  blocks.data(),
+                           kept.q.data(), kept.pages.data(), out.data()};
+        auto time = [&](void **operands, int32_t tokens) {
+          int64_t bytes = kept.kernel.fixed + tokens * kept.kernel.perRow + 4096;
+          Bytes scratch(bytes * threads + 64);
+          return timed([&](int worker) {
+            moe::cpu::StepInfo step{tokens, 0, int32_t(pageCount), 0, nullptr};
+            auto at = (uintptr_t(scratch.data()) + worker * bytes + 63) / 64 * 64;
+            kept.kernel.kernel(operands, &step, reinterpret_cast<void *>(at), worker, threads);
+          });
+        };
+        kept.decode.push_back(time(decoding, 1));
+        kept.prefill.push_back(time(filling, many));
+#if defined(__x86_64__)
+        kept.reads.push_back(timed([&](int worker) {
+          int64_t bytes = kept.pages.size();
+          readBytes(&kept.pages[bytes * worker / threads],
+                    &kept.pages[0] + bytes * (worker + 1) / threads);
+        }));
+#endif
+      }
+    for (Kept &kept : all)
+      llvm::outs() << llvm::formatv(
+          "{0,-5} cache, {1} positions: decode {2,7:F2} ms, {3,5:F1} GB/s, {4:P} of a read; {5} "
+          "tokens {6,8:F2} ms\n",
+          nameOf(kept.cache.storage), positions, median(kept.decode) * 1e3,
+          kept.pages.size() / median(kept.decode) * 1e-9, median(kept.reads) / median(kept.decode),
+          many, median(kept.prefill) * 1e3);
+  }
+
   void main() {
     target = *cpuTarget(targetName);
     load();
+    if (attended)
+      return measureAttention(attended);
     int64_t inputs = 0, outputs = 0;
     if (std::sscanf(shape.c_str(), "%ldx%ld", &inputs, &outputs) != 2 || inputs % 128) {
       llvm::errs() << "--shape: expected INPUTSxOUTPUTS, with inputs a multiple of 128\n";
@@ -193,6 +259,8 @@ int main(int argc, char **argv) {
                                    cl::desc("columns x rows of the weight"));
   cl::opt<std::string> formatOption("format", cl::desc("measure formats with this in their name"));
   cl::opt<std::string> targetOption("target", cl::init(targetName), cl::desc("as of moec compile"));
+  cl::opt<int> attentionOption("attention", cl::init(attended),
+                               cl::desc("measure attention to so many positions"));
   cl::ParseCommandLineOptions(argc, argv, "Measures single CPU kernels.\n");
   threads = workersOption;
   rounds = roundsOption;
@@ -200,6 +268,7 @@ int main(int argc, char **argv) {
   shape = shapeOption;
   only = formatOption;
   targetName = targetOption;
+  attended = attentionOption;
 #if defined(__x86_64__)
   Bench().main();
   return 0;

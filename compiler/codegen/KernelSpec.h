@@ -82,14 +82,39 @@ struct ActivationRow {
 // A layer's part of a KV page. Per head: keys as one panel of 64 positions by head_dim columns,
 // then values as panels of 64 channels by 64 positions, so that both products of attention are the
 // product of the linears.
+//
+// In I8 each key and each value of a head has a scale, the largest magnitude / 127, and codes of 1
+// to 255 that stand for scale * (code - 128). Keys are a panel of codes as weights are, led by 64
+// scales (dialects/moe/Packing.h). A value's scale belongs to a column of its panels, not to a row,
+// so 64 float32 scales, one for each position, lead all of the head's panels of values:
+//
+//   values = 64 scales | panel...; position p of channel c is at byte p / 4 * 256 + c % 64 * 4 +
+//            p % 4 of panel c / 64
 struct CacheSpec {
   int64_t heads = 0, headDim = 0;
   int64_t chunk = 0;     // 0: every earlier position is visible
   int64_t pageBytes = 0; // of the pool, all of its layers
   Storage storage = Storage::F32;
 
-  int64_t keyBytes() const { return panelBytes(storage, headDim); }
-  int64_t valueBytes() const { return padded(headDim) / kPanel * panelBytes(storage, kPageTokens); }
+  bool quantized() const { return storage == Storage::I8; }
+  // What the keys' panel is packed as.
+  WeightFormat keyFormat() const {
+    return {.element = storage, .group = quantized() ? headDim : 0, .scale = Storage::F32};
+  }
+  // A head's row of queries: what the product with the keys takes.
+  ActivationRow queryRow() const { return {keyFormat(), headDim}; }
+
+  int64_t keyBytes() const {
+    return quantized() ? moe::panelBytes(keyFormat(), headDim) : panelBytes(storage, headDim);
+  }
+  // Of the scales that lead the panels of values, and of one of those.
+  int64_t valueHeadBytes() const { return quantized() ? kPageTokens * 4 : 0; }
+  int64_t valuePanelBytes() const {
+    return quantized() ? kPanel * kPageTokens : panelBytes(storage, kPageTokens);
+  }
+  int64_t valueBytes() const {
+    return valueHeadBytes() + padded(headDim) / kPanel * valuePanelBytes();
+  }
   int64_t headBytes() const { return keyBytes() + valueBytes(); }
   int64_t layerBytes() const { return heads * headBytes(); }
 };
@@ -116,7 +141,7 @@ struct NormRowsSpec {
   float eps;
 };
 
-// operands: positions, sequences, block table, h, norm, weight, q [T, heads * padded(head_dim)],
+// operands: positions, sequences, block table, h, norm, weight, q [T, heads] rows of queries,
 // cache, and with rope the table of RopeTableSpec. Finishes q, k and v in its epilogue: rotation,
 // QK norm, temperature; q also takes the softmax's 1/sqrt(d), in base 2. `prepared`: in place of h
 // there are rows of NormRowsSpec, and norm is not read.

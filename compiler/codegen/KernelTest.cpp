@@ -213,8 +213,12 @@ TEST_P(Kernels, Attention) {
     cases.insert(cases.end(), {{96, 10, 2, 64, 0, false, false, true},
                                {64, 3, 3, 32, 0, true, true, true},
                                {64, 30, 1, 20, 64, true, true, false}});
-  for (Storage kept :
-       kind.group ? std::set{storage} : std::set{storage, Storage::F32}) // of keys and values
+  std::set<Storage> storages{storage}; // of keys and values
+  if (!kind.group)
+    storages.insert(Storage::F32);
+  if (kind.element == Storage::BF16)
+    storages.insert(Storage::I8);
+  for (Storage kept : storages)
     for (auto c : cases) {
       CacheSpec cache{.heads = c.kvHeads, .headDim = c.headDim, .chunk = c.chunk, .storage = kept};
       int64_t before = 128; // another layer's part of the page
@@ -279,7 +283,7 @@ TEST_P(Kernels, Attention) {
             x.insert(x.end(), row, row + c.hidden);
           }
           Bytes hs = rowsOf(x, c.hidden, Storage::F32), table(T * padded(c.headDim) * 4 + 256);
-          Bytes q(T * c.heads * padded(c.headDim) * bytesOf(kept), std::byte(0xff));
+          Bytes q(T * c.heads * cache.queryRow().bytes(), std::byte(0xff));
           Bytes o(T * attentionSpec.outputBytes(), std::byte(0xff));
           std::vector<void *> operands{positions.data(), sequences.data(),     blocks.data(),
                                        hs.data(),        norm.packed.data(),   w.packed.data(),

@@ -7,17 +7,13 @@ using namespace mlir;
 
 namespace moe::codegen {
 
-static Storage storageOf(Type type) {
-  return type.isF32() ? Storage::F32 : type.isF16() ? Storage::F16 : Storage::BF16;
-}
-
 // Chunked layers share a pool and so a chunk; the others share the pool of all positions.
 LogicalResult LowerToPlan::placeCaches() {
   for (CacheOp op : model.getOps<CacheOp>()) {
     CachePlace place;
     place.spec.heads = op.getHeads();
     place.spec.headDim = op.getHeadDim();
-    place.spec.storage = storageOf(op.getElement());
+    place.spec.storage = *storageOf(op.getElement());
     place.spec.chunk = op.getChunk().value_or(0);
     FailureOr<int64_t> layer = layerBytes(op, place.spec);
     if (failed(layer))
@@ -54,7 +50,7 @@ FailureOr<LowerToPlan::Operand> LowerToPlan::weight(Value value, Layout layout) 
 }
 
 Storage LowerToPlan::storageOfWeight(Operand operand) {
-  return storageOf(used.lookup(operand.symbol).getPacking()->getStorage());
+  return *storageOf(used.lookup(operand.symbol).getPacking()->getStorage());
 }
 
 WeightFormat LowerToPlan::formatOf(Operand weight) {

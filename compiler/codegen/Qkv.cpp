@@ -16,7 +16,8 @@ struct Qkv {
       cache = k.operand(7);
   int64_t bytes = bytesOf(c.storage), rowBytes = padded(c.headDim) * 4;
   Ptr ropeTable = s.rope ? k.operand(8) : Ptr{};
-  Ptr stored = k.scratch(padded(c.headDim) * bytes); // a finished head in the storage type
+  // A finished head in the storage type; in I8 a piece of codes (ActivationRow).
+  Ptr stored = k.scratch(padded(c.headDim) * bytes + (c.quantized() ? 64 : 0));
 
   // x[2j], x[2j+1] = x[2j] cos - x[2j+1] sin, x[2j] sin + x[2j+1] cos
   void rotate(Ptr row, Val token) {
@@ -37,10 +38,10 @@ struct Qkv {
     });
   }
 
-  void scale(Ptr row, Val factor, Ptr to) {
+  void scale(Ptr row, Val factor, Ptr to, Storage storage) {
     k.channels(c.headDim, [&](Val channel, int64_t lanes) {
       Val x = (row + channel * 4).load(k.vec(lanes, k.f32()));
-      (to + channel * bytes).store(k.toStorage(x * factor, c.storage));
+      (to + channel * bytesOf(storage)).store(k.toStorage(x * factor, storage));
     });
   }
 
@@ -60,8 +61,13 @@ struct Qkv {
       Val log = k.convert(k.log(k.convert(steps + 1, k.f64())), k.f32());
       factor = factor * (log * double(scale) + 1);
     }
-    Ptr to = q + (token * s.heads + head) * (padded(c.headDim) * bytes);
-    scale(row, factor, to);
+    Ptr to = q + (token * s.heads + head) * c.queryRow().bytes();
+    if (c.quantized()) {
+      scale(row, factor, row, Storage::F32);
+      k.quantize(row, c.queryRow(), c.headDim, to);
+      return;
+    }
+    scale(row, factor, to, c.storage);
     for (int64_t i = c.headDim; i < padded(c.headDim); ++i)
       (to + i * bytes).store(k.constant(k.typeOf(c.storage), 0));
   }
@@ -75,12 +81,29 @@ struct Qkv {
     return {cache + (page * c.pageBytes + head * c.headBytes()), position % kPageTokens};
   }
 
-  // Keys are a panel with a position in each row: 4 bytes (a float, or a pair) every 256.
+  // Quantizes a finished head to `stored`, its scale to where the page has that.
+  void quantize(Ptr row, Ptr scaleAt) {
+    k.quantizePiece(row, c.headDim, stored);
+    scaleAt.store((stored + ActivationRow::scaleAt).load(k.f32()));
+  }
+
+  // Keys are a panel with a position in each row: 4 bytes (a float, a pair, or four codes) every
+  // 256.
   void key(Ptr row, Val token, Val head) {
     if (s.rope)
       rotate(row, token);
-    scale(row, normFactor(row), stored);
+    scale(row, normFactor(row), c.quantized() ? row : stored,
+          c.quantized() ? Storage::F32 : c.storage);
     auto [page, position] = slot(token, head);
+    if (c.quantized()) {
+      quantize(row, page + position * 4);
+      Ptr to = page + kPageTokens * 4 + position * 4, codes = stored + ActivationRow::codesAt;
+      k.loop(0, llvm::divideCeil(c.headDim, 4), 1, [&](Val i) {
+        Val unit = (codes + i * 4).load(k.i32());
+        (to + i * (kPanel * 4)).store(unit ^ int32_t(0x80808080)); // 128 more in each byte
+      });
+      return;
+    }
     Ptr to = page + position * 4;
     k.loop(0, c.headDim * bytes / 4, 1,
            [&](Val i) { (to + i * (kPanel * 4)).store((stored + i * 4).load(k.i32())); });
@@ -89,20 +112,30 @@ struct Qkv {
   // Values are panels with a channel in each row.
   void value(Ptr row, Val token, Val head) {
     auto [page, position] = slot(token, head);
-    Ptr panels = page + c.keyBytes();
+    Ptr panels = page + (c.keyBytes() + c.valueHeadBytes());
+    if (c.quantized()) {
+      quantize(row, page + c.keyBytes() + position * 4);
+      Ptr to = panels + (position / 4 * (kPanel * 4) + position % 4);
+      Ptr codes = stored + ActivationRow::codesAt;
+      k.loop(0, c.headDim, 1, [&](Val i) {
+        Ptr at = to + i / kPanel * c.valuePanelBytes() + i % kPanel * 4;
+        at.store((codes + i).load(k.getI8Type()) ^ -128);
+      });
+      return;
+    }
     if (c.storage == Storage::F32) {
       Ptr to = panels + position * (kPanel * 4);
       for (int64_t panel = 0; panel < padded(c.headDim) / kPanel; ++panel)
         k.channels(std::min(kPanel, c.headDim - panel * kPanel), [&](Val channel, int64_t lanes) {
           Val x = (row + panel * kPanel * 4 + channel * 4).load(k.vec(lanes, k.f32()));
-          (to + panel * panelBytes(c.storage, kPageTokens) + channel * 4).store(x);
+          (to + panel * c.valuePanelBytes() + channel * 4).store(x);
         });
       return;
     }
-    scale(row, k.f32(1), stored);
+    scale(row, k.f32(1), stored, c.storage);
     Ptr to = panels + (position / 2 * (kPanel * 4) + position % 2 * 2);
     k.loop(0, c.headDim, 1, [&](Val i) {
-      Ptr at = to + i / kPanel * panelBytes(c.storage, kPageTokens) + i % kPanel * 4;
+      Ptr at = to + i / kPanel * c.valuePanelBytes() + i % kPanel * 4;
       at.store((stored + i * 2).load(k.bf16()));
     });
   }

@@ -158,11 +158,8 @@ Value Importer::attention(int64_t i, Value x) {
   IntegerAttr chunk;
   if (rope && config.attentionChunk)
     chunk = builder.getI64IntegerAttr(*config.attentionChunk);
-  auto cache =
-      CacheOp::create(symbols, location, layer + "kv", config.kvHeads, config.headDim, chunk,
-                      options.cache == DType::F32   ? Type(builder.getF32Type())
-                      : options.cache == DType::F16 ? Type(builder.getF16Type())
-                                                    : builder.getBF16Type());
+  auto cache = CacheOp::create(symbols, location, layer + "kv", config.kvHeads, config.headDim,
+                               chunk, typeOf(options.cache, builder.getContext()));
   auto kv = FlatSymbolRefAttr::get(cache.getSymNameAttr());
   AppendOp::create(builder, location, kv, k, v, positions, sequences);
   Value y = make<AttentionOp>(queries, kv, q, positions, sequences);

@@ -11,7 +11,7 @@
 namespace moe {
 
 struct ImportOptions {
-  DType cache = DType::BF16; // elements of the KV caches: BF16, F32 or F16
+  Storage cache = Storage::BF16; // elements of the KV caches: BF16, F32, F16 or I8
 };
 
 struct ImportedModel {

@@ -360,7 +360,7 @@ TEST(Llama4, GivesTheGoldenLogits) {
     auto checkpoint = Checkpoint::open(folder.str());
     ASSERT_TRUE(bool(checkpoint)) << llvm::toString(checkpoint.takeError());
     MLIRContext context;
-    auto model = importLlama4(context, *config, *checkpoint, {.cache = DType::F32});
+    auto model = importLlama4(context, *config, *checkpoint, {.cache = Storage::F32});
     ASSERT_TRUE(bool(model)) << llvm::toString(model.takeError());
 
     std::vector<int32_t> positions(20);

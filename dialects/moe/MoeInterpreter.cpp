@@ -450,9 +450,20 @@ FailureOr<std::shared_ptr<const TensorValue>> Interpreter::weight(WeightOp weigh
 FailureOr<reference::KvCache *> Interpreter::cache(CacheOp cache) {
   if (auto found = caches.find(cache.getSymName()); found != caches.end())
     return &found->second;
-  if (!cache.getElement().isF32() && !cache.getElement().isBF16())
-    return cache.emitOpError() << "keeps " << cache.getElement() << ", expected f32 or bf16";
-  Rounding storage = cache.getElement().isBF16() ? Rounding::Bfloat16 : Rounding::None;
+  using Kept = reference::KvCache::Storage;
+  Kept storage = Kept::Float32;
+  switch (*storageOf(cache.getElement())) {
+  case Storage::F32:
+    break;
+  case Storage::BF16:
+    storage = Kept::Bfloat16;
+    break;
+  case Storage::I8:
+    storage = Kept::Int8;
+    break;
+  default:
+    return cache.emitOpError() << "keeps " << cache.getElement() << ", expected f32, bf16 or i8";
+  }
   reference::KvCache empty(cache.getHeads(), cache.getHeadDim(), cache.getChunk().value_or(0),
                            storage);
   return &caches.emplace(cache.getSymName().str(), std::move(empty)).first->second;

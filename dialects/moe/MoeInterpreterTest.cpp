@@ -539,6 +539,34 @@ TEST_F(InterpreterTest, RefusesPositionsThatWereNeverAppended) {
             "'moe.attention' op looks for position 3 of sequence 3, which was never appended");
 }
 
+TEST_F(InterpreterTest, RefusesCachesOfFloat16) {
+  EXPECT_EQ(runAndFail(R"mlir(
+    moe.cache @kv heads 1 head_dim 2 : f16
+    func.func @f(%q: tensor<?x2xf32>, %p: tensor<?xi32>) -> tensor<?x2xf32> {
+      %o = moe.attention @kv, %q, %p, %p : tensor<?x2xf32>, tensor<?xi32>
+      return %o : tensor<?x2xf32>
+    })mlir",
+                       {{{1, 2}, std::vector<float>(2)}, {{1}, std::vector<int32_t>{3}}}),
+            "'moe.cache' op keeps 'f16', expected f32, bf16 or i8");
+}
+
+TEST_F(InterpreterTest, KeepsCodesInCachesOfI8) {
+  OwningOpRef<ModuleOp> module = parse(R"mlir(
+    moe.cache @kv heads 1 head_dim 2 : i8
+    func.func @f(%x: tensor<?x2xf32>, %p: tensor<?xi32>) -> tensor<?x2xf32> {
+      moe.append @kv, %x, %x, %p, %p : tensor<?x2xf32>, tensor<?xi32>
+      %o = moe.attention @kv, %x, %p, %p : tensor<?x2xf32>, tensor<?xi32>
+      return %o : tensor<?x2xf32>
+    })mlir");
+  Interpreter interpreter(*module);
+  auto results = interpreter.runFunction(
+      module->lookupSymbol<func::FuncOp>("f"),
+      {TensorValue{{1, 2}, std::vector<float>{127, 2.4f}}, {{1}, std::vector<int32_t>{0}}});
+  ASSERT_TRUE(succeeded(results));
+  // A token that sees itself alone gets its value back, as the cache has it.
+  EXPECT_EQ((*results)[0].floats(), (std::vector<float>{127, 2}));
+}
+
 TEST_F(InterpreterTest, RefusesWhatItCannotRun) {
   TensorValue x{{1, 2}, std::vector<float>(2)};
   EXPECT_EQ(runAndFail(R"mlir(

@@ -147,8 +147,15 @@ LogicalResult WeightOp::verify() {
 LogicalResult CacheOp::verify() {
   if (failed(checkPositive(*this, "heads", getHeads())) ||
       failed(checkPositive(*this, "head_dim", getHeadDim())))
-    return failure();                                           // cache_c1
-  return checkPositive(*this, "chunk", getChunk().value_or(1)); // cache_c1
+    return failure(); // cache_c1
+  if (failed(checkPositive(*this, "chunk", getChunk().value_or(1))))
+    return failure(); // cache_c1
+  FailureOr<Storage> storage = storageOf(getElement());
+  if (failed(storage) || (*storage != Storage::F32 && *storage != Storage::BF16 &&
+                          *storage != Storage::F16 && *storage != Storage::I8))
+    return emitOpError() << "keeps " << getElement()
+                         << ", expected f32, bf16, f16 or i8"; // cache_c2
+  return success();
 }
 
 LogicalResult LoadWeightOp::verifySymbolUses(SymbolTableCollection &symbols) {

@@ -64,7 +64,11 @@ def Moe_CacheOp : Moe_Op<"cache", [Symbol]> {
     With a `chunk` of C, a query at position p sees the positions `(p / C) * C` to p, otherwise 0
     to p.
 
+    An element of `i8` means codes: each key and each value of a head is `scale * code`, where the
+    scale is its largest magnitude / 127 and -127 <= code <= 127.
+
     - (C1) `heads`, `head_dim` and `chunk` are positive
+    - (C2) `element` is f32, bf16, f16 or i8
 
     ```mlir
     moe.cache @layers.0.kv heads 2 head_dim 64 chunk 128 : bf16

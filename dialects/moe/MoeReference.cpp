@@ -204,6 +204,24 @@ Values moe::reference::temperature(View x, Indices positions, float scale, float
 // Attention
 //===----------------------------------------------------------------------===//
 
+/// Rounds one key or value of a head to what a cache keeps.
+static void store(View from, KvCache::Storage storage, std::span<float> to) {
+  float most = 0;
+  for (float element : from) // a NaN stays, and all elements become NaN
+    most = std::isnan(element) ? element : std::max(most, std::abs(element));
+  for (size_t c = 0; c < from.size(); ++c)
+    switch (storage) {
+    case KvCache::Storage::Float32:
+      to[c] = from[c];
+      break;
+    case KvCache::Storage::Bfloat16:
+      to[c] = roundToBfloat16(from[c]);
+      break;
+    case KvCache::Storage::Int8:
+      to[c] = most == 0 ? 0 : float(std::nearbyint(from[c] * 127.0 / most) * most / 127);
+    }
+}
+
 void KvCache::append(View keys, View values, Indices positions, Indices sequences) {
   int64_t channels = heads * headDim;
   assert(keys.size() == positions.size() * size_t(channels) && values.size() == keys.size());
@@ -215,9 +233,10 @@ void KvCache::append(View keys, View values, Indices positions, Indices sequence
       sequence.keys.resize(end, std::numeric_limits<float>::quiet_NaN());
       sequence.values.resize(end, std::numeric_limits<float>::quiet_NaN());
     }
-    for (int64_t c = 0; c < channels; ++c) {
-      sequence.keys[begin + c] = round(keys[t * channels + c], storage);
-      sequence.values[begin + c] = round(values[t * channels + c], storage);
+    for (int64_t head = 0; head < heads; ++head) {
+      int64_t from = int64_t(t) * heads + head, to = int64_t(positions[t]) * heads + head;
+      store(row(keys, from, headDim), storage, row(std::span(sequence.keys), to, headDim));
+      store(row(values, from, headDim), storage, row(std::span(sequence.values), to, headDim));
     }
   }
 }

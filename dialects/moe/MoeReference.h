@@ -74,8 +74,12 @@ Values temperature(View x, Indices positions, float scale, float floor,
 /// model that looks where it must not is found out.
 class KvCache {
 public:
-  /// `chunk` 0: a query sees all earlier positions. `storage` is how the cache keeps its elements.
-  KvCache(int64_t heads, int64_t headDim, int64_t chunk = 0, Rounding storage = Rounding::None)
+  /// How a cache keeps its elements. Int8: those of a key or a value of a head as codes of -127 to
+  /// 127 times their largest magnitude / 127.
+  enum class Storage { Float32, Bfloat16, Int8 };
+
+  /// `chunk` 0: a query sees all earlier positions.
+  KvCache(int64_t heads, int64_t headDim, int64_t chunk = 0, Storage storage = Storage::Float32)
       : heads(heads), headDim(headDim), chunk(chunk), storage(storage) {}
 
   /// keys, values [tokens, heads * headDim]. Writing a position again replaces it.
@@ -92,7 +96,7 @@ public:
   View value(int32_t sequence, int64_t position, int64_t head) const;
 
   const int64_t heads, headDim, chunk;
-  const Rounding storage;
+  const Storage storage;
 
 private:
   struct Sequence {

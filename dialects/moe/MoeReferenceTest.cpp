@@ -186,7 +186,7 @@ TEST(KvCache, KeepsSequencesApart) {
 }
 
 TEST(KvCache, ReplacesAndPoisons) {
-  KvCache cache(1, 2, 0, Rounding::Bfloat16);
+  KvCache cache(1, 2, 0, KvCache::Storage::Bfloat16);
   std::vector<int32_t> zero{0}, two{2};
   cache.append(Values{1.0f + 1.0f / 512, 2}, Values{3, 4}, zero, zero);
   EXPECT_EQ(cache.key(0, 0, 0)[0], 1.0f); // kept as bfloat16
@@ -195,6 +195,24 @@ TEST(KvCache, ReplacesAndPoisons) {
   cache.append(Values{5, 6}, Values{7, 8}, two, zero);
   EXPECT_TRUE(std::isnan(cache.key(0, 1, 0)[0]));
   EXPECT_TRUE(std::isnan(attention(cache, Values{1, 1}, two, zero)[0]));
+}
+
+TEST(KvCache, KeepsCodesOfAByte) {
+  KvCache cache(2, 3, 0, KvCache::Storage::Int8);
+  std::vector<int32_t> zero{0}, one{1};
+  // The first head's step is 1, the second's 0.5; ties go to the even code.
+  cache.append(Values{127, -3.4f, 2.5f, 63.5f, 0.25f, -0.8f}, Values{0, 0, 0, -254, 3, 1}, zero,
+               zero);
+  expectNear(Values(cache.key(0, 0, 0).begin(), cache.key(0, 0, 0).end()), {127, -3, 2});
+  expectNear(Values(cache.key(0, 0, 1).begin(), cache.key(0, 0, 1).end()), {63.5f, 0, -1});
+  expectNear(Values(cache.value(0, 0, 0).begin(), cache.value(0, 0, 0).end()), {0, 0, 0});
+  expectNear(Values(cache.value(0, 0, 1).begin(), cache.value(0, 0, 1).end()), {-254, 4, 0});
+  float nan = std::numeric_limits<float>::quiet_NaN();
+  cache.append(Values{nan, 1, 2, 1, 2, 3}, Values{1, 2, nan, 1, 2, 3}, one, zero);
+  for (int c = 0; c < 3; ++c) {
+    EXPECT_TRUE(std::isnan(cache.key(0, 1, 0)[c]) && std::isnan(cache.value(0, 1, 0)[c]));
+    EXPECT_FALSE(std::isnan(cache.key(0, 1, 1)[c]) || std::isnan(cache.value(0, 1, 1)[c]));
+  }
 }
 
 TEST(Swiglu, RoundsSiluBeforeTheProduct) {

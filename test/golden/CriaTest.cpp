@@ -27,6 +27,9 @@ constexpr double float32Divergence = 1e-6;
 constexpr double bfloat16Divergence = 5e-4; // and no worse than that of transformers
 constexpr double bfloat16Median = 2e-5;
 constexpr double perplexityTolerance = 0.001; // relative
+// With keys and values in int8, beside bfloat16 weights.
+constexpr double int8CacheDivergence = 1e-3;
+constexpr double int8CacheMedian = 2e-4;
 
 std::string goldenPath(const char *file) { return caseFolder("cria") + "/" + file; }
 
@@ -140,8 +143,8 @@ Measured measure(Session &session, size_t windows);
 class CriaTest : public testing::TestWithParam<std::string> {
 protected:
   // False, and the test is skipped, where the processor cannot run the target.
-  bool open(const char *weights) {
-    plan = &planOf(sourcePath("models/cria"), weights);
+  bool open(const char *weights, const char *cache = "") {
+    plan = &planOf(sourcePath("models/cria"), weights, hostTargets(), {}, cache);
     return canRun(*plan, GetParam());
   }
   Session session() {
@@ -272,15 +275,61 @@ TEST_P(CriaTest, Bfloat16QualityIsNoWorseThanThatOfTransformers) {
   EXPECT_NEAR(measured.perplexity / quality.perplexity, 1, perplexityTolerance);
 }
 
+// Beside bfloat16 weights, keys and values in int8 cost next to nothing; and a code and a part of a
+// scale, 4 bytes for each 64 channels, take the place of a float32.
+TEST_P(CriaTest, Int8CacheQualityIsThatOfFloat32) {
+  Measured measured[2];
+  uint64_t bytes[2];
+  for (bool int8 : {false, true}) {
+    if (!open("bf16", int8 ? "int8" : ""))
+      GTEST_SKIP();
+    Session session = this->session();
+    measured[int8] = measure(session, readWindows().size());
+    bytes[int8] = session.cacheBytes();
+  }
+  EXPECT_LE(measured[true].divergence, int8CacheDivergence);
+  EXPECT_LE(measured[true].medianDivergence, int8CacheMedian);
+  EXPECT_NEAR(measured[true].perplexity / measured[false].perplexity, 1, perplexityTolerance);
+  EXPECT_EQ(bytes[true] * 256, bytes[false] * (64 + 4));
+}
+
 TEST_P(CriaTest, AllWaysToRunGiveTheSameBits) {
   std::vector<Ids> texts = readWindows();
   texts[0].resize(300); // beyond two chunks
   texts[1].resize(140);
-  for (const char *weights : {"f32", "bf16"}) {
-    SCOPED_TRACE(weights);
-    if (!open(weights))
+  for (auto [weights, cache] : {std::pair("f32", ""), {"bf16", ""}, {"bf16", "int8"}}) {
+    SCOPED_TRACE(std::string(weights) + " " + cache);
+    if (!open(weights, cache))
       GTEST_SKIP();
     expectSameBitsInAllWays(*plan, GetParam(), std::span(texts).first(2));
+  }
+}
+
+// Back to a position in the middle of a page, of a chunk and of four codes, and on with other
+// tokens, as if the first ones had never been.
+TEST_P(CriaTest, Int8CacheForgetsWhatIsTakenBack) {
+  if (!open("bf16", "int8"))
+    GTEST_SKIP();
+  std::vector<Ids> windows = readWindows();
+  Session session = this->session();
+  int32_t sequence = valueOf(session.addSequence());
+  auto append = [&](std::span<const int32_t> ids) {
+    std::vector<float> last;
+    Append part{sequence, ids, 1};
+    valueOf(session.run({&part, 1}, [&](size_t, int64_t, std::span<const float> row) {
+      last.assign(row.begin(), row.end());
+      return ok();
+    }));
+    return last;
+  };
+  for (int64_t kept : {131, 150, 191}) {
+    append(std::span(windows[0]).first(200));
+    valueOf(session.truncate(sequence, kept));
+    std::vector<float> again = append(std::span(windows[1]).first(60));
+    valueOf(session.truncate(sequence, 0));
+    append(std::span(windows[0]).first(size_t(kept)));
+    EXPECT_EQ(append(std::span(windows[1]).first(60)), again) << "back to " << kept;
+    valueOf(session.truncate(sequence, 0));
   }
 }
 

@@ -17,6 +17,7 @@ struct TileOperands {
   llvm::SmallVector<Ptr> rows, outs;
   Ptr panel;
   Val steps; // groups of a row
+  std::optional<FetchAhead> ahead;
 };
 
 // Emits the tile at the insertion point.

@@ -82,33 +82,69 @@ Ptr CpuKernel::identity() {
 //===----------------------------------------------------------------------===//
 
 void CpuKernel::product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k,
-                        Ptr out, int64_t outStride, bool accumulate) {
+                        Ptr out, int64_t outStride, bool accumulate, std::optional<Turn> turn) {
   int64_t steps = format.quantized()               ? k / format.group
                   : format.element == Storage::F32 ? k
                                                    : llvm::divideCeil(k, 2);
-  func::CallOp::create(*this, productFunction(format, accumulate),
-                       ValueRange{x.base.value, i64(x.stride).value, x.ids.value, panel.value,
-                                  i64(steps).value, out.value, i64(outStride).value, count.value});
+  std::string name = nameOf(format) + (accumulate ? "_accumulate" : "");
+  std::optional<FetchAhead> ahead;
+  if (turn) {
+    int64_t unitColumns = format.element == Storage::F32                                   ? 1
+                          : format.element == Storage::I8 || format.element == Storage::I4 ? 4
+                                                                                           : 2;
+    int64_t units = llvm::divideCeil(k, unitColumns), bytes = moe::panelBytes(format, k);
+    Val step = i64(llvm::divideCeil(bytes, units) - 1) / turn->count + 1;
+    ahead = FetchAhead{panel + bytes + turn->index * step * units, step};
+    name += "_ahead";
+  }
+  tiles(
+      name, x, count, panel, steps, out, outStride,
+      [&](const TileOperands &operands) {
+        if (format.quantized())
+          emitCodeTile(*this, format, operands, accumulate);
+        else
+          emitTile(format.element, operands, accumulate);
+      },
+      ahead);
+}
+
+void CpuKernel::tiles(StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Ptr out,
+                      int64_t outStride, function_ref<void(const TileOperands &)> emit,
+                      std::optional<FetchAhead> ahead) {
+  SmallVector<Value> arguments{x.base.value,        i64(x.stride).value, x.ids.value,
+                               panel.value,         i64(steps).value,    out.value,
+                               i64(outStride).value};
+  if (ahead)
+    arguments.append({ahead->from.value, ahead->step.value});
+  func::FuncOp function = chooser(name, TypeRange(arguments), emit);
+  arguments.push_back(count.value);
+  func::CallOp::create(*this, function, arguments);
+}
+
+void CpuKernel::fetch(const TileOperands &operands, Val unit) {
+  if (operands.ahead)
+    LLVM::Prefetch::create(*this, (operands.ahead->from + unit * operands.ahead->step).value,
+                           /*rw=*/0, /*hint=*/2, /*cache=*/1);
 }
 
 // Chooses the tile function for the number of tokens.
-func::FuncOp CpuKernel::productFunction(const WeightFormat &format, bool accumulate) {
-  std::string name =
-      llvm::formatv("product_{0}{1}", nameOf(format), accumulate ? "_accumulate" : "");
+func::FuncOp CpuKernel::chooser(StringRef product, TypeRange types,
+                                function_ref<void(const TileOperands &)> emit) {
+  std::string name = llvm::formatv("product_{0}", product);
   if (auto known = module.lookupSymbol<func::FuncOp>(name))
     return known;
   SmallVector<func::FuncOp> tiles;
   for (int64_t count = 1; count <= target.tileTokens; ++count)
-    tiles.push_back(tileFunction(format, count, accumulate));
+    tiles.push_back(tileFunction(product, types, count, emit));
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPointToStart(module.getBody());
-  Type p = pointer(getContext());
-  auto function = func::FuncOp::create(
-      *this, name, getFunctionType({p, i64(), p, p, i64(), p, i64(), i64()}, {}));
+  SmallVector<Type> withCount(types);
+  withCount.push_back(i64());
+  auto function = func::FuncOp::create(*this, name, getFunctionType(withCount, {}));
   function.setPrivate();
   Block *block = function.addEntryBlock();
   setInsertionPointToStart(block);
-  Val count = val(block->getArgument(7));
+  Val count = val(block->getArguments().back());
   for (int64_t n = 1; n <= target.tileTokens; ++n)
     ifThen(eq(count, n), [&] {
       func::CallOp::create(*this, tiles[n - 1], ValueRange(block->getArguments().drop_back()));
@@ -117,14 +153,12 @@ func::FuncOp CpuKernel::productFunction(const WeightFormat &format, bool accumul
   return function;
 }
 
-func::FuncOp CpuKernel::tileFunction(const WeightFormat &format, int64_t count, bool accumulate) {
+func::FuncOp CpuKernel::tileFunction(StringRef product, TypeRange types, int64_t count,
+                                     function_ref<void(const TileOperands &)> emit) {
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPointToStart(module.getBody());
-  Type p = pointer(getContext());
-  std::string name =
-      llvm::formatv("tile_{0}_{1}{2}", nameOf(format), count, accumulate ? "_accumulate" : "");
-  auto function =
-      func::FuncOp::create(*this, name, getFunctionType({p, i64(), p, p, i64(), p, i64()}, {}));
+  std::string name = llvm::formatv("tile_{0}_{1}", product, count);
+  auto function = func::FuncOp::create(*this, name, getFunctionType(types, {}));
   function.setPrivate();
   function->setAttr("no_inline", getUnitAttr());
   Block *block = function.addEntryBlock();
@@ -135,15 +169,16 @@ func::FuncOp CpuKernel::tileFunction(const WeightFormat &format, int64_t count, 
   TileOperands operands{.rows = {},
                         .outs = {},
                         .panel = ptr(block->getArgument(3)),
-                        .steps = val(block->getArgument(4))};
+                        .steps = val(block->getArgument(4)),
+                        .ahead = {}};
+  // One token's tile reads as fast as memory gives.
+  if (types.size() > 7 && count > 1)
+    operands.ahead = {ptr(block->getArgument(7)), val(block->getArgument(8))};
   for (int64_t t = 0; t < count; ++t) {
     operands.rows.push_back(x + convert((ids + t * 4).load(i32()), i64()) * stride);
     operands.outs.push_back(out + outStride * t);
   }
-  if (format.quantized())
-    emitCodeTile(*this, format, operands, accumulate);
-  else
-    emitTile(format.element, operands, accumulate);
+  emit(operands);
   func::ReturnOp::create(*this);
   return function;
 }
@@ -166,6 +201,8 @@ void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool acc
         init.push_back(accumulate ? (outs[t] + (row + v * lanes) * 4).load(floats)
                                   : constant(floats, 0));
     auto sums = loop(i64(0), steps, 1, init, [&](Val k, ArrayRef<Val> sums) {
+      if (row == 0)
+        fetch(operands, k);
       SmallVector<Val> next(sums);
       Ptr w = panel + k * (kPanel * 4) + row * 4;
       if (storage == Storage::F32) {

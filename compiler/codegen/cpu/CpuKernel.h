@@ -18,6 +18,20 @@ struct Rows {
   Ptr ids;        // int32
 };
 
+// Which of the tiles that take the same panel in turn. Each fetches a part of the panel that lies
+// after it, so that the first of that one's tiles does not wait for memory.
+struct Turn {
+  Val index, count;
+};
+
+// Unit u of a tile's row brings the line at from + u * step into the second-level cache.
+struct FetchAhead {
+  Ptr from;
+  Val step;
+};
+
+struct TileOperands; // compiler/codegen/cpu/CodeTile.h
+
 class CpuKernel : public Builder {
 public:
   // Starts the function `name` in `module`. `perRow`: the step's count that per-row scratch goes
@@ -48,11 +62,18 @@ public:
   // whatever the count, so that a token's result does not depend on its company.
   // Rows of x are as ActivationRow{format, k}.
   void product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k, Ptr out,
-               int64_t outStride, bool accumulate = false);
+               int64_t outStride, bool accumulate = false, std::optional<Turn> turn = {});
   void product(Storage storage, Rows x, Val count, Ptr panel, int64_t k, Ptr out, int64_t outStride,
                bool accumulate = false) {
     product(WeightFormat{.element = storage}, x, count, panel, k, out, outStride, accumulate);
   }
+
+  // The same of a product that `emit` has the tile of; `name` is of all that the tile depends on.
+  void tiles(llvm::StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Ptr out,
+             int64_t outStride, llvm::function_ref<void(const TileOperands &)> emit,
+             std::optional<FetchAhead> ahead = {});
+  // Emits what a unit of the tile fetches ahead.
+  void fetch(const TileOperands &operands, Val unit);
 
   // body(channel, lanes) for vectors that cover [0, n), the last ones narrower.
   void channels(int64_t n, llvm::function_ref<void(Val, int64_t)> body);
@@ -70,6 +91,8 @@ public:
   void activationRow(Ptr from, const ActivationRow &row, Ptr to);
   // A part of a row of codes: `from` and `to` are where it begins, at a multiple of row.unit().
   void quantize(Ptr from, const ActivationRow &row, int64_t channels, Ptr to);
+  // One piece of any length, laid out as those of an ActivationRow.
+  void quantizePiece(Ptr from, int64_t columns, Ptr to);
 
   // to += from, the 64 float32 values of one row of a panel's product.
   void addPanel(Ptr from, Ptr to);
@@ -80,11 +103,11 @@ public:
   mlir::Type typeOf(Storage storage) { return storage == Storage::F32 ? f32() : bf16(); }
 
 private:
-  mlir::func::FuncOp productFunction(const WeightFormat &format, bool accumulate);
-  mlir::func::FuncOp tileFunction(const WeightFormat &format, int64_t count, bool accumulate);
-  void emitTile(Storage storage, const struct TileOperands &operands, bool accumulate);
-  // Of one piece, where `columns` channels are.
-  void quantizePiece(Ptr from, int64_t columns, Ptr to);
+  mlir::func::FuncOp chooser(llvm::StringRef product, mlir::TypeRange types,
+                             llvm::function_ref<void(const TileOperands &)> emit);
+  mlir::func::FuncOp tileFunction(llvm::StringRef product, mlir::TypeRange types, int64_t count,
+                                  llvm::function_ref<void(const TileOperands &)> emit);
+  void emitTile(Storage storage, const TileOperands &operands, bool accumulate);
 
   mlir::ModuleOp module;
   mlir::func::FuncOp function;

@@ -83,7 +83,7 @@ LowerToPlan::Operand LowerToCpu::normRows(const NormRowsSpec &spec, ArrayRef<Ope
 
 FailureOr<int64_t> LowerToCpu::layerBytes(CacheOp op, const CacheSpec &cache) {
   if (cache.storage == Storage::F16)
-    return op.emitOpError("keeps f16, and a CPU's kernels take f32 or bf16");
+    return op.emitOpError("keeps f16, and a CPU's kernels take f32, bf16 or i8");
   if (cache.headDim % 2)
     return op.emitOpError() << "has head dimension " << cache.headDim
                             << ", and the kernels need an even one";
@@ -140,7 +140,7 @@ LogicalResult LowerToCpu::lower(AttentionBlockOp op) {
   Operand positions = input(plan::InputName::Positions);
   Operand sequences = input(plan::InputName::Sequences);
   Operand blocks = tableOf(place), page = pages(place);
-  Operand q = newBuffer(tokens() * heads * padded(cache.headDim) * bytesOf(cache.storage));
+  Operand q = newBuffer(tokens() * heads * cache.queryRow().bytes());
   Operand x = *h;
   if (spec.prepared)
     x = normRows({.hidden = spec.hidden,

@@ -139,6 +139,16 @@ moe.cache @cache_c1 heads 2 head_dim 64 chunk 0 : bf16
 
 // -----
 
+// expected-error @+1 {{keeps 'i4', expected f32, bf16, f16 or i8}}
+moe.cache @cache_c2 heads 2 head_dim 64 : i4
+
+// -----
+
+// expected-error @+1 {{keeps 'index', expected f32, bf16, f16 or i8}}
+moe.cache @cache_c2 heads 2 head_dim 64 : index
+
+// -----
+
 func.func @load_weight_c1() {
   // expected-error @+1 {{refers to @nowhere, which is not defined}}
   %w = moe.load_weight @nowhere : tensor<4x8xf32>

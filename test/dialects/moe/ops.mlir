@@ -55,6 +55,8 @@ moe.weight @attributes : tensor<1x1xf32> from [#moe.source<"o", [0, 0], [1, 1]>]
 moe.cache @chunked heads 2 head_dim 64 chunk 128 : bf16
 // CHECK: moe.cache @full heads 2 head_dim 64 : f32
 moe.cache @full heads 2 head_dim 64 : f32
+// CHECK: moe.cache @kept_as_codes heads 2 head_dim 64 : i8
+moe.cache @kept_as_codes heads 2 head_dim 64 : i8
 
 // CHECK-LABEL: @load_weight
 func.func @load_weight() -> tensor<4x8xf32> {
