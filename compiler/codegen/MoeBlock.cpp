@@ -164,7 +164,8 @@ struct GateUp {
           k.loop(k.i64(0), n, tile, [&](Val j) {
             Val rows = min(n - j, k.i64(tile));
             k.product(g.from.weight, {g.x, g.from.bytes(), g.ids + (i + j) * 4}, rows,
-                      g.matrix + panel * bytes, s.hidden, out, kPanel * 4);
+                      g.matrix + panel * bytes, s.hidden, out, kPanel * 4,
+                      /*accumulate=*/false, Turn{j / tile, (n + (tile - 1)) / tile});
             k.loop(k.i64(0), rows, 1, [&](Val r) {
               swiglu(out + r * (kPanel * 4), factorAndRow(i + j + r).first,
                      at + (j + r) * (channels * 4));
@@ -314,7 +315,8 @@ void emitDown(CpuKernel &k, const DownSpec &s) {
       k.loop(k.i64(0), count, tile, [&](Val i) {
         Val n = min(count - i, k.i64(tile));
         k.product(row.weight, {x, row.bytes(), ids + i * 4}, n,
-                  matrix + panel * panelBytes(row.weight, s.width), s.width, out, kPanel * 4);
+                  matrix + panel * panelBytes(row.weight, s.width), s.width, out, kPanel * 4,
+                  /*accumulate=*/false, Turn{i / tile, (count + (tile - 1)) / tile});
         k.loop(k.i64(0), n, 1, [&](Val j) {
           k.addPanel(out + j * (kPanel * 4),
                      h + token(i + j) * (padded(s.hidden) * 4) + panel * (kPanel * 4));

@@ -97,14 +97,17 @@ private:
         return moved;
       };
       int64_t wholeBytes = pieceColumns / unitColumns * unitBytes;
+      int64_t wholeUnits = pieceColumns / unitColumns;
+      Val unit = g * llvm::divideCeil(f.group, unitColumns);
       if (whole == 1)
-        sums = piece(codes, rows, pieceColumns, sums);
+        sums = piece(codes, rows, pieceColumns, unit, sums);
       else
         sums = k.loop(k.i64(0), k.i64(whole), 1, sums, [&](Val p, ArrayRef<Val> sums) {
-          return piece(codes + p * wholeBytes, at(p), pieceColumns, sums);
+          return piece(codes + p * wholeBytes, at(p), pieceColumns, unit + p * wholeUnits, sums);
         });
       if (int64_t rest = f.group - whole * pieceColumns)
-        sums = piece(codes + whole * wholeBytes, at(k.i64(whole)), rest, sums);
+        sums = piece(codes + whole * wholeBytes, at(k.i64(whole)), rest, unit + whole * wholeUnits,
+                     sums);
       return sums;
     });
     if (inRegisters)
@@ -150,12 +153,18 @@ private:
     }
   }
 
-  SmallVector<Val> piece(Ptr codes, ArrayRef<Ptr> rows, int64_t columns, ArrayRef<Val> sums) {
+  // `firstUnit`: how many units of the row come before.
+  SmallVector<Val> piece(Ptr codes, ArrayRef<Ptr> rows, int64_t columns, Val firstUnit,
+                         ArrayRef<Val> sums) {
     SmallVector<Val> start;
     for (Ptr row : rows)
       begin(row, start);
     auto dots = k.loop(k.i64(0), k.i64(llvm::divideCeil(columns, unitColumns)), 1, start,
-                       [&](Val u, ArrayRef<Val> dots) { return unit(codes, rows, u, dots); });
+                       [&](Val u, ArrayRef<Val> dots) {
+                         if (firstRaw == 0)
+                           k.fetch(o, firstUnit + u);
+                         return unit(codes, rows, u, dots);
+                       });
     if (!integers() && split == 2)
       sortRows(dots);
     SmallVector<Val> result(sums);
