@@ -1,4 +1,4 @@
-// Runs the model on the windows; each product that reads int4 codes has its codes chosen first.
+// Runs the model on the windows; each product that reads int4 or int8 codes has them chosen first.
 #include "compiler/calibrate/Calibrate.h"
 #include "mlir/IR/Threading.h"
 #include "llvm/ADT/StringSet.h"
@@ -17,7 +17,8 @@ std::optional<WeightFormat> formatOf(WeightOp weight) {
   if (!packing)
     return {};
   WeightFormat format = packing->getFormat().getFormat();
-  if (format.element != Storage::I4 || format.zeros || weight.getEncoding() == packing->getFormat())
+  if ((format.element != Storage::I4 && format.element != Storage::I8) || format.zeros ||
+      weight.getEncoding() == packing->getFormat())
     return {};
   return format;
 }
@@ -103,8 +104,8 @@ Error moe::calibrate(ModuleOp model, const TensorReader &tensors,
       }
   if (!total)
     return llvm::createStringError(
-        "no weight is to be int4, whose codes a text chooses: use --weights int4, or leave out "
-        "--calibrate");
+        "no weight is to be int4 or int8, whose codes a text chooses: use --weights int4, or leave "
+        "out --calibrate");
   if (known == total) {
     if (events.progress)
       events.progress(total, total);

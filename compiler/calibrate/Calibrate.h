@@ -1,4 +1,4 @@
-// Chooses the codes of a model's int4 weights by what a text does to them.
+// Chooses the codes of a model's int4 and int8 weights by what a text does to them.
 #ifndef MOE_COMPILER_CALIBRATE_CALIBRATE_H
 #define MOE_COMPILER_CALIBRATE_CALIBRATE_H
 
@@ -16,8 +16,8 @@ struct CalibrationEvents {
 
 // `model`: a fused and packed module whose function is `step`; `windows`: the text as token ids,
 // each window a sequence of its own, none empty. Runs the model in float32 on them and adds to
-// `store` the codes (see Gptq.h) of every matrix that is packed as int4 without zeros, but for
-// those that the checkpoint holds as such codes already, embeddings, and experts that no token
+// `store` the codes (see Gptq.h) of every matrix that is packed as int4 or int8 without zeros, but
+// for those that the checkpoint holds as such codes already, embeddings, and experts that no token
 // chose, which the store then has no codes of, but knows. Where the store knows all of them
 // already, as after another device's module, nothing runs. The threads are those of the module's
 // context, and the codes are the same whatever their number.
