@@ -80,9 +80,12 @@ static llvm::Error writeFile(llvm::StringRef path, llvm::StringRef bytes) {
   if (!code)
     stream << bytes;
   stream.close();
-  return code || stream.has_error()
-             ? llvm::createStringError("cannot write the temporary file " + path)
-             : llvm::Error::success();
+  if (!code)
+    code = stream.error();
+  stream.clear_error(); // or its end would end the process
+  return code ? llvm::createStringError("cannot write the temporary file " + path + ": " +
+                                        code.message())
+              : llvm::Error::success();
 }
 
 llvm::Expected<CpuImage> toImage(ModuleOp module, const CpuTarget &target) {
