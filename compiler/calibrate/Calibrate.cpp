@@ -111,13 +111,7 @@ Error moe::calibrate(ModuleOp model, const TensorReader &tensors,
       events.progress(total, total);
     return Error::success();
   }
-  // The logits are of use only where the head is calibrated.
-  bool head = false;
-  step.walk([&](HeadOp op) {
-    auto load = op.getWeight().getDefiningOp<LoadWeightOp>();
-    head |= formatOf(model.lookupSymbol<WeightOp>(load.getWeight())).has_value();
-  });
-  for (size_t t = 0; t < (head ? tokens.size() : 1); ++t)
+  for (size_t t = 0; t < tokens.size(); ++t)
     rows.push_back(int32_t(t));
 
   const auto visit = [&](WeightOp weight, int64_t matrix, const Matrix &x) -> Error {
@@ -138,6 +132,7 @@ Error moe::calibrate(ModuleOp model, const TensorReader &tensors,
       events.progress(++done, total);
     return Error::success();
   };
-  auto logits = runForward(step, tensors, {tokens, positions, sequences, rows}, visit);
+  auto logits =
+      runForward(step, tensors, {tokens, positions, sequences, rows, /*logits=*/false}, visit);
   return logits.takeError();
 }

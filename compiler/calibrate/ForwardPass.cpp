@@ -246,7 +246,10 @@ Error ForwardPass::evaluate(HeadOp op) {
   auto x = normed(rows, op.getNorm(), op.getEps());
   if (!x)
     return x.takeError();
-  return product(*x, weightOf(op.getWeight()), 0).moveInto(values[op.getResult()]);
+  Matrix &logits = values[op.getResult()];
+  if (!inputs.logits)
+    return visit(weightOf(op.getWeight()), 0, *x);
+  return product(*x, weightOf(op.getWeight()), 0).moveInto(logits);
 }
 
 llvm::Expected<Matrix> ForwardPass::run() {
