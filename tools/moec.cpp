@@ -70,39 +70,46 @@ private:
 };
 } // namespace
 
-// Prints to stdout, or to a file that is only there when all of it is, or to files of a folder.
+// Compiles to a stream; what could not be written is an error that names it.
+static llvm::Error emitTo(llvm::raw_fd_ostream &out, llvm::StringRef name,
+                          const CompileOptions &options, const CompileEvents &events) {
+  llvm::Error error = compile(options, out, events);
+  out.flush();
+  if (!error && out.has_error())
+    error = llvm::createStringError("cannot write " + name + ": " + out.error().message());
+  out.clear_error();
+  return error;
+}
+
+// Prints to stdout, to a device or pipe, to files of a folder, or to a file that is only there when
+// all of it is.
 static int emitTo(const CompileOptions &options, const CompileEvents &events) {
-  bool folder = options.emit == Emit::Ptx && !options.output.empty();
-  if (folder || options.output.empty()) {
+  const std::string name = "'" + options.output + "'";
+  if (options.output.empty() || options.emit == Emit::Ptx) {
     llvm::raw_fd_ostream out(1, /*shouldClose=*/false);
-    llvm::Error error = compile(options, out, events);
-    out.flush();
-    if (error)
-      return fail(llvm::toString(std::move(error)));
-    if (out.has_error()) {
-      std::string reason = out.error().message();
-      out.clear_error();
-      return fail("cannot write to standard output: " + reason);
-    }
-    return 0;
+    llvm::Error error = emitTo(out, "to standard output", options, events);
+    return error ? fail(llvm::toString(std::move(error))) : 0;
+  }
+  llvm::sys::fs::file_status status;
+  if (!llvm::sys::fs::status(options.output, status) &&
+      !llvm::sys::fs::is_regular_file(status)) { // whose place a file must not take
+    std::error_code code;
+    llvm::raw_fd_ostream out(options.output, code, llvm::sys::fs::CD_OpenExisting);
+    if (code)
+      return fail("cannot write " + name + ": " + code.message());
+    llvm::Error error = emitTo(out, name, options, events);
+    return error ? fail(llvm::toString(std::move(error))) : 0;
   }
   auto file = llvm::sys::fs::TempFile::create(options.output + ".tmp-%%%%%%");
   if (!file)
-    return fail("cannot write '" + options.output + "': " + llvm::toString(file.takeError()));
+    return fail("cannot write " + name + ": " + llvm::toString(file.takeError()));
   llvm::raw_fd_ostream out(file->FD, /*shouldClose=*/false);
-  llvm::Error error = compile(options, out, events);
-  out.flush();
-  if (!error && out.has_error()) {
-    error =
-        llvm::createStringError("cannot write '" + options.output + "': " + out.error().message());
-    out.clear_error();
-  }
-  if (error) {
+  if (llvm::Error error = emitTo(out, name, options, events)) {
     llvm::consumeError(file->discard());
     return fail(llvm::toString(std::move(error)));
   }
   if (auto kept = file->keep(options.output))
-    return fail("cannot write '" + options.output + "': " + llvm::toString(std::move(kept)));
+    return fail("cannot write " + name + ": " + llvm::toString(std::move(kept)));
   return 0;
 }
 
