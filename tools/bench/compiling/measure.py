@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-import os
-import pathlib
 import random
 import shutil
 import sys
 
-from versus import report
+from versus import machine, report
 
 from . import checkpoint, watch
 
@@ -19,15 +17,6 @@ PLAN_SIZES = [("int4", 0.45), ("int8", 0.6), ("fp8", 0.6), ("bf16", 1.1), ("keep
 
 class Failure(Exception):
     """What a run must not show."""
-
-
-def machine():
-    names = [line.partition(":")[2].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-             if line.startswith("model name")]
-    memory = next(int(line.split()[1]) * 1024 for line in pathlib.Path("/proc/meminfo").read_text().splitlines()
-                  if line.startswith("MemTotal"))
-    return {"processor": names[0] if names else "unknown", "processors": len(os.sched_getaffinity(0)),
-            "memory_bytes": memory}
 
 
 def prepare(o):
@@ -63,13 +52,15 @@ def hash_of(path):
 
 
 def compile_once(command, where, limit):
+    """The run, and what it printed."""
     result = watch.run(command)
+    printed = result.pop("printed")
     if result["status"]:
-        raise Failure(f"moec {where} ended with {result['status']}: {result['printed']}")
+        raise Failure(f"moec {where} ended with {result['status']}: {printed}")
     if result["own_bytes"] > limit:
         raise Failure(f"moec {where} took {result['own_bytes'] / 1e9:.2f} GB beside the mapped files, "
                       f"and {limit / 1e9:.2f} were allowed")
-    return result
+    return result, printed
 
 
 def interruptions(command, plan, complete, count, seconds, seed=2):
@@ -115,7 +106,7 @@ def measure(o):
     text, files = prepare(o)
     model, out = o.folder / "checkpoint", o.folder / "out"
     out.mkdir(exist_ok=True)
-    result = {"machine": machine(), "config": str(o.config), "layers": text["num_hidden_layers"], "weights": o.weights,
+    result = {"machine": machine.describe(), "config": o.config.parent.name, "layers": text["num_hidden_layers"], "weights": o.weights,
               "target": o.target, "jobs": o.jobs, "shards": len(files),
               "checkpoint_bytes": sum(f.stat().st_size for f in files)}
     command = [str(o.tools / "moec"), "compile", str(model), "-o", str(out / "model.plan"), "--no-tokenizer",
@@ -127,15 +118,15 @@ def measure(o):
 
     result["read_before"] = read()
     watch.forget(files)
-    result["cold"] = compile_once(command, "from the disk", o.memory * 1e9)
-    print(result["cold"]["printed"], flush=True)
+    result["cold"], printed = compile_once(command, "from the disk", o.memory * 1e9)
+    print(printed, flush=True)
     plan = out / "model.plan"
     result["plan_bytes"], result["plan_sha256"] = plan.stat().st_size, hash_of(plan)
     plan.unlink()
     result["read_after"] = read()
     result["interrupts"] = interruptions(command, plan, result["plan_sha256"], o.interrupts,
                                          result["cold"]["seconds"])
-    result["again"] = compile_once(command, "once more", o.memory * 1e9)
+    result["again"], _ = compile_once(command, "once more", o.memory * 1e9)
     if [path.name for path in out.iterdir()] != [plan.name] or hash_of(plan) != result["plan_sha256"]:
         raise Failure("the compilation after the interruptions made another plan than the one before")
     return result

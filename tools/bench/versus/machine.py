@@ -30,10 +30,15 @@ class Watch:
         return max(0.0, busy - own - self_used) / seconds, steal / seconds
 
 
+def memory(field):
+    """Bytes, of a line of /proc/meminfo."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field + ":"))
+
+
 def available_memory():
     """Bytes that programs may get, the page cache's among them."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
+    return memory("MemAvailable")
 
 
 def processors():
@@ -48,4 +53,4 @@ def describe():
                 model = line.split(":", 1)[1].strip()
                 break
     return {"processor": model, "processors": processors(), "system": f"{platform.system()} {platform.release()}",
-            "load": os.getloadavg()[0]}
+            "load": os.getloadavg()[0], "memory_bytes": memory("MemTotal")}
