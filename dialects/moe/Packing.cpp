@@ -8,7 +8,7 @@ using namespace moe;
 using llvm::divideCeil;
 
 // Columns that lie together in a panel.
-static int64_t unitOf(Storage element) {
+int64_t moe::unitColumns(Storage element) {
   switch (element) {
   case Storage::F32:
     return 1;
@@ -56,7 +56,7 @@ FailureOr<PackedGeometry> PackedGeometry::get(RankedTensorType type, PackingAttr
     return fail("is packed in fragments of groups of " + Twine(group) +
                 ", expected a multiple or a divisor of 64, or its " + Twine(g.cols) + " columns");
   if (g.layout != Layout::Rows)
-    g.unit = unitOf(g.format.element);
+    g.unit = unitColumns(g.format.element);
 
   switch (g.layout) {
   case Layout::Rows:
@@ -92,7 +92,7 @@ int64_t moe::groupHeadBytes(const WeightFormat &f) {
 }
 
 int64_t moe::panelBytes(const WeightFormat &f, int64_t k) {
-  const int64_t unit = unitOf(f.element);
+  const int64_t unit = unitColumns(f.element);
   const int64_t unitBytes = PackedGeometry::panelLanes * unit * bitsOf(f.element) / 8;
   if (!f.quantized())
     return divideCeil(k, unit) * unitBytes;

@@ -132,6 +132,8 @@ private:
   int64_t placeInHead(int64_t row, int64_t group) const;
 };
 
+// Columns that lie together in a panel: a `unit` of the layouts above.
+int64_t unitColumns(Storage element);
 // Bytes of a panel of 64 rows by k columns, and of the scales and zeros that lead one of its
 // groups.
 int64_t panelBytes(const WeightFormat &format, int64_t k);

@@ -8,7 +8,7 @@
 namespace moe {
 
 // F16 is for the caches of GPUs and for scales; F8E4M3 (OCP FP8, without infinities, 448 the
-// largest), I8 and I4 are for weights.
+// largest), I8 and I4 are for weights, and I8 is for the caches of CPUs too.
 enum class Storage { F32, BF16, F16, F8E4M3, I8, I4 };
 
 inline int64_t bitsOf(Storage s) {

@@ -14,7 +14,6 @@ public:
       : k(k), f(format), o(operands), accumulate(accumulate), count(operands.rows.size()) {
     if (f.element == Storage::F8E4M3)
       pieceColumns = f.group;
-    unitColumns = f.element == Storage::F8E4M3 ? 2 : 4;
     unitBytes = kPanel * unitColumns * bitsOf(f.element) / 8;
     bool pairs = f.element == Storage::F8E4M3 && k.target.bf16Dot;
     split = f.element == Storage::I4 || pairs ? 2 : 1;
@@ -254,16 +253,8 @@ private:
       return k.target.bf16Dot ? intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", floats(),
                                           {sum.value, w.value, x.value})
                               : fma(w, x, sum);
-    switch (k.target.codeDot) {
-    case CodeDot::UnsignedBytes:
-      return intrinsic("llvm.x86.avx512.vpdpbusd.512", ints(), {sum.value, w.value, x.value});
-    case CodeDot::SignedBytes:
-      return intrinsic("llvm.aarch64.neon.sdot.v4i32.v16i8", ints(), {sum.value, w.value, x.value});
-    case CodeDot::Words:
-      // 255 * 127 twice fits 17 bits, so no instruction here saturates.
-      return sum + intrinsic("llvm.x86.avx2.pmadd.wd", ints(), {w.value, x.value});
-    }
-    llvm_unreachable("unknown dot product");
+    // 255 * 127 twice fits 17 bits, so no target's instruction saturates.
+    return k.codeDot(sum, w, x);
   }
 
   //===--- F8E4M3 --------------------------------------------------------------------------------
@@ -337,7 +328,7 @@ private:
   bool accumulate;
   int64_t count;
   int64_t pieceColumns = std::min(f.group, ActivationRow::longestPiece);
-  int64_t unitColumns, unitBytes, rawBytes, split;
+  int64_t unitColumns = moe::unitColumns(f.element), unitBytes, rawBytes, split;
   int64_t firstRaw = 0, raws = 0;
   bool inRegisters = false;
   SmallVector<Vector> vectors;

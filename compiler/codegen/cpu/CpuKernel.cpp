@@ -89,10 +89,8 @@ void CpuKernel::product(const WeightFormat &format, Rows x, Val count, Ptr panel
   std::string name = nameOf(format) + (accumulate ? "_accumulate" : "");
   std::optional<FetchAhead> ahead;
   if (turn) {
-    int64_t unitColumns = format.element == Storage::F32                                   ? 1
-                          : format.element == Storage::I8 || format.element == Storage::I4 ? 4
-                                                                                           : 2;
-    int64_t units = llvm::divideCeil(k, unitColumns), bytes = moe::panelBytes(format, k);
+    int64_t units = llvm::divideCeil(k, unitColumns(format.element));
+    int64_t bytes = moe::panelBytes(format, k);
     Val step = i64(llvm::divideCeil(bytes, units) - 1) / turn->count + 1;
     ahead = FetchAhead{panel + bytes + turn->index * step * units, step};
     name += "_ahead";
@@ -259,6 +257,22 @@ void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool acc
 //===----------------------------------------------------------------------===//
 // Channels of a row
 //===----------------------------------------------------------------------===//
+
+Val CpuKernel::codeDot(Val sum, Val w, Val x) {
+  auto intrinsic = [&](StringRef name, ValueRange arguments) {
+    return val(LLVM::CallIntrinsicOp::create(*this, sum.type(), getStringAttr(name), arguments)
+                   .getResults());
+  };
+  switch (target.codeDot) {
+  case CodeDot::UnsignedBytes:
+    return intrinsic("llvm.x86.avx512.vpdpbusd.512", {sum.value, w.value, x.value});
+  case CodeDot::SignedBytes:
+    return intrinsic("llvm.aarch64.neon.sdot.v4i32.v16i8", {sum.value, w.value, x.value});
+  case CodeDot::Words:
+    return sum + intrinsic("llvm.x86.avx2.pmadd.wd", {w.value, x.value});
+  }
+  llvm_unreachable("unknown dot product");
+}
 
 void CpuKernel::channels(int64_t n, function_ref<void(Val, int64_t)> body) {
   int64_t whole = n / target.lanes * target.lanes;

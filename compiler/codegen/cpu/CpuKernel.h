@@ -72,6 +72,9 @@ public:
   void tiles(llvm::StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Ptr out,
              int64_t outStride, llvm::function_ref<void(const TileOperands &)> emit,
              std::optional<FetchAhead> ahead = {});
+  // sum, int32, plus the target's dot products of neighbouring codes: four bytes or two words a
+  // lane. Of bytes w is unsigned where the target says so.
+  Val codeDot(Val sum, Val w, Val x);
   // Emits what a unit of the tile fetches ahead.
   void fetch(const TileOperands &operands, Val unit);
 

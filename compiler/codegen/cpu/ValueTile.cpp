@@ -1,6 +1,5 @@
 // Implements the tile of int8 values: the digits of the weights take turns in one accumulator.
 #include "compiler/codegen/cpu/ValueTile.h"
-#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 
 using namespace mlir;
 
@@ -44,18 +43,6 @@ struct ValueTile {
   int64_t vectors = (count == 1 ? kPanel : k.target.tileRows) / lanes;
   Type ints = k.vec(lanes, k.i32()), floats = k.vec(lanes, k.f32());
 
-  Val intrinsic(StringRef name, Val sum, Val x, Val y) {
-    return k.val(LLVM::CallIntrinsicOp::create(k, ints, k.getStringAttr(name),
-                                               ValueRange{sum.value, x.value, y.value})
-                     .getResults());
-  }
-  Val words(Val sum, Val x, Val y) {
-    return sum +
-           k.val(LLVM::CallIntrinsicOp::create(k, ints, k.getStringAttr("llvm.x86.avx2.pmadd.wd"),
-                                               ValueRange{x.value, y.value})
-                     .getResults());
-  }
-
   // Adds the products of the four positions of unit u with what lies at `at` of a row's codes.
   void unit(Val u, int64_t firstChannel, int64_t at, SmallVectorImpl<Val> &sums) {
     SmallVector<Val> codes;
@@ -69,23 +56,17 @@ struct ValueTile {
       Ptr row = o.rows[t] + (PageWeights::codesAt + at);
       for (int64_t v = 0; v < vectors; ++v) {
         Val &sum = sums[t * vectors + v];
-        switch (k.target.codeDot) {
-        case CodeDot::UnsignedBytes:
-          sum = intrinsic("llvm.x86.avx512.vpdpbusd.512", sum, codes[v],
+        if (!takesWords(k)) {
+          bool isSigned = k.target.codeDot == CodeDot::SignedBytes;
+          sum = k.codeDot(sum, isSigned ? codes[v] ^ -128 : codes[v],
                           quad(row + u * 4, codes[v].type()));
-          break;
-        case CodeDot::SignedBytes:
-          sum = intrinsic("llvm.aarch64.neon.sdot.v4i32.v16i8", sum, codes[v] ^ -128,
-                          quad(row + u * 4, codes[v].type()));
-          break;
-        case CodeDot::Words: {
-          // 255 * 32639 twice fits 25 bits, and 32 of them the accumulator.
-          Type type = k.vec(lanes * 2, k.getI16Type());
-          Val word = k.bitcast(codes[v], type);
-          sum = words(sum, word & 0xff, quad(row + u * 8, type));
-          sum = words(sum, shiftRight(word, 8), quad(row + u * 8 + 4, type));
+          continue;
         }
-        }
+        // 255 * 32639 twice fits 25 bits, and 32 of them the accumulator.
+        Type type = k.vec(lanes * 2, k.getI16Type());
+        Val word = k.bitcast(codes[v], type);
+        sum = k.codeDot(sum, word & 0xff, quad(row + u * 8, type));
+        sum = k.codeDot(sum, shiftRight(word, 8), quad(row + u * 8 + 4, type));
       }
     }
   }
