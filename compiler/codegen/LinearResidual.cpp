@@ -20,13 +20,12 @@ void emitLinearResidual(CpuKernel &k, const LinearResidualSpec &s) {
   k.loop(first, last, 1, [&](Val panel) {
     k.loop(k.i64(0), k.tokens, tile, [&](Val t) {
       Val count = min(k.tokens - t, k.i64(tile));
+      auto to = [&](Val i) { return h + (t + i) * (padded(s.outputs) * 4) + panel * (kPanel * 4); };
+      k.loop(k.i64(0), count, 1, [&](Val i) { k.fetchPanel(to(i)); });
       k.product(s.format, {x, stride, ids + t * 4}, count,
                 weight + panel * panelBytes(s.format, s.inputs), s.inputs, out, kPanel * 4,
                 /*accumulate=*/false, Turn{t / tile, (k.tokens + (tile - 1)) / tile});
-      k.loop(k.i64(0), count, 1, [&](Val i) {
-        k.addPanel(out + i * (kPanel * 4),
-                   h + (t + i) * (padded(s.outputs) * 4) + panel * (kPanel * 4));
-      });
+      k.loop(k.i64(0), count, 1, [&](Val i) { k.addPanel(out + i * (kPanel * 4), to(i)); });
     });
   });
 }

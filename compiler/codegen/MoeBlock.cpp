@@ -314,13 +314,14 @@ void emitDown(CpuKernel &k, const DownSpec &s) {
     k.loop(first, last, 1, [&](Val panel) {
       k.loop(k.i64(0), count, tile, [&](Val i) {
         Val n = min(count - i, k.i64(tile));
+        auto to = [&](Val j) {
+          return h + token(i + j) * (padded(s.hidden) * 4) + panel * (kPanel * 4);
+        };
+        k.loop(k.i64(0), n, 1, [&](Val j) { k.fetchPanel(to(j)); });
         k.product(row.weight, {x, row.bytes(), ids + i * 4}, n,
                   matrix + panel * panelBytes(row.weight, s.width), s.width, out, kPanel * 4,
                   /*accumulate=*/false, Turn{i / tile, (count + (tile - 1)) / tile});
-        k.loop(k.i64(0), n, 1, [&](Val j) {
-          k.addPanel(out + j * (kPanel * 4),
-                     h + token(i + j) * (padded(s.hidden) * 4) + panel * (kPanel * 4));
-        });
+        k.loop(k.i64(0), n, 1, [&](Val j) { k.addPanel(out + j * (kPanel * 4), to(j)); });
       });
     });
   };

@@ -170,10 +170,14 @@ void emitQkv(CpuKernel &k, const QkvSpec &s) {
     }
     k.loop(k.i64(0), k.tokens, tile, [&](Val t) {
       Val count = min(k.tokens - t, k.i64(tile));
+      // In programs of few tokens the next head is elsewhere, and one tile has them all.
+      std::optional<Turn> turn;
+      if (!s.attention)
+        turn = Turn{t / tile, (k.tokens + (tile - 1)) / tile, panels};
       for (int64_t p = 0; p < panels; ++p)
         k.product(s.format, {x, row.bytes(), ids + t * 4}, count,
                   weight + (head * panels + p) * panelBytes(s.format, s.hidden), s.hidden,
-                  out + p * kPanel * 4, headDim * 4);
+                  out + p * kPanel * 4, headDim * 4, /*accumulate=*/false, turn);
       k.loop(k.i64(0), count, 1, [&](Val i) {
         Ptr row = out + i * (headDim * 4);
         k.ifThen(lt(head, keys), [&] { qkv.query(row, t + i, head); });

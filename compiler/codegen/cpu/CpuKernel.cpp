@@ -92,7 +92,7 @@ void CpuKernel::product(const WeightFormat &format, Rows x, Val count, Ptr panel
     int64_t units = llvm::divideCeil(k, unitColumns(format.element));
     int64_t bytes = moe::panelBytes(format, k);
     Val step = i64(llvm::divideCeil(bytes, units) - 1) / turn->count + 1;
-    ahead = FetchAhead{panel + bytes + turn->index * step * units, step};
+    ahead = FetchAhead{panel + turn->panels * bytes + turn->index * step * units, step};
     name += "_ahead";
   }
   tiles(
@@ -315,6 +315,11 @@ void CpuKernel::addPanel(Ptr from, Ptr to) {
   Type type = vec(target.lanes, f32());
   for (int64_t c = 0; c < kPanel; c += target.lanes)
     (to + c * 4).store((to + c * 4).load(type) + (from + c * 4).load(type));
+}
+
+void CpuKernel::fetchPanel(Ptr to) {
+  for (int64_t line = 0; line < kPanel * 4; line += 64)
+    LLVM::Prefetch::create(*this, (to + line).value, /*rw=*/1, /*hint=*/2, /*cache=*/1);
 }
 
 Val CpuKernel::loadFloats(Ptr from, int64_t lanes, Storage storage) {

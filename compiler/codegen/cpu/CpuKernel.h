@@ -19,9 +19,10 @@ struct Rows {
 };
 
 // Which of the tiles that take the same panel in turn. Each fetches a part of the panel that lies
-// after it, so that the first of that one's tiles does not wait for memory.
+// `panels` after it, so that the first of that one's tiles does not wait for memory.
 struct Turn {
   Val index, count;
+  int64_t panels = 1;
 };
 
 // Unit u of a tile's row brings the line at from + u * step into the second-level cache.
@@ -99,6 +100,8 @@ public:
 
   // to += from, the 64 float32 values of one row of a panel's product.
   void addPanel(Ptr from, Ptr to);
+  // Begins to bring `to` into the second-level cache for that: such rows are far apart.
+  void fetchPanel(Ptr to);
   // `lanes` values of f32, bf16 or f16 as float32; 0 lanes: a scalar.
   Val loadFloats(Ptr from, int64_t lanes, Storage storage);
   // float32 lanes as the storage type.
