@@ -213,8 +213,9 @@ TEST_P(Int8Cache, SmallWeightsOfAPageCount) {
   float queryScale = 1, keyScale = float(std::log2(600.0)) / 127, one = 1, valueScale = 1.0f / 127;
   int32_t queryCode = 1;
   memcpy(&q[ActivationRow::scaleAt], &queryScale, 4);
-  memcpy(&q[ActivationRow::sumAt], &queryCode, 4);
-  q[ActivationRow::codesAt] = std::byte(queryCode);
+  int32_t start = -128 * queryCode;
+  memcpy(&q[ActivationRow::startAt], &start, 4);
+  q[cache.queryRow().codesAt()] = std::byte(queryCode);
   // Position 17 scores log2(600) and is worth 0; the others score 0 and are worth 1.
   std::byte *page = &pages[before + blocks[0] * cache.pageBytes], *values = page + cache.keyBytes();
   for (int64_t p = 0; p < 64; ++p) {

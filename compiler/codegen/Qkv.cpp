@@ -83,7 +83,7 @@ struct Qkv {
 
   // Quantizes a finished head to `stored`, its scale to where the page has that.
   void quantize(Ptr row, Ptr scaleAt) {
-    k.quantizePiece(row, c.headDim, stored);
+    k.quantizePiece(row, c.queryRow(), c.headDim, stored);
     scaleAt.store((stored + ActivationRow::scaleAt).load(k.f32()));
   }
 
@@ -97,7 +97,7 @@ struct Qkv {
     auto [page, position] = slot(token, head);
     if (c.quantized()) {
       quantize(row, page + position * 4);
-      Ptr to = page + kPageTokens * 4 + position * 4, codes = stored + ActivationRow::codesAt;
+      Ptr to = page + kPageTokens * 4 + position * 4, codes = stored + c.queryRow().codesAt();
       k.loop(0, llvm::divideCeil(c.headDim, 4), 1, [&](Val i) {
         Val unit = (codes + i * 4).load(k.i32());
         (to + i * (kPanel * 4)).store(unit ^ int32_t(0x80808080)); // 128 more in each byte
@@ -116,7 +116,7 @@ struct Qkv {
     if (c.quantized()) {
       quantize(row, page + c.keyBytes() + position * 4);
       Ptr to = panels + (position / 4 * (kPanel * 4) + position % 4);
-      Ptr codes = stored + ActivationRow::codesAt;
+      Ptr codes = stored + c.queryRow().codesAt();
       k.loop(0, c.headDim, 1, [&](Val i) {
         Ptr at = to + i / kPanel * c.valuePanelBytes() + i % kPanel * 4;
         at.store((codes + i).load(k.getI8Type()) ^ -128);

@@ -22,6 +22,11 @@ public:
 
   void emit() {
     int64_t rowsAtOnce = count == 1 ? kPanel : k.target.tileRows;
+    // Half of the rows at once, if then the sums stay in registers beside the pieces' accumulators:
+    // loading activations twice costs less.
+    auto fits = [&](int64_t rows) { return 2 * count * rows / k.target.lanes <= mostSums(); };
+    if (takesLoaded() && !fits(rowsAtOnce) && fits(rowsAtOnce / 2))
+      rowsAtOnce /= 2;
     int64_t raws = rowsAtOnce / k.target.lanes / split;
     for (int64_t first = 0; first * split * k.target.lanes < kPanel; first += raws)
       block(first, raws);
@@ -38,6 +43,10 @@ private:
   // odd columns apart.
   using Parts = SmallVector<Val, 2>;
 
+  // Weights and activations that a dot product takes as they are loaded need few registers.
+  bool takesLoaded() const { return integers() && k.target.codeDot == CodeDot::UnsignedBytes; }
+  // Registers for sums and accumulators.
+  int64_t mostSums() const { return k.target.registers * (takesLoaded() ? 6 : 5) / 8; }
   bool integers() const { return f.element != Storage::F8E4M3; }
   // Unmasked codes of the upper half stand for 16 upper + lower: one mask less in each step.
   bool takesWhole(const Vector &v) const {
@@ -67,7 +76,7 @@ private:
     this->firstRaw = firstRaw;
     this->raws = raws;
     // Where the sums do not fit beside the integer accumulators they stay in the first-level cache.
-    inRegisters = 2 * count * int64_t(vectors.size()) <= k.target.registers * 5 / 8;
+    inRegisters = 2 * count * int64_t(vectors.size()) <= mostSums();
     SmallVector<Val> sums;
     for (int64_t t = 0; t < count; ++t)
       for (const Vector &v : vectors) {
@@ -80,19 +89,18 @@ private:
       }
     int64_t headBytes = groupHeadBytes(f);
     int64_t groupBytes = headBytes + llvm::divideCeil(f.group, unitColumns) * unitBytes;
-    const ActivationRow x{f, f.group};
     sums = k.loop(k.i64(0), o.steps, 1, sums, [&](Val g, ArrayRef<Val> carried) {
       Ptr head = o.panel + g * groupBytes, codes = head + headBytes;
       loadHead(head);
       SmallVector<Val> sums(carried);
       SmallVector<Ptr> rows;
       for (Ptr row : o.rows)
-        rows.push_back(row + g * x.groupBytes());
+        rows.push_back(row + g * activations.groupBytes());
       int64_t whole = f.group / pieceColumns;
       auto at = [&](Val p) {
         SmallVector<Ptr> moved;
         for (Ptr row : rows)
-          moved.push_back(row + p * x.pieceBytes());
+          moved.push_back(row + p * activations.pieceBytes());
         return moved;
       };
       int64_t wholeBytes = pieceColumns / unitColumns * unitBytes;
@@ -132,23 +140,19 @@ private:
 
   // What the accumulators of token t begin at.
   void begin(Ptr row, SmallVectorImpl<Val> &start) {
-    if (!integers()) {
-      start.append(vectors.size(), k.constant(floats(), 0));
+    // NEON's codes of I8 are made signed, which takes the zero of the format away.
+    if (!integers() || (k.target.codeDot == CodeDot::SignedBytes && f.element == Storage::I8)) {
+      start.append(vectors.size(), k.constant(integers() ? ints() : floats(), 0));
       return;
     }
-    Val less = k.constant(ints(), 0) -
-               k.broadcast((row + ActivationRow::sumAt).load(k.i32()), k.target.lanes);
-    // NEON's codes of I8 are made signed, which takes the zero of the format away.
-    int64_t zero =
-        k.target.codeDot == CodeDot::SignedBytes && f.element == Storage::I8 ? 0 : f.zero();
+    auto load = [&](int64_t at) { return k.broadcast((row + at).load(k.i32()), k.target.lanes); };
+    Val one = load(ActivationRow::startAt);
     for (size_t v = 0; v < vectors.size(); ++v) {
       bool whole = takesWhole(vectors[v]);
-      if (f.zeros) {
-        start.push_back((whole ? (zeros[v] << 4) + zeros[v - 1] : zeros[v]) * less);
-        continue;
-      }
-      Val one = zero ? less * zero : k.constant(ints(), 0);
-      start.push_back(whole ? (one << 4) + one : one);
+      if (f.zeros)
+        start.push_back((whole ? (zeros[v] << 4) + zeros[v - 1] : zeros[v]) * one);
+      else
+        start.push_back(whole ? load(ActivationRow::upperStartAt) : one);
     }
   }
 
@@ -205,7 +209,7 @@ private:
     SmallVector<Val> next(dots);
     for (size_t t = 0; t < rows.size(); ++t) {
       // Four codes, or two bf16 channels.
-      Ptr at = integers() ? rows[t] + ActivationRow::codesAt : rows[t];
+      Ptr at = integers() ? rows[t] + activations.codesAt() : rows[t];
       Parts x = activation(k.broadcast((at + u * 4).load(k.i32()), k.target.lanes));
       for (size_t v = 0; v < vectors.size(); ++v) {
         Val &sum = next[t * vectors.size() + v];
@@ -327,6 +331,7 @@ private:
   const TileOperands &o;
   bool accumulate;
   int64_t count;
+  const ActivationRow activations{f, f.group}; // of one group
   int64_t pieceColumns = std::min(f.group, ActivationRow::longestPiece);
   int64_t unitColumns = moe::unitColumns(f.element), unitBytes, rawBytes, split;
   int64_t firstRaw = 0, raws = 0;

@@ -378,10 +378,10 @@ void CpuKernel::quantize(Ptr from, const ActivationRow &row, int64_t channels, P
   auto pieces = [&](Ptr from, int64_t columns, Ptr to) {
     int64_t whole = columns / row.piece();
     loop(0, whole, 1, [&](Val p) {
-      quantizePiece(from + p * (row.piece() * 4), row.piece(), to + p * row.pieceBytes());
+      quantizePiece(from + p * (row.piece() * 4), row, row.piece(), to + p * row.pieceBytes());
     });
     if (int64_t rest = columns % row.piece())
-      quantizePiece(from + whole * row.piece() * 4, rest, to + whole * row.pieceBytes());
+      quantizePiece(from + whole * row.piece() * 4, row, rest, to + whole * row.pieceBytes());
   };
   int64_t groups = channels / row.weight.group;
   loop(0, groups, 1, [&](Val g) {
@@ -391,7 +391,7 @@ void CpuKernel::quantize(Ptr from, const ActivationRow &row, int64_t channels, P
     pieces(from + groups * row.weight.group * 4, rest, to + groups * row.groupBytes());
 }
 
-void CpuKernel::quantizePiece(Ptr from, int64_t columns, Ptr to) {
+void CpuKernel::quantizePiece(Ptr from, const ActivationRow &row, int64_t columns, Ptr to) {
   int64_t lanes = target.lanes, whole = columns / lanes * lanes;
   // As integers magnitudes keep their order, and infinities and NaNs are the largest: the scale
   // becomes one, and so does the result.
@@ -409,7 +409,7 @@ void CpuKernel::quantizePiece(Ptr from, int64_t columns, Ptr to) {
   auto code = [&](Val c, int64_t n) {
     Val x = (from + c * 4).load(n == 1 ? f32() : vec(n, f32()));
     Val q = convert(round(x * inverse), i32());
-    (to + c + ActivationRow::codesAt).store(convert(q, getI8Type()));
+    (to + c + row.codesAt()).store(convert(q, getI8Type()));
     return q;
   };
   Val total = sum(loop(
@@ -418,9 +418,12 @@ void CpuKernel::quantizePiece(Ptr from, int64_t columns, Ptr to) {
   for (int64_t c = whole; c < columns; ++c)
     total = total + code(i64(c), 1);
   for (int64_t c = columns; c % 4; ++c)
-    (to + ActivationRow::codesAt + c).store(constant(getI8Type(), 0));
+    (to + row.codesAt() + c).store(constant(getI8Type(), 0));
   (to + ActivationRow::scaleAt).store(most * (1.0 / 127));
-  (to + ActivationRow::sumAt).store(total);
+  Val start = total * row.startFactor();
+  (to + ActivationRow::startAt).store(start);
+  if (row.weight.element == Storage::I4)
+    (to + ActivationRow::upperStartAt).store(start * 17);
 }
 
 } // namespace moe::codegen

@@ -95,8 +95,8 @@ public:
   void activationRow(Ptr from, const ActivationRow &row, Ptr to);
   // A part of a row of codes: `from` and `to` are where it begins, at a multiple of row.unit().
   void quantize(Ptr from, const ActivationRow &row, int64_t channels, Ptr to);
-  // One piece of any length, laid out as those of an ActivationRow.
-  void quantizePiece(Ptr from, int64_t columns, Ptr to);
+  // One piece of any length, laid out as those of the row.
+  void quantizePiece(Ptr from, const ActivationRow &row, int64_t columns, Ptr to);
 
   // to += from, the 64 float32 values of one row of a panel's product.
   void addPanel(Ptr from, Ptr to);

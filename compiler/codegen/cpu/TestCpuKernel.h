@@ -248,11 +248,15 @@ protected:
         int32_t sum = 0;
         for (int64_t c = 0; c < n; ++c) {
           int32_t code = int32_t(std::nearbyint(x[c] * inverse));
-          piece[ActivationRow::codesAt + c] = std::byte(code);
+          piece[row.codesAt() + c] = std::byte(code);
           sum += code;
         }
         memcpy(piece + ActivationRow::scaleAt, &scale, 4);
-        memcpy(piece + ActivationRow::sumAt, &sum, 4);
+        bool nibbles = row.weight.element == Storage::I4;
+        int32_t start = sum * (row.weight.zeros ? -1 : nibbles ? -8 : -128), upper = 17 * start;
+        memcpy(piece + 4, &start, 4);
+        if (nibbles)
+          memcpy(piece + 8, &upper, 4);
       });
     return bytes;
   }
@@ -266,8 +270,7 @@ protected:
         float scale;
         memcpy(&scale, piece + ActivationRow::scaleAt, 4);
         for (int64_t c = 0; c < n; ++c)
-          values[r * row.columns + first + c] =
-              scale * float(int8_t(piece[ActivationRow::codesAt + c]));
+          values[r * row.columns + first + c] = scale * float(int8_t(piece[row.codesAt() + c]));
       });
     return values;
   }
@@ -279,7 +282,7 @@ protected:
       for (int64_t c = 0; c < row.weight.group; c += 128) {
         int64_t n = std::min<int64_t>(128, row.weight.group - c);
         visit(group + c, n, at);
-        at += 8 + (n + 3) / 4 * 4;
+        at += (row.weight.element == Storage::I4 ? 12 : 8) + (n + 3) / 4 * 4;
       }
   }
 
