@@ -46,7 +46,7 @@ struct Attention {
     constexpr int64_t stride = kPageTokens * 4;
     inTiles(rows, [&](Val r, Val count) {
       k.product(c.keyFormat(), {queries, queryBytes, ids + r * 4}, count, keys, c.headDim,
-                scores + r * stride, stride);
+                {scores, stride, ids + r * 4});
     });
   }
 
@@ -55,12 +55,13 @@ struct Attention {
     for (int64_t p = 0; p < width / kPanel; ++p)
       inTiles(rows, [&](Val r, Val count) {
         Rows x{weights, weightBytes, ids + r * 4};
-        Ptr panel = panels + p * c.valuePanelBytes(), to = sums + p * kPanel * 4 + r * (width * 4);
+        Rows to{sums + p * kPanel * 4, width * 4, ids + r * 4};
+        Ptr panel = panels + p * c.valuePanelBytes();
         if (c.quantized())
-          k.tiles("values", x, count, panel, kPageTokens / 4, to, width * 4,
+          k.tiles("values", x, count, panel, kPageTokens / 4, to,
                   [&](const TileOperands &tile) { emitValueTile(k, tile); });
         else
-          k.product(c.storage, x, count, panel, kPageTokens, to, width * 4, /*accumulate=*/true);
+          k.product({.element = c.storage}, x, count, panel, kPageTokens, to, /*add=*/true);
       });
   }
 

@@ -11,19 +11,20 @@
 namespace moe::codegen {
 
 namespace {
-// The choices of the step, sorted by expert. A choice is token * k + its rank among the token's.
+// The choices of the step, sorted by expert. A choice is token * k + its rank among the token's,
+// and the number of the row of `hidden` that it makes.
 struct Choices {
   CpuKernel &k;
   int64_t experts, perToken;
   Ptr starts = k.scratch((experts + 2) * 4); // int32: first place of each expert, and the end
   Ptr sorted = k.scratch(0, perToken * 4);   // int32: choice at each place
-  Ptr ids = k.scratch(0, perToken * 4);      // int32: row for the product at each place
+  Ptr tokens = k.scratch(0, perToken * 4);   // int32: its token
 
   Val at(Ptr array, Val i) { return k.convert((array + i * 4).load(k.i32()), k.i64()); }
   void set(Ptr array, Val i, Val x) { (array + i * 4).store(k.convert(x, k.i32())); }
 
   // A counting sort, stable, so that the order of a sum does not depend on anything else.
-  void sort(Ptr chosen, llvm::function_ref<Val(Val)> rowOf) {
+  void sort(Ptr chosen) {
     Val n = k.tokens * perToken;
     k.loop(0, experts + 2, 1, [&](Val e) { set(starts, e, k.i64(0)); });
     k.loop(k.i64(0), n, 1, [&](Val c) {
@@ -35,7 +36,7 @@ struct Choices {
       Val e = at(chosen, c) + 1, place = at(starts, e);
       set(starts, e, place + 1);
       set(sorted, place, c);
-      set(ids, place, rowOf(c));
+      set(tokens, place, c / perToken);
     });
   }
   Val begin(Val expert) { return at(starts, expert); }
@@ -164,8 +165,8 @@ struct GateUp {
           k.loop(k.i64(0), n, tile, [&](Val j) {
             Val rows = min(n - j, k.i64(tile));
             k.product(g.from.weight, {g.x, g.from.bytes(), g.ids + (i + j) * 4}, rows,
-                      g.matrix + panel * bytes, s.hidden, out, kPanel * 4,
-                      /*accumulate=*/false, Turn{j / tile, (n + (tile - 1)) / tile});
+                      g.matrix + panel * bytes, s.hidden, {out, kPanel * 4, all},
+                      /*add=*/false, Turn{j / tile, (n + (tile - 1)) / tile});
             k.loop(k.i64(0), rows, 1, [&](Val r) {
               swiglu(out + r * (kPanel * 4), factorAndRow(i + j + r).first,
                      at + (j + r) * (channels * 4));
@@ -227,7 +228,7 @@ struct GateUp {
       return blocks(common, first, last, same);
     }
     Choices choices{k, s.experts, s.k};
-    choices.sort(chosen, [&](Val c) { return c / s.k; });
+    choices.sort(chosen);
     if (!s.prepared) {
       Ptr experts = operand();
       k.ifThen(eq(k.worker, 0), [&] {
@@ -265,7 +266,7 @@ struct GateUp {
              k.ifThen(gt(rows, 0), [&] {
                auto [first, last] = blocksBetween(base[0], each, routedBlocks);
                Group group{routedX,      routed + e * matrixBytes,
-                           rows,         choices.ids + begin * 4,
+                           rows,         choices.tokens + begin * 4,
                            routedHidden, routedRow,
                            routedTo};
                blocks(group, first, last, [&](Val i) {
@@ -305,37 +306,32 @@ void emitDown(CpuKernel &k, const DownSpec &s) {
       routed = s.experts ? k.operand(3) : Ptr{}, h = k.operand(s.experts ? 4 : 2);
   int64_t tile = k.target.tileTokens, panels = padded(s.hidden) / kPanel;
   const ActivationRow sharedRow{s.shared, s.width}, routedRow{s.routed, s.width};
-  Ptr out = k.scratch(tile * kPanel * 4), all = k.identity();
+  Ptr all = k.identity();
   auto [first, last] = k.share(k.i64(panels));
   // A worker's panels of one matrix lie together, and it reads them as one stream.
   auto group = [&, first = first, last = last](const ActivationRow &row, Ptr x, Ptr matrix,
-                                               Val count, Ptr ids,
-                                               llvm::function_ref<Val(Val)> token) {
+                                               Val count, Ptr ids, Ptr tokens) {
     k.loop(first, last, 1, [&](Val panel) {
       k.loop(k.i64(0), count, tile, [&](Val i) {
         Val n = min(count - i, k.i64(tile));
-        auto to = [&](Val j) {
-          return h + token(i + j) * (padded(s.hidden) * 4) + panel * (kPanel * 4);
-        };
-        k.loop(k.i64(0), n, 1, [&](Val j) { k.fetchPanel(to(j)); });
         k.product(row.weight, {x, row.bytes(), ids + i * 4}, n,
-                  matrix + panel * panelBytes(row.weight, s.width), s.width, out, kPanel * 4,
-                  /*accumulate=*/false, Turn{i / tile, (count + (tile - 1)) / tile});
-        k.loop(k.i64(0), n, 1, [&](Val j) { k.addPanel(out + j * (kPanel * 4), to(j)); });
+                  matrix + panel * panelBytes(row.weight, s.width), s.width,
+                  {h + panel * (kPanel * 4), padded(s.hidden) * 4, tokens + i * 4}, /*add=*/true,
+                  Turn{i / tile, (count + (tile - 1)) / tile});
       });
     });
   };
-  group(sharedRow, hidden, shared, k.tokens, all, [](Val i) { return i; });
+  group(sharedRow, hidden, shared, k.tokens, all, all);
   if (!s.experts)
     return;
   Choices choices{k, s.experts, s.k};
-  choices.sort(k.operand(1), [&](Val c) { return c; });
+  choices.sort(k.operand(1));
   k.loop(0, s.experts, 1, [&](Val e) {
     Val begin = choices.begin(e), rows = choices.end(e) - begin;
     k.ifThen(gt(rows, 0), [&] {
       group(routedRow, hidden + k.tokens * sharedRow.bytes(),
-            routed + e * (panels * panelBytes(s.routed, s.width)), rows, choices.ids + begin * 4,
-            [&](Val i) { return choices.at(choices.sorted, begin + i) / s.k; });
+            routed + e * (panels * panelBytes(s.routed, s.width)), rows, choices.sorted + begin * 4,
+            choices.tokens + begin * 4);
     });
   });
 }

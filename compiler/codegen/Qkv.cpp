@@ -177,7 +177,7 @@ void emitQkv(CpuKernel &k, const QkvSpec &s) {
       for (int64_t p = 0; p < panels; ++p)
         k.product(s.format, {x, row.bytes(), ids + t * 4}, count,
                   weight + (head * panels + p) * panelBytes(s.format, s.hidden), s.hidden,
-                  out + p * kPanel * 4, headDim * 4, /*accumulate=*/false, turn);
+                  {out + p * kPanel * 4, headDim * 4, ids}, /*add=*/false, turn);
       k.loop(k.i64(0), count, 1, [&](Val i) {
         Ptr row = out + i * (headDim * 4);
         k.ifThen(lt(head, keys), [&] { qkv.query(row, t + i, head); });

@@ -10,8 +10,8 @@ namespace moe::codegen {
 namespace {
 class CodeTile {
 public:
-  CodeTile(CpuKernel &k, const WeightFormat &format, const TileOperands &operands, bool accumulate)
-      : k(k), f(format), o(operands), accumulate(accumulate), count(operands.rows.size()) {
+  CodeTile(CpuKernel &k, const WeightFormat &format, const TileOperands &operands, bool add)
+      : k(k), f(format), o(operands), add(add), count(operands.rows.size()) {
     if (f.element == Storage::F8E4M3)
       pieceColumns = f.group;
     unitBytes = kPanel * unitColumns * bitsOf(f.element) / 8;
@@ -21,6 +21,8 @@ public:
   }
 
   void emit() {
+    if (add)
+      k.fetchOuts(o);
     int64_t rowsAtOnce = count == 1 ? kPanel : k.target.tileRows;
     // Half of the rows at once, if then the sums stay in registers beside the pieces' accumulators:
     // loading activations twice costs less.
@@ -79,13 +81,11 @@ private:
     inRegisters = 2 * count * int64_t(vectors.size()) <= mostSums();
     SmallVector<Val> sums;
     for (int64_t t = 0; t < count; ++t)
-      for (const Vector &v : vectors) {
-        Ptr at = o.outs[t] + v.row * 4;
-        Val start = accumulate ? at.load(floats()) : k.constant(floats(), 0);
+      for (size_t v = 0; v < vectors.size(); ++v) {
         if (inRegisters)
-          sums.push_back(start);
-        else if (!accumulate)
-          at.store(start);
+          sums.push_back(k.constant(floats(), 0));
+        else
+          sumInMemory(t, v).store(k.constant(floats(), 0));
       }
     int64_t headBytes = groupHeadBytes(f);
     int64_t groupBytes = headBytes + llvm::divideCeil(f.group, unitColumns) * unitBytes;
@@ -117,10 +117,25 @@ private:
                      sums);
       return sums;
     });
-    if (inRegisters)
-      for (int64_t t = 0; t < count; ++t)
-        for (size_t v = 0; v < vectors.size(); ++v)
-          (o.outs[t] + vectors[v].row * 4).store(sums[t * vectors.size() + v]);
+    for (int64_t t = 0; t < count; ++t)
+      for (size_t v = 0; v < vectors.size(); ++v) {
+        Ptr to = o.outs[t] + vectors[v].row * 4;
+        if (inRegisters)
+          k.put(sums[t * vectors.size() + v], to, add);
+        else if (add)
+          k.put(sumInMemory(t, v).load(floats()), to, add);
+      }
+  }
+
+  // Where a sum is kept that has no register: in its place, unless that is added to at the end.
+  Ptr sumInMemory(int64_t t, int64_t v) {
+    if (!add)
+      return o.outs[t] + vectors[v].row * 4;
+    int64_t each = k.target.lanes * 4, bytes = count * vectors.size() * each;
+    if (!memory.value)
+      memory = k.ptr(LLVM::AllocaOp::create(k, LLVM::LLVMPointerType::get(k.getContext()),
+                                            k.getI8Type(), k.i64(bytes).value, /*alignment=*/64));
+    return memory + (t * vectors.size() + v) * each;
   }
 
   // Scales and zeros of a group.
@@ -182,11 +197,12 @@ private:
         Val dot = takesWhole(vectors[v]) ? dots[i] - dots[i - 1] : dots[i];
         Val scaled = k.convert(dot, k.f32()) * scales[v];
         auto added = [&](Val sum) { return factor.b ? fma(scaled, factor, sum) : sum + scaled; };
-        Ptr at = o.outs[t] + vectors[v].row * 4;
-        if (inRegisters)
+        if (inRegisters) {
           result[i] = added(result[i]);
-        else
-          at.store(added(at.load(floats())));
+          continue;
+        }
+        Ptr at = sumInMemory(t, v);
+        at.store(added(at.load(floats())));
       }
     }
     return result;
@@ -196,7 +212,12 @@ private:
   // and reload them twice as often.
   void keepInMemory() {
     auto dialect = LLVM::AsmDialectAttr::get(k.getContext(), LLVM::AsmDialect::AD_ATT);
-    LLVM::InlineAsmOp::create(k, TypeRange(), ValueRange(), "", "~{memory}",
+    // Given away, memory of this function cannot become registers either.
+    SmallVector<Value> given;
+    if (memory.value)
+      given.push_back(memory.value);
+    LLVM::InlineAsmOp::create(k, TypeRange(), given, "",
+                              given.empty() ? "~{memory}" : "r,~{memory}",
                               /*has_side_effects=*/true, /*is_align_stack=*/false,
                               LLVM::TailCallKind::None, dialect, ArrayAttr());
   }
@@ -329,21 +350,22 @@ private:
   CpuKernel &k;
   const WeightFormat &f;
   const TileOperands &o;
-  bool accumulate;
+  bool add;
   int64_t count;
   const ActivationRow activations{f, f.group}; // of one group
   int64_t pieceColumns = std::min(f.group, ActivationRow::longestPiece);
   int64_t unitColumns = moe::unitColumns(f.element), unitBytes, rawBytes, split;
   int64_t firstRaw = 0, raws = 0;
   bool inRegisters = false;
+  Ptr memory{}; // of sumInMemory
   SmallVector<Vector> vectors;
   SmallVector<Val> scales, zeros; // of the group at hand, for each vector
 };
 } // namespace
 
 void emitCodeTile(CpuKernel &k, const WeightFormat &format, const TileOperands &operands,
-                  bool accumulate) {
-  CodeTile(k, format, operands, accumulate).emit();
+                  bool add) {
+  CodeTile(k, format, operands, add).emit();
 }
 
 } // namespace moe::codegen

@@ -12,7 +12,7 @@
 
 namespace moe::codegen {
 
-// The rows of a tile and where its sums go; `out` has `count` rows of 64 float32 values.
+// The rows of a tile, and the 64 float32 values of each that its sums go to.
 struct TileOperands {
   llvm::SmallVector<Ptr> rows, outs;
   Ptr panel;
@@ -21,8 +21,7 @@ struct TileOperands {
 };
 
 // Emits the tile at the insertion point.
-void emitCodeTile(CpuKernel &k, const WeightFormat &format, const TileOperands &operands,
-                  bool accumulate);
+void emitCodeTile(CpuKernel &k, const WeightFormat &format, const TileOperands &operands, bool add);
 
 } // namespace moe::codegen
 

@@ -82,11 +82,11 @@ Ptr CpuKernel::identity() {
 //===----------------------------------------------------------------------===//
 
 void CpuKernel::product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k,
-                        Ptr out, int64_t outStride, bool accumulate, std::optional<Turn> turn) {
+                        Rows out, bool add, std::optional<Turn> turn) {
   int64_t steps = format.quantized()               ? k / format.group
                   : format.element == Storage::F32 ? k
                                                    : llvm::divideCeil(k, 2);
-  std::string name = nameOf(format) + (accumulate ? "_accumulate" : "");
+  std::string name = nameOf(format) + (add ? "_add" : "");
   std::optional<FetchAhead> ahead;
   if (turn) {
     int64_t units = llvm::divideCeil(k, unitColumns(format.element));
@@ -96,22 +96,22 @@ void CpuKernel::product(const WeightFormat &format, Rows x, Val count, Ptr panel
     name += "_ahead";
   }
   tiles(
-      name, x, count, panel, steps, out, outStride,
+      name, x, count, panel, steps, out,
       [&](const TileOperands &operands) {
         if (format.quantized())
-          emitCodeTile(*this, format, operands, accumulate);
+          emitCodeTile(*this, format, operands, add);
         else
-          emitTile(format.element, operands, accumulate);
+          emitTile(format.element, operands, add);
       },
       ahead);
 }
 
-void CpuKernel::tiles(StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Ptr out,
-                      int64_t outStride, function_ref<void(const TileOperands &)> emit,
+void CpuKernel::tiles(StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Rows out,
+                      function_ref<void(const TileOperands &)> emit,
                       std::optional<FetchAhead> ahead) {
-  SmallVector<Value> arguments{x.base.value,        i64(x.stride).value, x.ids.value,
-                               panel.value,         i64(steps).value,    out.value,
-                               i64(outStride).value};
+  SmallVector<Value> arguments{x.base.value,   i64(x.stride).value,   x.ids.value,
+                               out.base.value, i64(out.stride).value, out.ids.value,
+                               panel.value,    i64(steps).value};
   if (ahead)
     arguments.append({ahead->from.value, ahead->step.value});
   func::FuncOp function = chooser(name, TypeRange(arguments), emit);
@@ -124,6 +124,14 @@ void CpuKernel::fetch(const TileOperands &operands, Val unit) {
     LLVM::Prefetch::create(*this, (operands.ahead->from + unit * operands.ahead->step).value,
                            /*rw=*/0, /*hint=*/2, /*cache=*/1);
 }
+
+void CpuKernel::fetchOuts(const TileOperands &operands) {
+  for (Ptr row : operands.ahead ? ArrayRef<Ptr>(operands.outs) : ArrayRef<Ptr>())
+    for (int64_t line = 0; line < kPanel * 4; line += 64)
+      LLVM::Prefetch::create(*this, (row + line).value, /*rw=*/1, /*hint=*/2, /*cache=*/1);
+}
+
+void CpuKernel::put(Val sum, Ptr to, bool add) { to.store(add ? to.load(sum.type()) + sum : sum); }
 
 // Chooses the tile function for the number of tokens.
 func::FuncOp CpuKernel::chooser(StringRef product, TypeRange types,
@@ -161,21 +169,22 @@ func::FuncOp CpuKernel::tileFunction(StringRef product, TypeRange types, int64_t
   function->setAttr("no_inline", getUnitAttr());
   Block *block = function.addEntryBlock();
   setInsertionPointToStart(block);
-  Ptr x = ptr(block->getArgument(0)), ids = ptr(block->getArgument(2)),
-      out = ptr(block->getArgument(5));
-  Val stride = val(block->getArgument(1)), outStride = val(block->getArgument(6));
-  TileOperands operands{.rows = {},
-                        .outs = {},
-                        .panel = ptr(block->getArgument(3)),
-                        .steps = val(block->getArgument(4)),
+  auto rowsOf = [&](unsigned first) {
+    Ptr base = ptr(block->getArgument(first)), ids = ptr(block->getArgument(first + 2));
+    Val stride = val(block->getArgument(first + 1));
+    SmallVector<Ptr> rows;
+    for (int64_t t = 0; t < count; ++t)
+      rows.push_back(base + convert((ids + t * 4).load(i32()), i64()) * stride);
+    return rows;
+  };
+  TileOperands operands{.rows = rowsOf(0),
+                        .outs = rowsOf(3),
+                        .panel = ptr(block->getArgument(6)),
+                        .steps = val(block->getArgument(7)),
                         .ahead = {}};
   // One token's tile reads as fast as memory gives.
-  if (types.size() > 7 && count > 1)
-    operands.ahead = {ptr(block->getArgument(7)), val(block->getArgument(8))};
-  for (int64_t t = 0; t < count; ++t) {
-    operands.rows.push_back(x + convert((ids + t * 4).load(i32()), i64()) * stride);
-    operands.outs.push_back(out + outStride * t);
-  }
+  if (types.size() > 8 && count > 1)
+    operands.ahead = {ptr(block->getArgument(8)), val(block->getArgument(9))};
   emit(operands);
   func::ReturnOp::create(*this);
   return function;
@@ -184,7 +193,7 @@ func::FuncOp CpuKernel::tileFunction(StringRef product, TypeRange types, int64_t
 // One lane is one row of the panel, so a sum runs over k in order in one accumulator; the tile's
 // accumulators stay in registers. A tile of one token takes the whole panel at once, which reads
 // the weights as one stream.
-void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool accumulate) {
+void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool add) {
   ArrayRef<Ptr> xs = operands.rows, outs = operands.outs;
   Ptr panel = operands.panel;
   Val steps = operands.steps;
@@ -192,12 +201,10 @@ void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool acc
   int64_t rowsAtOnce = count == 1 ? kPanel : target.tileRows;
   int64_t vectors = rowsAtOnce / lanes;
   Type floats = vec(lanes, f32());
+  if (add)
+    fetchOuts(operands);
   for (int64_t row = 0; row < kPanel; row += rowsAtOnce) {
-    SmallVector<Val> init;
-    for (int64_t t = 0; t < count; ++t)
-      for (int64_t v = 0; v < vectors; ++v)
-        init.push_back(accumulate ? (outs[t] + (row + v * lanes) * 4).load(floats)
-                                  : constant(floats, 0));
+    SmallVector<Val> init(count * vectors, constant(floats, 0));
     auto sums = loop(i64(0), steps, 1, init, [&](Val k, ArrayRef<Val> sums) {
       if (row == 0)
         fetch(operands, k);
@@ -250,7 +257,7 @@ void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool acc
     });
     for (int64_t t = 0; t < count; ++t)
       for (int64_t v = 0; v < vectors; ++v)
-        (outs[t] + (row + v * lanes) * 4).store(sums[t * vectors + v]);
+        put(sums[t * vectors + v], outs[t] + (row + v * lanes) * 4, add);
   }
 }
 
@@ -309,17 +316,6 @@ SmallVector<Val> CpuKernel::dots(Ptr x, ArrayRef<Ptr> rows, int64_t n) {
 Val CpuKernel::inverseRms(Val squares, int64_t n, float eps) {
   Val mean = squares * (1.0 / double(n));
   return f32(1) / val(math::SqrtOp::create(*this, (mean + eps).value));
-}
-
-void CpuKernel::addPanel(Ptr from, Ptr to) {
-  Type type = vec(target.lanes, f32());
-  for (int64_t c = 0; c < kPanel; c += target.lanes)
-    (to + c * 4).store((to + c * 4).load(type) + (from + c * 4).load(type));
-}
-
-void CpuKernel::fetchPanel(Ptr to) {
-  for (int64_t line = 0; line < kPanel * 4; line += 64)
-    LLVM::Prefetch::create(*this, (to + line).value, /*rw=*/1, /*hint=*/2, /*cache=*/1);
 }
 
 Val CpuKernel::loadFloats(Ptr from, int64_t lanes, Storage storage) {

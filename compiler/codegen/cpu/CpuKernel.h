@@ -11,7 +11,7 @@
 
 namespace moe::codegen {
 
-// Rows of activations: row i of a product is at `base + stride * ids[i]`.
+// Rows of activations or of results: row i of a product is at `base + stride * ids[i]`.
 struct Rows {
   Ptr base;
   int64_t stride; // bytes
@@ -58,26 +58,27 @@ public:
   // int32 0, 1, 2... for each row of the step, in scratch memory.
   Ptr identity();
 
-  // out[i][0..63] = x[i] * transpose(panel) for i < count <= tileTokens, float32, `outStride` bytes
-  // between rows; with `accumulate` added to what is there. The sum over k runs in the same order
-  // whatever the count, so that a token's result does not depend on its company.
-  // Rows of x are as ActivationRow{format, k}.
-  void product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k, Ptr out,
-               int64_t outStride, bool accumulate = false, std::optional<Turn> turn = {});
-  void product(Storage storage, Rows x, Val count, Ptr panel, int64_t k, Ptr out, int64_t outStride,
-               bool accumulate = false) {
-    product(WeightFormat{.element = storage}, x, count, panel, k, out, outStride, accumulate);
-  }
+  // out[i][0..63] = x[i] * transpose(panel) for i < count <= tileTokens, in float32; with `add`
+  // out[i] += that, once it is summed. The sum over k runs in the same order whatever the count, so
+  // that a token's result does not depend on its company. Rows of x are as ActivationRow{format,
+  // k}.
+  void product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k, Rows out,
+               bool add = false, std::optional<Turn> turn = {});
 
   // The same of a product that `emit` has the tile of; `name` is of all that the tile depends on.
-  void tiles(llvm::StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Ptr out,
-             int64_t outStride, llvm::function_ref<void(const TileOperands &)> emit,
+  void tiles(llvm::StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Rows out,
+             llvm::function_ref<void(const TileOperands &)> emit,
              std::optional<FetchAhead> ahead = {});
+  // Ends a tile's sum: stores it, or adds it to what is there.
+  void put(Val sum, Ptr to, bool add);
   // sum, int32, plus the target's dot products of neighbouring codes: four bytes or two words a
   // lane. Of bytes w is unsigned where the target says so.
   Val codeDot(Val sum, Val w, Val x);
   // Emits what a unit of the tile fetches ahead.
   void fetch(const TileOperands &operands, Val unit);
+  // Where a tile fetches ahead, begins to bring the rows that it adds to into the second-level
+  // cache: rows of many channels are far apart, and their lines share few sets of the caches.
+  void fetchOuts(const TileOperands &operands);
 
   // body(channel, lanes) for vectors that cover [0, n), the last ones narrower.
   void channels(int64_t n, llvm::function_ref<void(Val, int64_t)> body);
@@ -98,10 +99,6 @@ public:
   // One piece of any length, laid out as those of the row.
   void quantizePiece(Ptr from, const ActivationRow &row, int64_t columns, Ptr to);
 
-  // to += from, the 64 float32 values of one row of a panel's product.
-  void addPanel(Ptr from, Ptr to);
-  // Begins to bring `to` into the second-level cache for that: such rows are far apart.
-  void fetchPanel(Ptr to);
   // `lanes` values of f32, bf16 or f16 as float32; 0 lanes: a scalar.
   Val loadFloats(Ptr from, int64_t lanes, Storage storage);
   // float32 lanes as the storage type.
@@ -113,7 +110,7 @@ private:
                              llvm::function_ref<void(const TileOperands &)> emit);
   mlir::func::FuncOp tileFunction(llvm::StringRef product, mlir::TypeRange types, int64_t count,
                                   llvm::function_ref<void(const TileOperands &)> emit);
-  void emitTile(Storage storage, const TileOperands &operands, bool accumulate);
+  void emitTile(Storage storage, const TileOperands &operands, bool add);
 
   mlir::ModuleOp module;
   mlir::func::FuncOp function;
