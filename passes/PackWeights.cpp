@@ -1,5 +1,6 @@
 // Chooses how the plan stores each weight, from the ops that read it.
 #include "dialects/moe/MoeOps.h"
+#include "dialects/moe/Packing.h"
 #include "passes/Passes.h"
 #include "passes/Recipe.h"
 #include "llvm/ADT/StringExtras.h"
@@ -107,13 +108,10 @@ private:
         recipe->choose(use.kind, weight.getSymName(), cols, encoding);
     if (!format)
       return weight.emitError() << llvm::toString(format.takeError());
-    // Of matrices those kernels know a few lengths of groups.
-    const int64_t group = format->group;
-    bool known =
-        *format == WeightFormat{Storage::BF16} ||
-        (group && (use.kind == WeightKind::Embedding || group == 128 || group == 64 ||
-                   group == 32 || group == 16 || (group == cols && group > 16 && !format->zeros)));
-    if (device == DeviceKind::Cuda && !known)
+    // Rows of the embedding are read one by one, so any group will do.
+    const bool taken = takenAsFragments(*format, cols) ||
+                       (use.kind == WeightKind::Embedding && format->quantized());
+    if (device == DeviceKind::Cuda && !taken)
       return weight.emitError()
              << "weight '" << weight.getSymName() << "' (" << nameOf(use.kind)
              << ") would be stored as " << nameOf(*format)

@@ -99,6 +99,13 @@ int64_t moe::panelBytes(const WeightFormat &f, int64_t k) {
   return k / f.group * (groupHeadBytes(f) + divideCeil(f.group, unit) * unitBytes);
 }
 
+bool moe::takenAsFragments(const WeightFormat &f, int64_t k) {
+  if (!f.quantized())
+    return f == WeightFormat{Storage::BF16};
+  const bool blocks = f.group == 128 || (f.group >= 16 && 64 % f.group == 0);
+  return blocks || (f.group == k && f.group > 16 && !f.zeros);
+}
+
 CodeStrip moe::codeStrip(const WeightFormat &f, int64_t k) {
   constexpr int64_t tile = 64;
   CodeStrip s;

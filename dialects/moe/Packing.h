@@ -78,6 +78,9 @@ struct CodeStrip {
   int64_t bytes() const { return blocks * blockBytes(); }
 };
 CodeStrip codeStrip(const WeightFormat &format, int64_t k);
+// Whether kernels multiply `fragments` of the format with k columns: bf16, codes in groups of 128,
+// 64, 32 or 16 columns or, without zeros, of whole rows.
+bool takenAsFragments(const WeightFormat &format, int64_t k);
 
 struct PackedGeometry {
   static constexpr int64_t panelLanes = 64;

@@ -267,8 +267,7 @@ std::string unsupported(const CudaSpec &spec) {
   };
   // Of a matrix of so many columns.
   auto matrix = [](const WeightFormat &f, int64_t columns) -> std::string {
-    const bool blocks = f.group == 128 || (f.group >= 16 && 64 % f.group == 0);
-    if (f == kBf16 || blocks || (f.group > 16 && f.group == columns && !f.zeros))
+    if (takenAsFragments(f, columns))
       return "";
     return llvm::formatv(
         "a matrix is stored as {0}, and the kernels for GPUs take bf16, codes in groups of 128, "
