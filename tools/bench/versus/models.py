@@ -46,7 +46,9 @@ class Model:
         path = self.folder / f"{self.name}-{storage}.plan"
         if not path.exists():
             self.say(f"  moec compile {self.name} --weights {storage}")
-            if not compile(self.moec, self.source, storage, path, "--random-weights", SEED, "--no-tokenizer"):
+            made_up = ["--random-weights", SEED, "--no-tokenizer"]
+            # llama.cpp keeps keys and values in 16 bits too.
+            if not compile(self.moec, self.source, storage, path, "--cache", "bf16", *made_up):
                 raise Failure(f"moec has no --weights {storage}")
         return path
 
