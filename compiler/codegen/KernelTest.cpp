@@ -119,20 +119,30 @@ TEST_P(Products, Head) {
 }
 
 TEST_P(Kernels, FeedForward) {
+  // What the shared expert is in where the routed ones have codes: bf16, or other codes in the same
+  // groups, so that only what their sums begin at tells the activations apart.
+  enum Shared { Same, Elements, OtherCodes };
   struct Case {
     int64_t hidden, width, experts, k;
-    bool mixed = false; // the shared expert in bf16, where the routed ones have codes
+    Shared shared = Same;
   };
-  std::vector<Case> cases{{96, 40, 4, 1}, {64, 384, 5, 2, true}, {192, 96, 0, 0}};
+  std::vector<Case> cases{
+      {96, 40, 4, 1}, {64, 384, 5, 2, Elements}, {128, 64, 3, 1, OtherCodes}, {192, 96, 0, 0}};
   if (!kind.group)
     cases.insert(cases.end(), {{64, 32, 0, 0}, {128, 96, 70, 1}});
-  for (auto [hidden, width, experts, k, mixed] : cases) {
+  for (auto [hidden, width, experts, k, other] : cases) {
     int64_t tokens = 17;
     float in = 1 / std::sqrt(float(hidden)), out = 1 / std::sqrt(float(width));
     WeightFormat fromHidden = kind.of(hidden), fromWidth = kind.of(width);
-    mixed &= kind.group != 0;
-    WeightFormat shared = mixed ? WeightFormat{Storage::BF16} : fromHidden,
-                 sharedDown = mixed ? WeightFormat{Storage::BF16} : fromWidth;
+    auto sharedOf = [&, other = other](const WeightFormat &routed) -> WeightFormat {
+      if (other == Same || !kind.group)
+        return routed;
+      if (other == Elements)
+        return {Storage::BF16};
+      return {routed.element == Storage::I4 ? Storage::I8 : Storage::I4, routed.group,
+              Storage::F16};
+    };
+    WeightFormat shared = sharedOf(fromHidden), sharedDown = sharedOf(fromWidth);
     // Of the shared expert or the dense layer, and of the routed experts.
     Matrix sharedGateUp = matrix({2 * width, hidden}, Layout::PanelGateUp, shared, in),
            sharedBack = matrix({hidden, width}, Layout::Panel, sharedDown, out);
