@@ -126,7 +126,9 @@ void CpuKernel::fetch(const TileOperands &operands, Val unit) {
 }
 
 void CpuKernel::fetchOuts(const TileOperands &operands) {
-  for (Ptr row : operands.ahead ? ArrayRef<Ptr>(operands.outs) : ArrayRef<Ptr>())
+  if (!operands.ahead)
+    return;
+  for (Ptr row : operands.outs)
     for (int64_t line = 0; line < kPanel * 4; line += 64)
       LLVM::Prefetch::create(*this, (row + line).value, /*rw=*/1, /*hint=*/2, /*cache=*/1);
 }
@@ -261,10 +263,6 @@ void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool add
   }
 }
 
-//===----------------------------------------------------------------------===//
-// Channels of a row
-//===----------------------------------------------------------------------===//
-
 Val CpuKernel::codeDot(Val sum, Val w, Val x) {
   auto intrinsic = [&](StringRef name, ValueRange arguments) {
     return val(LLVM::CallIntrinsicOp::create(*this, sum.type(), getStringAttr(name), arguments)
@@ -280,6 +278,10 @@ Val CpuKernel::codeDot(Val sum, Val w, Val x) {
   }
   llvm_unreachable("unknown dot product");
 }
+
+//===----------------------------------------------------------------------===//
+// Channels of a row
+//===----------------------------------------------------------------------===//
 
 void CpuKernel::channels(int64_t n, function_ref<void(Val, int64_t)> body) {
   int64_t whole = n / target.lanes * target.lanes;
