@@ -21,7 +21,7 @@ void emitHead(CpuKernel &k, const HeadSpec &s) {
       Val count = min(k.rows - r, k.i64(tile));
       k.product(s.format, {x, row.bytes(), ids + r * 4}, count,
                 weight + panel * panelBytes(s.format, s.hidden), s.hidden, {out, kPanel * 4, ids},
-                /*add=*/false, Turn{r / tile, (k.rows + (tile - 1)) / tile});
+                /*add=*/false, k.turn(r, k.rows));
       auto copy = [&](int64_t rows) {
         k.loop(k.i64(0), count, 1, [&](Val i) {
           Ptr to = logits + (r + i) * (s.vocabulary * 4) + panel * (kPanel * 4);

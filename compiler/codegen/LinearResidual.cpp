@@ -23,7 +23,7 @@ void emitLinearResidual(CpuKernel &k, const LinearResidualSpec &s) {
       k.product(s.format, {x, stride, ids + t * 4}, count,
                 weight + panel * panelBytes(s.format, s.inputs), s.inputs,
                 {h + panel * (kPanel * 4), padded(s.outputs) * 4, ids + t * 4}, /*add=*/true,
-                Turn{t / tile, (k.tokens + (tile - 1)) / tile});
+                k.turn(t, k.tokens));
     });
   });
 }

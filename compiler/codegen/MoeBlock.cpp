@@ -166,7 +166,7 @@ struct GateUp {
             Val rows = min(n - j, k.i64(tile));
             k.product(g.from.weight, {g.x, g.from.bytes(), g.ids + (i + j) * 4}, rows,
                       g.matrix + panel * bytes, s.hidden, {out, kPanel * 4, all},
-                      /*add=*/false, Turn{j / tile, (n + (tile - 1)) / tile});
+                      /*add=*/false, k.turn(j, n));
             k.loop(k.i64(0), rows, 1, [&](Val r) {
               swiglu(out + r * (kPanel * 4), factorAndRow(i + j + r).first,
                      at + (j + r) * (channels * 4));
@@ -317,7 +317,7 @@ void emitDown(CpuKernel &k, const DownSpec &s) {
         k.product(row.weight, {x, row.bytes(), ids + i * 4}, n,
                   matrix + panel * panelBytes(row.weight, s.width), s.width,
                   {h + panel * (kPanel * 4), padded(s.hidden) * 4, tokens + i * 4}, /*add=*/true,
-                  Turn{i / tile, (count + (tile - 1)) / tile});
+                  k.turn(i, count));
       });
     });
   };

@@ -173,7 +173,7 @@ void emitQkv(CpuKernel &k, const QkvSpec &s) {
       // In programs of few tokens the next head is elsewhere, and one tile has them all.
       std::optional<Turn> turn;
       if (!s.attention)
-        turn = Turn{t / tile, (k.tokens + (tile - 1)) / tile, panels};
+        turn = k.turn(t, k.tokens, panels);
       for (int64_t p = 0; p < panels; ++p)
         k.product(s.format, {x, row.bytes(), ids + t * 4}, count,
                   weight + (head * panels + p) * panelBytes(s.format, s.hidden), s.hidden,

@@ -24,11 +24,12 @@ public:
     if (add)
       k.fetchOuts(o);
     int64_t rowsAtOnce = count == 1 ? kPanel : k.target.tileRows;
-    // Half of the rows at once, if then the sums stay in registers beside the pieces' accumulators:
-    // loading activations twice costs less.
-    auto fits = [&](int64_t rows) { return 2 * count * rows / k.target.lanes <= mostSums(); };
+    // Half of the rows at once, if then the sums stay in registers: loading activations twice costs
+    // less.
     if (takesLoaded() && !fits(rowsAtOnce) && fits(rowsAtOnce / 2))
       rowsAtOnce /= 2;
+    // Elsewhere the sums stay in the first-level cache.
+    inRegisters = fits(rowsAtOnce);
     int64_t raws = rowsAtOnce / k.target.lanes / split;
     for (int64_t first = 0; first * split * k.target.lanes < kPanel; first += raws)
       block(first, raws);
@@ -47,8 +48,10 @@ private:
 
   // Weights and activations that a dot product takes as they are loaded need few registers.
   bool takesLoaded() const { return integers() && k.target.codeDot == CodeDot::UnsignedBytes; }
-  // Registers for sums and accumulators.
-  int64_t mostSums() const { return k.target.registers * (takesLoaded() ? 6 : 5) / 8; }
+  // Whether the sums of so many rows fit in registers beside the pieces' accumulators.
+  bool fits(int64_t rows) const {
+    return 2 * count * rows / k.target.lanes <= k.target.registers * (takesLoaded() ? 6 : 5) / 8;
+  }
   bool integers() const { return f.element != Storage::F8E4M3; }
   // Unmasked codes of the upper half stand for 16 upper + lower: one mask less in each step.
   bool takesWhole(const Vector &v) const {
@@ -77,8 +80,6 @@ private:
     }
     this->firstRaw = firstRaw;
     this->raws = raws;
-    // Where the sums do not fit beside the integer accumulators they stay in the first-level cache.
-    inRegisters = 2 * count * int64_t(vectors.size()) <= mostSums();
     SmallVector<Val> sums;
     for (int64_t t = 0; t < count; ++t)
       for (size_t v = 0; v < vectors.size(); ++v) {

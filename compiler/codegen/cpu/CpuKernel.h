@@ -65,6 +65,11 @@ public:
   void product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k, Rows out,
                bool add = false, std::optional<Turn> turn = {});
 
+  // The turn of the tile that begins at `row` of so many rows.
+  Turn turn(Val row, Val rows, int64_t panels = 1) {
+    return {row / target.tileTokens, ceilDiv(rows, target.tileTokens), panels};
+  }
+
   // The same of a product that `emit` has the tile of; `name` is of all that the tile depends on.
   void tiles(llvm::StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Rows out,
              llvm::function_ref<void(const TileOperands &)> emit,
