@@ -6,11 +6,11 @@
 
 #include "compiler/Compiler.h"
 #include "compiler/calibrate/CalibratedTensors.h"
-#include "compiler/codegen/cpu/LowerToCpu.h"
-#include "compiler/codegen/cuda/CudaKernels.h"
 #include "compiler/import/Config.h"
 #include "compiler/import/TokenizerFile.h"
 #include "compiler/plan/PlanWriter.h"
+#include "compiler/targets/cpu/LowerToCpu.h"
+#include "compiler/targets/cuda/CudaKernels.h"
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/Pass/PassManager.h"
 #include "passes/Passes.h"

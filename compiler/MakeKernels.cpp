@@ -1,8 +1,8 @@
 // Chooses the kernels of the devices, prints them, or makes the machine code of the targets.
 #include "compiler/Compilation.h"
-#include "compiler/codegen/cpu/ToObject.h"
-#include "compiler/codegen/cuda/LowerToCuda.h"
-#include "compiler/codegen/cuda/ToPtx.h"
+#include "compiler/targets/cpu/ToObject.h"
+#include "compiler/targets/cuda/LowerToCuda.h"
+#include "compiler/targets/cuda/ToPtx.h"
 #include "mlir/IR/Verifier.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileSystem.h"

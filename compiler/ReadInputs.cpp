@@ -1,11 +1,11 @@
 // The checkpoint, its configuration and tokenizer, and the targets.
 #include "compiler/Compilation.h"
-#include "compiler/codegen/cpu/ToObject.h"
-#include "compiler/codegen/cuda/ToPtx.h"
 #include "compiler/import/LoraTensors.h"
 #include "compiler/import/QuantizedTensors.h"
 #include "compiler/import/RandomWeights.h"
 #include "compiler/import/Safetensors.h"
+#include "compiler/targets/cpu/ToObject.h"
+#include "compiler/targets/cuda/ToPtx.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Path.h"
 

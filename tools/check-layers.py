@@ -22,7 +22,7 @@ STATUS = "runtime/Status.h"
 SCHEMA = "runtime/plan/Plan_generated.h"
 FORMAT = "runtime/plan/Format.h"  # the header of a plan file, for its reader and its writer
 VERIFIER = "runtime/plan/Check.h"  # the writer checks what it wrote, as the reader will
-SPEC = "compiler/codegen/KernelSpec.h"
+SPEC = "compiler/targets/KernelSpec.h"
 RULES = {
     "runtime/": [],
     "runtime/plan/": [STATUS, "flatbuffers", "xxhash"],
@@ -39,7 +39,8 @@ RULES = {
     "passes/": ["dialects/", "MLIR", "LLVM"],
     "compiler/": ["passes/", "dialects/", "MLIR", "LLVM"],
     "compiler/import/": ["dialects/", "MLIR", "LLVM", SPEC, "runtime/text/"],  # tables that the runtime's tokenizer reads
-    "compiler/codegen/": ["dialects/", "MLIR", "LLVM"],
+    "compiler/targets/": ["compiler/kernels/attention/AttentionLayout.h", "dialects/", "MLIR", "LLVM"],
+    "compiler/kernels/": ["compiler/targets/", "dialects/", "MLIR", "LLVM"],
     "compiler/plan/": ["dialects/", "MLIR", "LLVM", SPEC, SCHEMA, FORMAT, VERIFIER, "flatbuffers", "xxhash"],
 }
 CHECKED = ("runtime/", "dialects/", "passes/", "compiler/")
@@ -129,8 +130,8 @@ def selfTest():
         ("dialects/moe/A.cpp", ['"mlir/IR/Builders.h"', '"dialects/moe/MoeOps.h.inc"', '"passes/Passes.h"'], 3),
         ("dialects/moe/MoeReference.cpp", ['"dialects/moe/MoeReference.h"', "<span>", '"dialects/moe/MoeOps.h"'], 3),
         ("passes/A.cpp", ['"dialects/moe/MoeOps.h"', '"compiler/Compiler.h"'], 2),
-        ("compiler/import/A.cpp", ['"compiler/codegen/KernelSpec.h"', '"compiler/codegen/Builder.h"'], 2),
-        ("compiler/codegen/A.cpp", ['"compiler/codegen/Builder.h"', '"runtime/plan/Plan_generated.h"'], 2),
+        ("compiler/import/A.cpp", ['"compiler/targets/KernelSpec.h"', '"compiler/targets/Builder.h"'], 2),
+        ("compiler/targets/A.cpp", ['"compiler/targets/Builder.h"', '"runtime/plan/Plan_generated.h"'], 2),
         ("compiler/plan/A.cpp", ['"runtime/plan/Plan_generated.h"', '"runtime/plan/Plan.h"'], 2),
         ("compiler/Compiler.cpp", ['"compiler/import/Llama4.h"', '"passes/Pipeline.h"', '"tools/moec.h"'], 3),
         ("tools/moec.cpp", ['"runtime/session/Session.h"', '"compiler/Compiler.h"', "<CLI/CLI.hpp>"], 0),

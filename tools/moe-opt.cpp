@@ -1,5 +1,5 @@
 // Runs single passes on IR files, as mlir-opt does.
-#include "compiler/codegen/cuda/HazardCheck.h"
+#include "compiler/targets/cuda/HazardCheck.h"
 #include "dialects/moe/MoeDialect.h"
 #include "dialects/plan/PlanDialect.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"

@@ -3,7 +3,7 @@
 // A token's probability is an integer, so that sums are exact in any order: with m the largest
 // logit and x = (logit - m) * scale in float32, scale = log2(e) / temperature, its weight is 2^36 *
 // 2^x, rounded down, and 0 for x <= -37. 2^x is a polynomial of float32 products and sums, each
-// rounded (weightOf in Sampler.cpp; compiler/codegen/cuda/Sample.cpp computes the same). A filter
+// rounded (weightOf in Sampler.cpp; compiler/kernels/sample/Cuda.cpp computes the same). A filter
 // keeps a sum of weights, and of tokens with the same logit the lower ids; the token drawn is the
 // first one, in the order of ids, with which the weights kept exceed floor(random * total / 2^64).
 #ifndef MOE_RUNTIME_SESSION_SAMPLER_H

@@ -1,7 +1,7 @@
 // Implements the launching and timing of single kernels.
 #include "tools/gpu-check/Bench.h"
-#include "compiler/codegen/cuda/CudaKernels.h"
-#include "compiler/codegen/cuda/ToPtx.h"
+#include "compiler/targets/cuda/CudaKernels.h"
+#include "compiler/targets/cuda/ToPtx.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"

@@ -2,8 +2,8 @@
 #ifndef MOE_TOOLS_GPU_CHECK_BENCH_H
 #define MOE_TOOLS_GPU_CHECK_BENCH_H
 
-#include "compiler/codegen/cuda/CudaKernel.h"
-#include "compiler/codegen/cuda/CudaSpec.h"
+#include "compiler/targets/cuda/CudaKernel.h"
+#include "compiler/targets/cuda/CudaSpec.h"
 #include "runtime/device/cuda/Gpu.h"
 #include "llvm/ADT/STLFunctionalExtras.h"
 #include "llvm/Support/Error.h"

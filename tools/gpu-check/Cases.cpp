@@ -1,4 +1,4 @@
-// Buffers of each kernel as compiler/codegen/cuda/README.md lists them.
+// Buffers of each kernel as compiler/targets/cuda/README.md lists them.
 #include "tools/gpu-check/Cases.h"
 #include "runtime/device/cuda/KernelAbi.h"
 #include <algorithm>

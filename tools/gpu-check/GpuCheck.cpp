@@ -4,7 +4,7 @@
 //   gpu-check --simulate        the same path on the simulator, with small shapes and no figures
 //
 // Needs the build it belongs to: tests and programs are found beside it.
-#include "compiler/codegen/cuda/CudaTarget.h"
+#include "compiler/targets/cuda/CudaTarget.h"
 #include "runtime/device/ptxsim/Driver.h"
 #include "tools/gpu-check/Cases.h"
 #include "llvm/Support/FileSystem.h"

@@ -13,7 +13,7 @@
 
 namespace moe::cpu {
 
-// Facts of the step at hand. Kernels read these fields by offset (compiler/codegen/cpu).
+// Facts of the step at hand. Kernels read these fields by offset (compiler/targets/cpu).
 struct StepInfo {
   int32_t tokens;      // T, at least 1
   int32_t rows;        // R, may be 0

@@ -19,7 +19,7 @@
 namespace moe::cuda {
 
 // Facts of the step at hand, in device memory. Kernels read these fields by offset
-// (compiler/codegen/cuda).
+// (compiler/targets/cuda).
 struct StepInfo {
   int32_t tokens;      // T, at least 1
   int32_t rows;        // R, may be 0

@@ -1,0 +1,279 @@
+// MoeKernelBench [--workers N] [--rounds N] [--tokens N] [--shape INPUTSxOUTPUTS] [--format NAME]
+// [--target NAME] [--attention N]: how near single kernels come to what the machine can do.
+//
+// Decode: a linear of one token reads its weight, which is larger than the caches, at so many GB/s;
+// beside it a probe reads the same bytes. Prefill: a linear of many tokens does so many Gop/s;
+// beside it a loop of nothing but AVX-512 dot products in registers. Kernel and probe alternate.
+// With --attention, one token instead attends to N positions kept in each storage, in turns.
+//
+// Time is what the threads got of the processor, and rounds whose two probes differ do not count,
+// so that others on the machine disturb little.
+#include "compiler/targets/cpu/TestCpuKernel.h"
+#include "llvm/Support/CommandLine.h"
+#include "llvm/Support/FormatVariadic.h"
+#include <algorithm>
+#include <barrier>
+#include <ctime>
+#include <thread>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+using namespace mlir;
+using namespace moe;
+using namespace moe::codegen;
+
+namespace {
+
+// Of the command line. Copies, since linking a kernel resets LLVM's options.
+int threads = 1, rounds = 9, prefillTokens = 512, attended = 0;
+std::string shape = "2048x65536", only, targetName = "native";
+
+double threadSeconds() {
+  timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return t.tv_sec + 1e-9 * t.tv_nsec;
+}
+
+// Runs work(worker) on each worker at once; the longest processor time of any.
+double timed(llvm::function_ref<void(int)> work) {
+  std::vector<double> seconds(threads);
+  std::barrier start(threads);
+  std::vector<std::thread> others;
+  auto one = [&](int worker) {
+    start.arrive_and_wait();
+    double before = threadSeconds();
+    work(worker);
+    seconds[worker] = threadSeconds() - before;
+  };
+  for (int worker = 1; worker < threads; ++worker)
+    others.emplace_back(one, worker);
+  one(0);
+  for (auto &thread : others)
+    thread.join();
+  return *std::max_element(seconds.begin(), seconds.end());
+}
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+  return values[values.size() / 2];
+}
+
+#if defined(__x86_64__)
+// Reads bytes in eight vectors at a time.
+__attribute__((target("avx2"))) void readBytes(const std::byte *from, const std::byte *to) {
+  __m256i sum[8] = {};
+  for (; from + 256 <= to; from += 256)
+    for (int i = 0; i < 8; ++i)
+      sum[i] = _mm256_xor_si256(
+          sum[i], _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + i * 32)));
+  for (int i = 0; i < 8; ++i)
+    asm volatile("" ::"x"(sum[i]));
+}
+
+constexpr int64_t kPeakSteps = 2'000'000;
+#define MOE_PEAK(name, features, type, init, step)                                                 \
+  __attribute__((target(features), noinline)) void name() {                                        \
+    type sum[24], x = init, y = init;                                                              \
+    for (auto &s : sum)                                                                            \
+      s = type{};                                                                                  \
+    asm volatile("" : "+v"(x), "+v"(y));                                                           \
+    for (int64_t n = 0; n < kPeakSteps; ++n)                                                       \
+      _Pragma("clang loop unroll(full)") for (int i = 0; i < 24; ++i) {                            \
+        sum[i] = step(sum[i], x, y);                                                               \
+        asm volatile("" : "+v"(sum[i]));                                                           \
+      }                                                                                            \
+  }
+MOE_PEAK(peakBytes, "avx512f,avx512vnni", __m512i, _mm512_set1_epi32(0x01010101),
+         _mm512_dpbusd_epi32)
+__attribute__((target("avx512f,avx512bf16"), noinline)) void peakBf16() {
+  __m512 sum[24] = {};
+  __m512bh x{}, y{};
+  asm volatile("" : "+v"(x), "+v"(y));
+  for (int64_t n = 0; n < kPeakSteps; ++n)
+    _Pragma("clang loop unroll(full)") for (int i = 0; i < 24; ++i) {
+      sum[i] = _mm512_dpbf16_ps(sum[i], x, y);
+      asm volatile("" : "+v"(sum[i]));
+    }
+}
+#endif
+
+class Bench : public Kernels {
+public:
+  void TestBody() override {}
+
+  void measure(const WeightFormat &format, int64_t inputs, int64_t outputs) {
+    ActivationRow row{format, inputs};
+    int64_t panels = padded(outputs) / kPanel, bytes = panels * panelBytes(format, inputs);
+    // Any bytes will do, so long as no scale is huge or no number.
+    Bytes weights(bytes + 64, std::byte(0x11));
+    auto *w = reinterpret_cast<std::byte *>((uintptr_t(weights.data()) + 63) / 64 * 64);
+    Compiled kernel = compiled(LinearResidualSpec{inputs, outputs, format});
+    Bytes x = activations(random(prefillTokens * inputs), row),
+          h(prefillTokens * padded(outputs) * 4 + 64);
+    auto *hs = reinterpret_cast<std::byte *>((uintptr_t(h.data()) + 63) / 64 * 64);
+    int64_t scratchBytes = kernel.fixed + prefillTokens * kernel.perRow + 4096;
+    Bytes scratch(scratchBytes * threads + 64);
+    auto scratchOf = [&](int worker) {
+      return reinterpret_cast<void *>((uintptr_t(scratch.data()) + worker * scratchBytes + 63) /
+                                      64 * 64);
+    };
+    void *operands[] = {x.data(), w, hs};
+    auto run = [&](int tokens, int times) {
+      return timed([&](int worker) {
+               moe::cpu::StepInfo step{tokens, 0, 0, 0, nullptr};
+               for (int i = 0; i < times; ++i)
+                 kernel.kernel(operands, &step, scratchOf(worker), worker, threads);
+             }) /
+             times;
+    };
+#if defined(__x86_64__)
+    auto probe = [&] {
+      return timed([&](int worker) {
+        readBytes(w + bytes * worker / threads, w + bytes * (worker + 1) / threads);
+      });
+    };
+    auto peak = [&] {
+      bool isBytes = row.quantized();
+      double seconds = timed([&](int) { isBytes ? peakBytes() : peakBf16(); });
+      return threads * kPeakSteps * 24 * (isBytes ? 128.0 : 64.0) / seconds;
+    };
+#endif
+    std::vector<double> reads, shares, ops, peakShares;
+    for (int tries = 0; int(reads.size()) < rounds && tries < 8 * rounds; ++tries) {
+      double before = probe(), decode = run(1, 1), after = probe();
+      if (std::max(before, after) > 1.08 * std::min(before, after))
+        continue; // others took bandwidth meanwhile
+      reads.push_back(bytes / decode * 1e-9);
+      shares.push_back((before + after) / 2 / decode);
+    }
+    for (int i = 0; i < (rounds + 2) / 3; ++i) {
+      double before = peak();
+      double rate = 2.0 * prefillTokens * inputs * outputs / run(prefillTokens, 1);
+      ops.push_back(rate * 1e-9);
+      peakShares.push_back(rate / ((before + peak()) / 2));
+    }
+    if (reads.empty())
+      llvm::outs() << "the machine is too busy to measure bandwidth\n";
+    else
+      llvm::outs() << llvm::formatv("{0,-18} decode {1,6:F1} GB/s, {2:P} of a read; {3} tokens "
+                                    "{4,7:F0} Gop/s, {5:P} of peak\n",
+                                    nameOf(format), median(reads), median(shares), prefillTokens,
+                                    median(ops), median(peakShares));
+    llvm::outs().flush();
+  }
+
+  // Scout's heads: one token, or a tile of them, at the end of `positions` positions.
+  void measureAttention(int64_t positions) {
+    struct Kept {
+      CacheSpec cache;
+      Compiled kernel;
+      Bytes pages, q;
+      std::vector<double> decode, reads, prefill;
+    };
+    const int64_t heads = 40, pageCount = llvm::divideCeil(positions, kPageTokens);
+    const int32_t many = 64;
+    std::vector<Kept> all;
+    for (Storage storage : {Storage::F32, Storage::BF16, Storage::I8}) {
+      CacheSpec cache{.heads = 8, .headDim = 128, .storage = storage};
+      cache.pageBytes = cache.layerBytes();
+      Compiled kernel = compiled(AttentionSpec{heads, {Storage::BF16}, cache});
+      // Any bytes will do, so long as they are small numbers.
+      all.push_back({cache,
+                     kernel,
+                     Bytes(pageCount * cache.pageBytes, std::byte(0x3d)),
+                     Bytes(many * heads * cache.queryRow().bytes(), std::byte(0x3d)),
+                     {},
+                     {},
+                     {}});
+    }
+    Ints blocks(pageCount), last(many), sequences(many);
+    std::iota(blocks.begin(), blocks.end(), 0);
+    std::iota(last.begin(), last.end(), int32_t(positions - many));
+    Bytes out(many * padded(heads * 128) * 4);
+    for (int round = 0; round < rounds; ++round)
+      for (Kept &kept : all) {
+        void *decoding[] = {&last[many - 1], sequences.data(),  blocks.data(),
+                            kept.q.data(),   kept.pages.data(), out.data()};
+        void *filling[] = {last.data(),   sequences.data(),  blocks.data(),
+                           kept.q.data(), kept.pages.data(), out.data()};
+        auto time = [&](void **operands, int32_t tokens) {
+          int64_t bytes = kept.kernel.fixed + tokens * kept.kernel.perRow + 4096;
+          Bytes scratch(bytes * threads + 64);
+          return timed([&](int worker) {
+            moe::cpu::StepInfo step{tokens, 0, int32_t(pageCount), 0, nullptr};
+            auto at = (uintptr_t(scratch.data()) + worker * bytes + 63) / 64 * 64;
+            kept.kernel.kernel(operands, &step, reinterpret_cast<void *>(at), worker, threads);
+          });
+        };
+        kept.decode.push_back(time(decoding, 1));
+        kept.prefill.push_back(time(filling, many));
+#if defined(__x86_64__)
+        kept.reads.push_back(timed([&](int worker) {
+          int64_t bytes = kept.pages.size();
+          readBytes(&kept.pages[bytes * worker / threads],
+                    &kept.pages[0] + bytes * (worker + 1) / threads);
+        }));
+#endif
+      }
+    for (Kept &kept : all)
+      llvm::outs() << llvm::formatv(
+          "{0,-5} cache, {1} positions: decode {2,7:F2} ms, {3,5:F1} GB/s, {4:P} of a read; {5} "
+          "tokens {6,8:F2} ms\n",
+          nameOf(kept.cache.storage), positions, median(kept.decode) * 1e3,
+          kept.pages.size() / median(kept.decode) * 1e-9, median(kept.reads) / median(kept.decode),
+          many, median(kept.prefill) * 1e3);
+  }
+
+  void main() {
+    target = *cpuTarget(targetName);
+    load();
+    if (attended)
+      return measureAttention(attended);
+    int64_t inputs = 0, outputs = 0;
+    if (std::sscanf(shape.c_str(), "%ldx%ld", &inputs, &outputs) != 2 || inputs % 128) {
+      llvm::errs() << "--shape: expected INPUTSxOUTPUTS, with inputs a multiple of 128\n";
+      return;
+    }
+    for (WeightFormat format :
+         {WeightFormat{Storage::BF16}, WeightFormat{Storage::F8E4M3, 128, Storage::F32},
+          WeightFormat{Storage::F8E4M3, inputs, Storage::F32},
+          WeightFormat{Storage::I8, inputs, Storage::F32},
+          WeightFormat{Storage::I8, 128, Storage::F16},
+          WeightFormat{Storage::I4, 128, Storage::F16},
+          WeightFormat{Storage::I4, 128, Storage::F16, true},
+          WeightFormat{Storage::I4, 32, Storage::F16}})
+      if (only.empty() || nameOf(format).find(only) != std::string::npos)
+        measure(format, inputs, outputs);
+  }
+};
+
+} // namespace
+
+int main(int argc, char **argv) {
+  namespace cl = llvm::cl;
+  cl::opt<int> workersOption("workers", cl::init(threads), cl::desc("workers"));
+  cl::opt<int> roundsOption("rounds", cl::init(rounds), cl::desc("pairs of kernel and probe"));
+  cl::opt<int> tokensOption("tokens", cl::init(prefillTokens), cl::desc("tokens of a prefill"));
+  cl::opt<std::string> shapeOption("shape", cl::init(shape),
+                                   cl::desc("columns x rows of the weight"));
+  cl::opt<std::string> formatOption("format", cl::desc("measure formats with this in their name"));
+  cl::opt<std::string> targetOption("target", cl::init(targetName), cl::desc("as of moec compile"));
+  cl::opt<int> attentionOption("attention", cl::init(attended),
+                               cl::desc("measure attention to so many positions"));
+  cl::ParseCommandLineOptions(argc, argv, "Measures single CPU kernels.\n");
+  threads = workersOption;
+  rounds = roundsOption;
+  prefillTokens = tokensOption;
+  shape = shapeOption;
+  only = formatOption;
+  targetName = targetOption;
+  attended = attentionOption;
+#if defined(__x86_64__)
+  Bench().main();
+  return 0;
+#else
+  llvm::errs() << "MoeKernelBench: only for x86-64\n";
+  return 1;
+#endif
+}

@@ -1,0 +1,104 @@
+// Embedding rows, and the rotary embedding's table: once a step, before the first layer.
+#include "compiler/targets/cpu/CpuKernel.h"
+#include "compiler/targets/cpu/Kernels.h"
+
+namespace moe::codegen {
+
+// The scales and zeros that lead a row of codes (dialects/moe/Packing.h).
+static int64_t headBytes(const EmbedSpec &s) {
+  int64_t groups = s.hidden / s.format.group;
+  return llvm::alignTo(groups * (bytesOf(s.format.scale) + s.format.zeros), 4);
+}
+static int64_t rowBytes(const EmbedSpec &s) {
+  int64_t bytes = llvm::divideCeil(s.hidden * bitsOf(s.format.element), 8);
+  return s.format.quantized() ? headBytes(s) + llvm::alignTo(bytes, 4) : bytes;
+}
+
+namespace {
+// One row of the table as float32.
+struct EmbedRow {
+  CpuKernel &k;
+  const EmbedSpec &s;
+  const WeightFormat &f = s.format;
+
+  // `n` neighbouring elements, not yet scaled.
+  Val codes(Ptr from, Val channel, int64_t n) {
+    mlir::Type bytes = k.vec(n, k.getI8Type());
+    if (f.element == Storage::I4) {
+      Val both = (from + channel / 2).load(k.vec(n / 2, k.getI8Type()));
+      return k.convert(k.interleave(both & 0xf, shiftRight(both, 4)), k.f32());
+    }
+    Val code = (from + channel).load(bytes);
+    if (f.element == Storage::I8)
+      return k.convert(k.convert(code, k.i32()) & 0xff, k.f32());
+    // As float16 with the exponent's bits in place: 2^-8 of the value.
+    Val wide = k.convert(code, k.getI16Type());
+    Val half = k.bitcast(((wide << 7) & 0x3f80) | (wide & -32768), k.vec(n, k.getF16Type()));
+    return k.convert(half, k.f32()) * 256;
+  }
+
+  void quantized(Ptr from, Ptr to) {
+    int64_t scaleBytes = bytesOf(f.scale), groups = s.hidden / f.group, head = headBytes(s);
+    k.loop(0, groups, 1, [&](Val g) {
+      Val scale = k.loadFloats(from + g * scaleBytes, 0, f.scale);
+      Val zero = k.f32(f.zero());
+      if (f.zeros)
+        zero = k.convert(k.convert((from + groups * scaleBytes + g).load(k.getI8Type()), k.i32()),
+                         k.f32());
+      k.channels(f.group, [&](Val c, int64_t lanes) {
+        Val channel = g * f.group + c;
+        Ptr at = to + channel * 4;
+        if (lanes == 1 && f.element == Storage::I4) // the half of a byte
+          return at.store((oddCode(from + head, channel) - zero) * scale);
+        at.store((codes(from + head, channel, lanes) - zero) * scale);
+      });
+    });
+  }
+  Val oddCode(Ptr from, Val channel) {
+    Val byte = k.convert((from + channel / 2).load(k.getI8Type()), k.i32());
+    Val upper = shiftRight(byte, 4) & 0xf;
+    return k.convert(select(eq(channel % k.i64(2), 1), upper, byte & 0xf), k.f32());
+  }
+
+  void run(Ptr from, Ptr to) {
+    if (f.quantized())
+      return quantized(from, to);
+    int64_t bytes = bytesOf(f.element);
+    k.channels(s.hidden, [&](Val c, int64_t lanes) {
+      Val x = (from + c * bytes).load(k.vec(lanes, k.typeOf(f.element)));
+      (to + c * 4).store(k.convert(x, k.f32()));
+    });
+  }
+};
+} // namespace
+
+void emitEmbed(CpuKernel &k, const EmbedSpec &s) {
+  Ptr tokens = k.operand(0), table = k.operand(1), h = k.operand(2);
+  auto [first, last] = k.share(k.tokens);
+  k.loop(first, last, 1, [&](Val t) {
+    Val token = k.convert((tokens + t * 4).load(k.i32()), k.i64());
+    Ptr to = h + t * (padded(s.hidden) * 4);
+    EmbedRow{k, s}.run(table + token * rowBytes(s), to);
+    for (int64_t c = s.hidden; c < padded(s.hidden); ++c)
+      (to + c * 4).store(k.f32(0));
+  });
+}
+
+// The angle is float32(position) * frequency, rounded to float32, as the reference forms it.
+void emitRopeTable(CpuKernel &k, const RopeTableSpec &s) {
+  Ptr positions = k.operand(0), table = k.operand(1);
+  int64_t lanes = k.target.lanes, pairs = s.frequencies.size();
+  auto [first, last] = k.share(k.tokens);
+  k.loop(first, last, 1, [&](Val t) {
+    Val position = k.convert((positions + t * 4).load(k.i32()), k.f32());
+    Ptr to = table + t * (padded(2 * pairs) * 4);
+    for (int64_t j = 0; j < pairs; j += lanes) {
+      llvm::SmallVector<float> f(lanes, 0.0f);
+      std::copy_n(s.frequencies.begin() + j, std::min(lanes, pairs - j), f.begin());
+      auto [sine, cosine] = k.sincos(k.constants(f) * position);
+      (to + j * 8).store(k.interleave(cosine, sine));
+    }
+  });
+}
+
+} // namespace moe::codegen

@@ -1,0 +1,89 @@
+// The embedding of tokens, and the cosines and sines of their positions.
+#include "compiler/targets/cuda/CudaKernel.h"
+#include "compiler/targets/cuda/CudaKernels.h"
+
+using namespace mlir;
+
+namespace moe::codegen {
+
+// Of a row of codes as Packing.h has it: bytes before the codes, and of the codes.
+static int64_t codesAt(const WeightFormat &f, int64_t columns) {
+  if (!f.quantized())
+    return 0;
+  return llvm::alignTo(columns / f.group * (bytesOf(f.scale) + (f.zeros ? 1 : 0)), 4);
+}
+static int64_t bytesFor(const WeightFormat &f, int64_t columns) {
+  return llvm::divideCeil(columns * bitsOf(f.element), 8);
+}
+
+// Channel c of a row, in float32.
+static Val element(CudaKernel &k, const WeightFormat &f, int64_t columns, Ptr row, Val c) {
+  auto extended = [&](Ptr at, Type type) {
+    return k.val(arith::ExtUIOp::create(k, k.i32(), k.load(at, type).value));
+  };
+  auto wide = [&](Storage type, Ptr at) {
+    if (type == Storage::F32)
+      return k.load(at, k.f32());
+    Val bits = extended(at, k.getI16Type());
+    return k.unpack(type == Storage::F16 ? Half::F16 : Half::BF16, bits).first;
+  };
+  if (!f.quantized())
+    return wide(f.element, k.offset(row, c * bytesOf(f.element)));
+  const int64_t groups = columns / f.group;
+  Val group = c / f.group;
+  Val scale = wide(f.scale, k.offset(row, group * bytesOf(f.scale)));
+  Ptr codes = row + codesAt(f, columns);
+  if (f.element == Storage::F8E4M3) {
+    Val bits = extended(k.offset(codes, c), k.getI8Type());
+    // The sign, and exponent and mantissa in the place of float32's, whose bias is 120 more.
+    Val value = (bits & 0x80) << 24 | (bits & 0x7f) << 20;
+    return k.bitcast(value, k.f32()) * 0x1p120 * scale;
+  }
+  Val code = f.element == Storage::I8
+                 ? extended(k.offset(codes, c), k.getI8Type())
+                 : k.val(arith::ShRUIOp::create(
+                       k, extended(k.offset(codes, k.shiftRight(c, 1)), k.getI8Type()).value,
+                       ((c & 1) * 4).value)) &
+                       15;
+  Val zero = f.zeros ? extended(k.offset(row + groups * bytesOf(f.scale), group), k.getI8Type())
+                     : k.i32(f.zero());
+  return k.convert(code - zero, k.f32()) * scale;
+}
+
+void emitEmbed(CudaKernel &k, const CudaSpec &spec) {
+  const auto &s = std::get<EmbedSpec>(spec.op);
+  Ptr tokens = k.operand(0), table = k.operand(1), h = k.operand(2);
+  const int64_t codes = codesAt(s.format, s.hidden);
+  const int64_t rowBytes =
+      codes +
+      (s.format.quantized() ? llvm::alignTo(bytesFor(s.format, s.hidden), 4) : s.hidden * 2);
+  k.blocksPerSm = 8;
+  k.startNext();
+  k.stride(k.block(), k.tokens(), k.blocks(), [&](Val t) {
+    Val id = k.convert(k.load(k.offset(tokens, t * 4), k.i32()), k.i64());
+    Ptr from = table + id * rowBytes;
+    Ptr to = h + k.convert(t, k.i64()) * (padded(s.hidden) * 4);
+    k.stride(k.thread(), k.i32(s.hidden), k.i32(k.threads),
+             [&](Val c) { k.store(k.offset(to, c * 4), element(k, s.format, s.hidden, from, c)); });
+  });
+}
+
+void emitRopeTable(CudaKernel &k, const CudaSpec &spec) {
+  const auto &s = std::get<RopeTableSpec>(spec.op);
+  Ptr positions = k.operand(0), table = k.operand(1);
+  int64_t pairs = s.frequencies.size();
+  Ptr frequencies = k.constantTable(s.frequencies);
+  k.threads = 64;
+  k.blocksPerSm = 8;
+  k.startNext();
+  k.stride(k.block(), k.tokens(), k.blocks(), [&](Val t) {
+    Val position = k.convert(k.load(k.offset(positions, t * 4), k.i32()), k.f32());
+    Ptr to = table + k.convert(t, k.i64()) * (padded(2 * pairs) * 4);
+    k.stride(k.thread(), k.i32(pairs), k.i32(k.threads), [&](Val j) {
+      auto [sine, cosine] = k.sincos(position * k.load(k.offset(frequencies, j * 4), k.f32()));
+      k.store(k.offset(to, j * 8), k.vectorOf({cosine, sine}));
+    });
+  });
+}
+
+} // namespace moe::codegen

@@ -1,0 +1,207 @@
+// RMSNorm and the q, k, v projections; the epilogue finishes each head and appends k and v. In
+// programs of few tokens attention follows at once, without a barrier.
+#include "compiler/kernels/attention/AttentionTiles.h"
+#include "compiler/targets/cpu/CpuKernel.h"
+#include "compiler/targets/cpu/Kernels.h"
+#include <numbers>
+
+namespace moe::codegen {
+
+namespace {
+struct Qkv {
+  CpuKernel &k;
+  const QkvSpec &s;
+  const CacheSpec &c = s.cache;
+  Ptr positions = k.operand(0), sequences = k.operand(1), blocks = k.operand(2), q = k.operand(6),
+      cache = k.operand(7);
+  int64_t bytes = bytesOf(c.storage), rowBytes = padded(c.headDim) * 4;
+  Ptr ropeTable = s.rope ? k.operand(8) : Ptr{};
+  // A finished head in the storage type; in I8 a piece of codes (ActivationRow).
+  Ptr stored = k.scratch(padded(c.headDim) * bytes + (c.quantized() ? 64 : 0));
+
+  // x[2j], x[2j+1] = x[2j] cos - x[2j+1] sin, x[2j] sin + x[2j+1] cos
+  void rotate(Ptr row, Val token) {
+    Ptr table = ropeTable + token * rowBytes;
+    k.channels(c.headDim, [&](Val channel, int64_t lanes) {
+      Val x = (row + channel * 4).load(k.vec(lanes, k.f32()));
+      Val t = (table + channel * 4).load(k.vec(lanes, k.f32()));
+      llvm::SmallVector<int64_t> swap, even, odd;
+      llvm::SmallVector<float> signs;
+      for (int64_t i = 0; i < lanes; ++i) {
+        swap.push_back(i ^ 1);
+        even.push_back(i & ~1);
+        odd.push_back(i | 1);
+        signs.push_back(i & 1 ? 1.0f : -1.0f);
+      }
+      Val cosine = k.shuffle(t, t, even), sine = k.shuffle(t, t, odd) * k.constants(signs);
+      (row + channel * 4).store(fma(x, cosine, k.shuffle(x, x, swap) * sine));
+    });
+  }
+
+  void scale(Ptr row, Val factor, Ptr to, Storage storage) {
+    k.channels(c.headDim, [&](Val channel, int64_t lanes) {
+      Val x = (row + channel * 4).load(k.vec(lanes, k.f32()));
+      (to + channel * bytesOf(storage)).store(k.toStorage(x * factor, storage));
+    });
+  }
+
+  Val normFactor(Ptr row) {
+    return s.qkNorm ? k.inverseRms(k.sumOfSquares(row, c.headDim), c.headDim, *s.qkNorm) : k.f32(1);
+  }
+
+  void query(Ptr row, Val token, Val head) {
+    if (s.rope)
+      rotate(row, token);
+    // The softmax is in base 2: exp(x / sqrt(d)) = 2^(x log2(e) / sqrt(d)).
+    Val factor = normFactor(row) * (std::numbers::log2e / std::sqrt(double(c.headDim)));
+    if (s.temperature) {
+      auto [scale, floor] = *s.temperature;
+      Val position = k.convert((positions + token * 4).load(k.i32()), k.f32());
+      Val steps = k.floor((position + 1) / double(floor));
+      Val log = k.convert(k.log(k.convert(steps + 1, k.f64())), k.f32());
+      factor = factor * (log * double(scale) + 1);
+    }
+    Ptr to = q + (token * s.heads + head) * c.queryRow().bytes();
+    if (c.quantized()) {
+      scale(row, factor, row, Storage::F32);
+      k.quantize(row, c.queryRow(), c.headDim, to);
+      return;
+    }
+    scale(row, factor, to, c.storage);
+    for (int64_t i = c.headDim; i < padded(c.headDim); ++i)
+      (to + i * bytes).store(k.constant(k.typeOf(c.storage), 0));
+  }
+
+  // Where this head's part of the token's page begins, and the token's place in it.
+  std::pair<Ptr, Val> slot(Val token, Val head) {
+    Val position = k.convert((positions + token * 4).load(k.i32()), k.i64());
+    Val sequence = k.convert((sequences + token * 4).load(k.i32()), k.i64());
+    Val entry = sequence * k.tableStride + position / kPageTokens;
+    Val page = k.convert((blocks + entry * 4).load(k.i32()), k.i64());
+    return {cache + (page * c.pageBytes + head * c.headBytes()), position % kPageTokens};
+  }
+
+  // Quantizes a finished head to `stored`, its scale to where the page has that.
+  void quantize(Ptr row, Ptr scaleAt) {
+    k.quantizePiece(row, c.queryRow(), c.headDim, stored);
+    scaleAt.store((stored + ActivationRow::scaleAt).load(k.f32()));
+  }
+
+  // Keys are a panel with a position in each row: 4 bytes (a float, a pair, or four codes) every
+  // 256.
+  void key(Ptr row, Val token, Val head) {
+    if (s.rope)
+      rotate(row, token);
+    scale(row, normFactor(row), c.quantized() ? row : stored,
+          c.quantized() ? Storage::F32 : c.storage);
+    auto [page, position] = slot(token, head);
+    if (c.quantized()) {
+      quantize(row, page + position * 4);
+      Ptr to = page + kPageTokens * 4 + position * 4, codes = stored + c.queryRow().codesAt();
+      k.loop(0, llvm::divideCeil(c.headDim, 4), 1, [&](Val i) {
+        Val unit = (codes + i * 4).load(k.i32());
+        (to + i * (kPanel * 4)).store(unit ^ int32_t(0x80808080)); // 128 more in each byte
+      });
+      return;
+    }
+    Ptr to = page + position * 4;
+    k.loop(0, c.headDim * bytes / 4, 1,
+           [&](Val i) { (to + i * (kPanel * 4)).store((stored + i * 4).load(k.i32())); });
+  }
+
+  // Values are panels with a channel in each row.
+  void value(Ptr row, Val token, Val head) {
+    auto [page, position] = slot(token, head);
+    Ptr panels = page + (c.keyBytes() + c.valueHeadBytes());
+    if (c.quantized()) {
+      quantize(row, page + c.keyBytes() + position * 4);
+      Ptr to = panels + (position / 4 * (kPanel * 4) + position % 4);
+      Ptr codes = stored + c.queryRow().codesAt();
+      k.loop(0, c.headDim, 1, [&](Val i) {
+        Ptr at = to + i / kPanel * c.valuePanelBytes() + i % kPanel * 4;
+        at.store((codes + i).load(k.getI8Type()) ^ -128);
+      });
+      return;
+    }
+    if (c.storage == Storage::F32) {
+      Ptr to = panels + position * (kPanel * 4);
+      for (int64_t panel = 0; panel < padded(c.headDim) / kPanel; ++panel)
+        k.channels(std::min(kPanel, c.headDim - panel * kPanel), [&](Val channel, int64_t lanes) {
+          Val x = (row + panel * kPanel * 4 + channel * 4).load(k.vec(lanes, k.f32()));
+          (to + panel * c.valuePanelBytes() + channel * 4).store(x);
+        });
+      return;
+    }
+    scale(row, k.f32(1), stored, c.storage);
+    Ptr to = panels + (position / 2 * (kPanel * 4) + position % 2 * 2);
+    k.loop(0, c.headDim, 1, [&](Val i) {
+      Ptr at = to + i / kPanel * c.valuePanelBytes() + i % kPanel * 4;
+      at.store((stored + i * 2).load(k.bf16()));
+    });
+  }
+};
+} // namespace
+
+void emitQkv(CpuKernel &k, const QkvSpec &s) {
+  Qkv qkv{k, s};
+  const ActivationRow row{s.format, s.hidden};
+  Ptr h = k.operand(3), norm = k.operand(4), weight = k.operand(5);
+  int64_t width = padded(s.hidden), headDim = padded(s.cache.headDim);
+  int64_t panels = headDim / kPanel, tile = k.target.tileTokens;
+  Ptr out = k.scratch(tile * headDim * 4), ids = k.identity();
+  Ptr x = h;
+  if (!s.prepared) {
+    x = k.scratch(0, row.bytes());
+    k.loop(k.i64(0), k.tokens, 1,
+           [&](Val t) { k.normRow(h + t * (width * 4), norm, s.eps, row, x + t * row.bytes()); });
+  }
+  // A worker's heads, in the order of the weight or, where attention follows, of the key-value
+  // heads that they belong to: the queries of one, its keys, its values.
+  int64_t keys = s.heads, values = s.heads + s.cache.heads, all = values + s.cache.heads;
+  int64_t group = s.heads / s.cache.heads, each = group + 2;
+  Ptr counters = s.attention ? k.operand(operandsOf(s) - 1) : Ptr{};
+  auto [first, last] = k.share(k.i64(all));
+  k.loop(first, last, 1, [&](Val unit) {
+    Val head = unit;
+    if (s.attention) {
+      Val kv = unit / each, part = unit % k.i64(each);
+      head = select(lt(part, group), kv * group + part,
+                    select(eq(part, group), kv + keys, kv + values));
+    }
+    k.loop(k.i64(0), k.tokens, tile, [&](Val t) {
+      Val count = min(k.tokens - t, k.i64(tile));
+      // In programs of few tokens the next head is elsewhere, and one tile has them all.
+      std::optional<Turn> turn;
+      if (!s.attention)
+        turn = k.turn(t, k.tokens, panels);
+      for (int64_t p = 0; p < panels; ++p)
+        k.product(s.format, {x, row.bytes(), ids + t * 4}, count,
+                  weight + (head * panels + p) * panelBytes(s.format, s.hidden), s.hidden,
+                  {out + p * kPanel * 4, headDim * 4, ids}, /*add=*/false, turn);
+      k.loop(k.i64(0), count, 1, [&](Val i) {
+        Ptr row = out + i * (headDim * 4);
+        k.ifThen(lt(head, keys), [&] { qkv.query(row, t + i, head); });
+        k.ifThen(k.val((ge(head, keys) & lt(head, values)).value),
+                 [&] { qkv.key(row, t + i, head - keys); });
+        k.ifThen(ge(head, values), [&] { qkv.value(row, t + i, head - values); });
+      });
+    });
+    if (s.attention)
+      k.arrive(counters + unit / each * 4);
+  });
+  if (!s.attention)
+    return;
+  // Who made the last part of a key-value head attends with it, when those before have theirs.
+  Val firstHead = first / each, lastHead = last / each;
+  k.loop(firstHead, lastHead, 1, [&](Val head) {
+    k.await(counters + head * 4, each);
+    (counters + head * 4).store(k.constant(k.i32(), 0));
+  });
+  const AttentionSpec attention{s.heads, *s.attention, s.cache};
+  AttentionOperands operands{qkv.positions, qkv.sequences, qkv.blocks,
+                             qkv.q,         qkv.cache,     k.operand(operandsOf(s) - 2)};
+  emitAttentionTiles(k, attention, operands,
+                     [&](Val, Val head) { return ge(head, firstHead) & lt(head, lastHead); });
+}
+
+} // namespace moe::codegen

@@ -1,0 +1,195 @@
+// Walks the fused step function once for each token bucket, then writes what it found.
+#include "compiler/targets/LowerToPlan.h"
+#include "dialects/moe/Packing.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+
+using namespace mlir;
+
+namespace moe::codegen {
+
+// Chunked layers share a pool and so a chunk; the others share the pool of all positions.
+LogicalResult LowerToPlan::placeCaches() {
+  for (CacheOp op : model.getOps<CacheOp>()) {
+    CachePlace place;
+    place.spec.heads = op.getHeads();
+    place.spec.headDim = op.getHeadDim();
+    place.spec.storage = *storageOf(op.getElement());
+    place.spec.chunk = op.getChunk().value_or(0);
+    FailureOr<int64_t> layer = layerBytes(op, place.spec);
+    if (failed(layer))
+      return failure();
+    if (op.getChunk()) {
+      if (chunk && chunk != int64_t(*op.getChunk()))
+        return op.emitOpError() << "has chunk " << *op.getChunk() << ", another layer has " << chunk
+                                << ": one chunk for all layers is expected";
+      chunk = *op.getChunk();
+    }
+    place.pool = op.getChunk() ? "chunked" : "global";
+    auto &[layers, bytes] = pools[place.pool];
+    place.offset = bytes;
+    ++layers;
+    bytes += *layer;
+    caches[op.getSymName()] = place;
+  }
+  for (auto &entry : caches)
+    entry.second.spec.pageBytes = pools[entry.second.pool].second;
+  return success();
+}
+
+FailureOr<LowerToPlan::Operand> LowerToPlan::weight(Value value, Layout layout) {
+  auto load = value.getDefiningOp<LoadWeightOp>();
+  if (!load)
+    return emitError(value.getLoc()) << "a weight of a fused op must come from moe.load_weight";
+  auto op = model.lookupSymbol<WeightOp>(load.getWeight());
+  if (!op.getPacking() || op.getPacking()->getLayout() != layout)
+    return load.emitOpError() << "needs @" << load.getWeight() << " packed as "
+                              << stringifyLayout(layout)
+                              << "; run --moe-pack-weights=device=" << device << " first";
+  used.insert({op.getSymName(), op});
+  return Operand{.kind = Operand::Weight, .symbol = op.getSymName()};
+}
+
+Storage LowerToPlan::storageOfWeight(Operand operand) {
+  return *storageOf(used.lookup(operand.symbol).getPacking()->getStorage());
+}
+
+WeightFormat LowerToPlan::formatOf(Operand weight) {
+  return used.lookup(weight.symbol).getPacking()->getFormat().getFormat();
+}
+
+FailureOr<LowerToPlan::Operand> LowerToPlan::known(Operation *op, Value value) {
+  auto it = places.find(value);
+  if (it == places.end())
+    return op->emitOpError("reads a value that no kernel wrote");
+  return it->second;
+}
+
+FailureOr<LowerToPlan::Operand> LowerToPlan::updated(Operation *op, Value before, Value after) {
+  FailureOr<Operand> place = known(op, before);
+  if (failed(place))
+    return failure();
+  for (Operation *user : before.getUsers())
+    if (user != op && op->isBeforeInBlock(user))
+      return op->emitOpError(
+                   "updates the residual stream in place, but its old value is used later")
+                 .attachNote(user->getLoc())
+             << "here";
+  places[after] = *place;
+  return *place;
+}
+
+FailureOr<QkvOp> LowerToPlan::qkvOf(AttentionBlockOp op) {
+  auto qkv = op.getQkv().getDefiningOp<QkvOp>();
+  if (!qkv || !qkv->hasOneUse())
+    return op.emitOpError("needs a moe.qkv of its own as its operand");
+  return qkv;
+}
+
+LogicalResult LowerToPlan::lowerPrograms(int64_t maxStep) {
+  auto step = model.lookupSymbol<func::FuncOp>("step");
+  if (!step)
+    return model.emitError("has no function @step");
+  auto heads = step.getBody().getOps<HeadOp>();
+  if (heads.empty())
+    return step.emitError("computes no logits: it needs a moe.head");
+  if (failed(placeCaches()))
+    return failure();
+  int64_t vocabulary = dim((*heads.begin()).getResult(), 1);
+  for (int64_t bucket = 1;; bucket *= 2) {
+    int64_t tokens = std::min(bucket, maxStep);
+    // Logits of at most 64 MiB a step.
+    int64_t rows = std::clamp<int64_t>((int64_t(64) << 20) / (vocabulary * 4), 1, tokens);
+    programs.push_back({tokens, rows, {}, {}});
+    places.clear();
+    for (Operation &op : step.getBody().front())
+      if (!isa<LoadWeightOp, QkvOp, func::ReturnOp>(op) && failed(lower(op)))
+        return failure();
+    if (bucket >= maxStep)
+      return success();
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Writing
+//===----------------------------------------------------------------------===//
+
+// The symbols of a CPU's plan and of a GPU's can stand in one module.
+std::string LowerToPlan::symbolOf(StringRef name) const {
+  return (plan::isGpu(device) ? device + "." : "").str() + name.str();
+}
+
+void LowerToPlan::writeTensors(OpBuilder &builder) {
+  int64_t offset = 0;
+  for (auto &[name, op] : used) {
+    int64_t bytes = packedBytes(cast<RankedTensorType>(op.getType()), *op.getPacking());
+    plan::TensorOp::create(builder, op.getLoc(), symbolOf(name), offset, bytes, op.getType(),
+                           op.getSources(), *op.getPacking(), device);
+    offset += llvm::alignTo(bytes, plan::alignmentOf(device));
+  }
+}
+
+void LowerToPlan::writeProgram(OpBuilder &builder, const Program &program, int64_t scratchBytes) {
+  Location loc = model.getLoc();
+  auto op =
+      plan::ProgramOp::create(builder, loc, (device + "." + Twine(program.tokens)).str(), device,
+                              program.tokens, program.rows, scratchBytes, IntegerAttr());
+  OpBuilder body = OpBuilder::atBlockEnd(&op.getBody().emplaceBlock());
+  Type type = plan::BufferType::get(model.getContext());
+  SmallVector<Value> allocated(program.buffers.size());
+  for (const Call &call : program.calls) {
+    SmallVector<Value> operands;
+    for (const Operand &operand : call.operands) {
+      switch (operand.kind) {
+      case Operand::Input:
+        operands.push_back(plan::InputOp::create(body, loc, type, operand.input));
+        break;
+      case Operand::Weight:
+        operands.push_back(plan::WeightOp::create(body, loc, type, symbolOf(operand.symbol)));
+        break;
+      case Operand::Cache:
+        operands.push_back(
+            plan::CacheOp::create(body, loc, type, symbolOf(operand.symbol), operand.offset));
+        break;
+      case Operand::Logits:
+        operands.push_back(plan::LogitsOp::create(body, loc, type));
+        break;
+      case Operand::Ids:
+        operands.push_back(plan::IdsOp::create(body, loc, type));
+        break;
+      case Operand::Counters:
+        operands.push_back(plan::CountersOp::create(body, loc, type, operand.bytes));
+        break;
+      case Operand::Arena: {
+        Value &value = allocated[operand.buffer];
+        if (!value)
+          value = plan::AllocOp::create(body, loc, type, program.buffers[operand.buffer],
+                                        IntegerAttr());
+        operands.push_back(value);
+      }
+      }
+    }
+    plan::CallOp::create(body, loc, call.kernel, operands,
+                         call.blocks ? body.getI64IntegerAttr(*call.blocks) : IntegerAttr());
+  }
+}
+
+OwningOpRef<ModuleOp> LowerToPlan::writeModule(ArrayRef<std::pair<std::string, int64_t>> kernels,
+                                               function_ref<int64_t(int64_t)> scratchBytes) {
+  OwningOpRef<ModuleOp> module = ModuleOp::create(model.getLoc());
+  if (Attribute facts = model->getAttr("moe.model"))
+    (*module)->setAttr("moe.model", facts);
+  OpBuilder builder(module->getBodyRegion());
+  Location loc = model.getLoc();
+  writeTensors(builder);
+  for (auto &[name, pool] : pools)
+    plan::PoolOp::create(builder, loc, symbolOf(name), pool.first, kPageTokens, pool.second,
+                         name == "chunked" ? builder.getI64IntegerAttr(chunk) : IntegerAttr(),
+                         device);
+  for (const auto &[name, operands] : kernels)
+    plan::KernelOp::create(builder, loc, name, device, operands);
+  for (const Program &program : programs)
+    writeProgram(builder, program, scratchBytes(program.tokens));
+  return module;
+}
+
+} // namespace moe::codegen

@@ -1,0 +1,372 @@
+// Implements the tile of codes. The integer accumulators of a piece begin at -zero times the sum of
+// the activations' codes, so that what is left at its end is the sum over (code - zero) * x.
+#include "compiler/targets/cpu/CodeTile.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+
+using namespace mlir;
+
+namespace moe::codegen {
+
+namespace {
+class CodeTile {
+public:
+  CodeTile(CpuKernel &k, const WeightFormat &format, const TileOperands &operands, bool add)
+      : k(k), f(format), o(operands), add(add), count(operands.rows.size()) {
+    if (f.element == Storage::F8E4M3)
+      pieceColumns = f.group;
+    unitBytes = kPanel * unitColumns * bitsOf(f.element) / 8;
+    bool pairs = f.element == Storage::F8E4M3 && k.target.bf16Dot;
+    split = f.element == Storage::I4 || pairs ? 2 : 1;
+    rawBytes = k.target.lanes * unitColumns * (pairs ? 2 : 1);
+  }
+
+  void emit() {
+    if (add)
+      k.fetchOuts(o);
+    int64_t rowsAtOnce = count == 1 ? kPanel : k.target.tileRows;
+    // Half of the rows at once, if then the sums stay in registers: loading activations twice costs
+    // less.
+    if (takesLoaded() && !fits(rowsAtOnce) && fits(rowsAtOnce / 2))
+      rowsAtOnce /= 2;
+    // Elsewhere the sums stay in the first-level cache.
+    inRegisters = fits(rowsAtOnce);
+    int64_t raws = rowsAtOnce / k.target.lanes / split;
+    for (int64_t first = 0; first * split * k.target.lanes < kPanel; first += raws)
+      block(first, raws);
+  }
+
+private:
+  // Rows that one vector register has a column of. Of I4, and of F8E4M3 where bytes are looked up,
+  // a load holds the codes of two such.
+  struct Vector {
+    int64_t row;
+    bool upper;
+  };
+  // A weight or activation as the operands of the target's dot product: one, or the even and the
+  // odd columns apart.
+  using Parts = SmallVector<Val, 2>;
+
+  // Weights and activations that a dot product takes as they are loaded need few registers.
+  bool takesLoaded() const { return integers() && k.target.codeDot == CodeDot::UnsignedBytes; }
+  // Whether the sums of so many rows fit in registers beside the pieces' accumulators.
+  bool fits(int64_t rows) const {
+    return 2 * count * rows / k.target.lanes <= k.target.registers * (takesLoaded() ? 6 : 5) / 8;
+  }
+  bool integers() const { return f.element != Storage::F8E4M3; }
+  // Unmasked codes of the upper half stand for 16 upper + lower: one mask less in each step.
+  bool takesWhole(const Vector &v) const {
+    return integers() && v.upper && k.target.codeDot == CodeDot::UnsignedBytes;
+  }
+  Type floats() { return k.vec(k.target.lanes, k.f32()); }
+  Type ints() { return k.vec(k.target.lanes, k.i32()); }
+  Type bytes() { return k.vec(k.target.lanes * 4, k.getI8Type()); }
+  Type words() { return k.vec(k.target.lanes * 2, k.getI16Type()); }
+  Val intrinsic(StringRef name, Type result, ValueRange arguments) {
+    return k.val(
+        LLVM::CallIntrinsicOp::create(k, result, k.getStringAttr(name), arguments).getResults());
+  }
+
+  // All rows of `raws` vector loads of each unit.
+  void block(int64_t firstRaw, int64_t raws) {
+    vectors.clear();
+    int64_t lanes = k.target.lanes;
+    for (int64_t raw = firstRaw; raw < firstRaw + raws; ++raw) {
+      int64_t row = raw * lanes;
+      if (split == 2)
+        row = row / 16 * 32 + row % 16; // see Packing.h
+      vectors.push_back({row, false});
+      if (split == 2)
+        vectors.push_back({row + 16, true});
+    }
+    this->firstRaw = firstRaw;
+    this->raws = raws;
+    SmallVector<Val> sums;
+    for (int64_t t = 0; t < count; ++t)
+      for (size_t v = 0; v < vectors.size(); ++v) {
+        if (inRegisters)
+          sums.push_back(k.constant(floats(), 0));
+        else
+          sumInMemory(t, v).store(k.constant(floats(), 0));
+      }
+    int64_t headBytes = groupHeadBytes(f);
+    int64_t groupBytes = headBytes + llvm::divideCeil(f.group, unitColumns) * unitBytes;
+    sums = k.loop(k.i64(0), o.steps, 1, sums, [&](Val g, ArrayRef<Val> carried) {
+      Ptr head = o.panel + g * groupBytes, codes = head + headBytes;
+      loadHead(head);
+      SmallVector<Val> sums(carried);
+      SmallVector<Ptr> rows;
+      for (Ptr row : o.rows)
+        rows.push_back(row + g * activations.groupBytes());
+      int64_t whole = f.group / pieceColumns;
+      auto at = [&](Val p) {
+        SmallVector<Ptr> moved;
+        for (Ptr row : rows)
+          moved.push_back(row + p * activations.pieceBytes());
+        return moved;
+      };
+      int64_t wholeBytes = pieceColumns / unitColumns * unitBytes;
+      int64_t wholeUnits = pieceColumns / unitColumns;
+      Val unit = g * llvm::divideCeil(f.group, unitColumns);
+      if (whole == 1)
+        sums = piece(codes, rows, pieceColumns, unit, sums);
+      else
+        sums = k.loop(k.i64(0), k.i64(whole), 1, sums, [&](Val p, ArrayRef<Val> sums) {
+          return piece(codes + p * wholeBytes, at(p), pieceColumns, unit + p * wholeUnits, sums);
+        });
+      if (int64_t rest = f.group - whole * pieceColumns)
+        sums = piece(codes + whole * wholeBytes, at(k.i64(whole)), rest, unit + whole * wholeUnits,
+                     sums);
+      return sums;
+    });
+    for (int64_t t = 0; t < count; ++t)
+      for (size_t v = 0; v < vectors.size(); ++v) {
+        Ptr to = o.outs[t] + vectors[v].row * 4;
+        if (inRegisters)
+          k.put(sums[t * vectors.size() + v], to, add);
+        else if (add)
+          k.put(sumInMemory(t, v).load(floats()), to, add);
+      }
+  }
+
+  // Where a sum is kept that has no register: in its place, unless that is added to at the end.
+  Ptr sumInMemory(int64_t t, int64_t v) {
+    if (!add)
+      return o.outs[t] + vectors[v].row * 4;
+    int64_t each = k.target.lanes * 4, bytes = count * vectors.size() * each;
+    if (!memory.value)
+      memory = k.ptr(LLVM::AllocaOp::create(k, LLVM::LLVMPointerType::get(k.getContext()),
+                                            k.getI8Type(), k.i64(bytes).value, /*alignment=*/64));
+    return memory + (t * vectors.size() + v) * each;
+  }
+
+  // Scales and zeros of a group.
+  void loadHead(Ptr head) {
+    scales.clear();
+    zeros.clear();
+    int64_t lanes = k.target.lanes;
+    for (const Vector &v : vectors) {
+      Val scale = k.loadFloats(head + v.row * bytesOf(f.scale), lanes, f.scale);
+      scales.push_back(takesWhole(v) ? scale * 0.0625 : scale);
+    }
+    if (f.zeros)
+      for (const Vector &v : vectors)
+        zeros.push_back(k.convert(
+            (head + kPanel * bytesOf(f.scale) + v.row).load(k.vec(lanes, k.getI8Type())), k.i32()));
+  }
+
+  // What the accumulators of token t begin at.
+  void begin(Ptr row, SmallVectorImpl<Val> &start) {
+    // NEON's codes of I8 are made signed, which takes the zero of the format away.
+    if (!integers() || (k.target.codeDot == CodeDot::SignedBytes && f.element == Storage::I8)) {
+      start.append(vectors.size(), k.constant(integers() ? ints() : floats(), 0));
+      return;
+    }
+    auto load = [&](int64_t at) { return k.broadcast((row + at).load(k.i32()), k.target.lanes); };
+    Val one = load(ActivationRow::startAt);
+    for (size_t v = 0; v < vectors.size(); ++v) {
+      bool whole = takesWhole(vectors[v]);
+      if (f.zeros)
+        start.push_back((whole ? (zeros[v] << 4) + zeros[v - 1] : zeros[v]) * one);
+      else
+        start.push_back(whole ? load(ActivationRow::upperStartAt) : one);
+    }
+  }
+
+  // `firstUnit`: how many units of the row come before.
+  SmallVector<Val> piece(Ptr codes, ArrayRef<Ptr> rows, int64_t columns, Val firstUnit,
+                         ArrayRef<Val> sums) {
+    SmallVector<Val> start;
+    for (Ptr row : rows)
+      begin(row, start);
+    auto dots = k.loop(k.i64(0), k.i64(llvm::divideCeil(columns, unitColumns)), 1, start,
+                       [&](Val u, ArrayRef<Val> dots) {
+                         if (firstRaw == 0)
+                           k.fetch(o, firstUnit + u);
+                         return unit(codes, rows, u, dots);
+                       });
+    if (!integers() && split == 2)
+      sortRows(dots);
+    SmallVector<Val> result(sums);
+    if (!inRegisters)
+      keepInMemory();
+    for (size_t t = 0; t < rows.size(); ++t) {
+      Val factor;
+      if (integers())
+        factor = k.broadcast((rows[t] + ActivationRow::scaleAt).load(k.f32()), k.target.lanes);
+      for (size_t v = 0; v < vectors.size(); ++v) {
+        size_t i = t * vectors.size() + v;
+        Val dot = takesWhole(vectors[v]) ? dots[i] - dots[i - 1] : dots[i];
+        Val scaled = k.convert(dot, k.f32()) * scales[v];
+        auto added = [&](Val sum) { return factor.b ? fma(scaled, factor, sum) : sum + scaled; };
+        if (inRegisters) {
+          result[i] = added(result[i]);
+          continue;
+        }
+        Ptr at = sumInMemory(t, v);
+        at.store(added(at.load(floats())));
+      }
+    }
+    return result;
+  }
+
+  // LLVM would keep the sums of a loop's pieces in registers, of which there are too few, and spill
+  // and reload them twice as often.
+  void keepInMemory() {
+    auto dialect = LLVM::AsmDialectAttr::get(k.getContext(), LLVM::AsmDialect::AD_ATT);
+    // Given away, memory of this function cannot become registers either.
+    SmallVector<Value> given;
+    if (memory.value)
+      given.push_back(memory.value);
+    LLVM::InlineAsmOp::create(k, TypeRange(), given, "",
+                              given.empty() ? "~{memory}" : "r,~{memory}",
+                              /*has_side_effects=*/true, /*is_align_stack=*/false,
+                              LLVM::TailCallKind::None, dialect, ArrayAttr());
+  }
+
+  // The columns that lie together.
+  SmallVector<Val> unit(Ptr codes, ArrayRef<Ptr> rows, Val u, ArrayRef<Val> dots) {
+    SmallVector<Parts> weights;
+    for (int64_t raw = 0; raw < raws; ++raw)
+      unpack(codes + u * unitBytes + (firstRaw + raw) * rawBytes, weights);
+    SmallVector<Val> next(dots);
+    for (size_t t = 0; t < rows.size(); ++t) {
+      // Four codes, or two bf16 channels.
+      Ptr at = integers() ? rows[t] + activations.codesAt() : rows[t];
+      Parts x = activation(k.broadcast((at + u * 4).load(k.i32()), k.target.lanes));
+      for (size_t v = 0; v < vectors.size(); ++v) {
+        Val &sum = next[t * vectors.size() + v];
+        for (size_t part = 0; part < x.size(); ++part)
+          sum = dot(sum, weights[v][part], x[part]);
+      }
+    }
+    return next;
+  }
+
+  void unpack(Ptr at, SmallVectorImpl<Parts> &weights) {
+    if (!integers())
+      return unpackFloats(at, weights);
+    Val raw = at.load(bytes());
+    if (k.target.codeDot == CodeDot::Words) {
+      Val word = k.bitcast(raw, words());
+      if (f.element == Storage::I8) {
+        weights.push_back({word & 0xff, shiftRight(word, 8)});
+      } else {
+        weights.push_back({word & 0xf, shiftRight(word, 8) & 0xf});
+        weights.push_back({shiftRight(word, 4) & 0xf, shiftRight(word, 12)});
+      }
+      return;
+    }
+    bool isSigned = k.target.codeDot == CodeDot::SignedBytes;
+    if (f.element == Storage::I8) {
+      weights.push_back({isSigned ? raw ^ -128 : raw});
+    } else {
+      weights.push_back({raw & 0xf});
+      weights.push_back({isSigned ? shiftRight(raw, 4) : raw});
+    }
+  }
+
+  Parts activation(Val quad) {
+    if (!integers())
+      return floatActivation(quad);
+    if (k.target.codeDot != CodeDot::Words)
+      return {k.bitcast(quad, bytes())};
+    Val word = k.bitcast(quad, words());
+    return {shiftRightSigned(word << 8, 8), shiftRightSigned(word, 8)};
+  }
+
+  Val dot(Val sum, Val w, Val x) {
+    if (!integers())
+      return k.target.bf16Dot ? intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", floats(),
+                                          {sum.value, w.value, x.value})
+                              : fma(w, x, sum);
+    // 255 * 127 twice fits 17 bits, so no target's instruction saturates.
+    return k.codeDot(sum, w, x);
+  }
+
+  //===--- F8E4M3 --------------------------------------------------------------------------------
+
+  void unpackFloats(Ptr at, SmallVectorImpl<Parts> &weights) {
+    int64_t lanes = k.target.lanes;
+    if (k.target.bf16Dot) {
+      // Each byte of the bf16 comes from a table of the 128 magnitudes; bytes are paired within 128
+      // bits, so that one vector gets the even quarters of the rows and the other the odd ones.
+      Val code = at.load(k.vec(64, k.getI8Type()));
+      auto byteOf = [&](int shift) {
+        Val first = table(shift, 0), second = table(shift, 64);
+        return intrinsic("llvm.x86.avx512.vpermi2var.qi.512", first.type(),
+                         {first.value, code.value, second.value});
+      };
+      Val lower = byteOf(0), upper = byteOf(8) | (code & -128);
+      for (int64_t half : {0, 8}) {
+        SmallVector<int64_t> pairs;
+        for (int64_t quarter = 0; quarter < 64; quarter += 16)
+          for (int64_t i = 0; i < 8; ++i)
+            pairs.append({quarter + half + i, 64 + quarter + half + i});
+        weights.push_back({k.bitcast(k.shuffle(lower, upper, pairs), k.vec(32, k.bf16()))});
+      }
+      return;
+    }
+    // As float16 with the exponent's bits in place: 2^-8 of the value, subnormals included.
+    Val pair = at.load(k.vec(lanes, k.getI16Type()));
+    auto widen = [&](Val bits) {
+      return k.convert(k.bitcast(bits, k.vec(lanes, k.getF16Type())), k.f32()) * 256;
+    };
+    weights.push_back({widen(((pair << 7) & 0x3f80) | ((pair << 8) & -32768)),
+                       widen((shiftRight(pair, 1) & 0x3f80) | (pair & -32768))});
+  }
+
+  // A byte of the bf16 of 64 codes, from `first` on.
+  Val table(int shift, int first) {
+    SmallVector<int8_t> bytes;
+    for (int i = 0; i < 64; ++i) {
+      llvm::APFloat number(llvm::APFloat::Float8E4M3FN(), llvm::APInt(8, first + i));
+      bool inexact;
+      number.convert(llvm::APFloat::BFloat(), llvm::APFloat::rmNearestTiesToEven, &inexact);
+      bytes.push_back(int8_t(number.bitcastToAPInt().getZExtValue() >> shift));
+    }
+    return k.val(arith::ConstantOp::create(
+        k, DenseElementsAttr::get(VectorType::get({64}, k.getI8Type()), ArrayRef(bytes))));
+  }
+
+  // The products of vectors v and v + 1, back in the order of rows.
+  void sortRows(SmallVectorImpl<Val> &dots) {
+    SmallVector<int64_t> lower, upper;
+    for (int64_t quarter = 0; quarter < 4; ++quarter)
+      for (int64_t source : {0, 16})
+        for (int64_t i = 0; i < 4; ++i)
+          (quarter < 2 ? lower : upper).push_back(source + quarter * 4 + i);
+    for (size_t i = 0; i < dots.size(); i += 2) {
+      Val even = dots[i], odd = dots[i + 1];
+      dots[i] = k.shuffle(even, odd, lower);
+      dots[i + 1] = k.shuffle(even, odd, upper);
+    }
+  }
+
+  Parts floatActivation(Val pair) {
+    if (k.target.bf16Dot)
+      return {k.bitcast(pair, k.vec(2 * k.target.lanes, k.bf16()))};
+    return {k.bitcast(pair << 16, floats()), k.bitcast(pair & -65536, floats())};
+  }
+
+  CpuKernel &k;
+  const WeightFormat &f;
+  const TileOperands &o;
+  bool add;
+  int64_t count;
+  const ActivationRow activations{f, f.group}; // of one group
+  int64_t pieceColumns = std::min(f.group, ActivationRow::longestPiece);
+  int64_t unitColumns = moe::unitColumns(f.element), unitBytes, rawBytes, split;
+  int64_t firstRaw = 0, raws = 0;
+  bool inRegisters = false;
+  Ptr memory{}; // of sumInMemory
+  SmallVector<Vector> vectors;
+  SmallVector<Val> scales, zeros; // of the group at hand, for each vector
+};
+} // namespace
+
+void emitCodeTile(CpuKernel &k, const WeightFormat &format, const TileOperands &operands,
+                  bool add) {
+  CodeTile(k, format, operands, add).emit();
+}
+
+} // namespace moe::codegen

@@ -1,0 +1,427 @@
+// Implements the parts that CPU kernels are built of.
+#include "compiler/targets/cpu/CpuKernel.h"
+#include "compiler/targets/cpu/CodeTile.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "llvm/Support/FormatVariadic.h"
+
+using namespace mlir;
+
+namespace moe::codegen {
+
+static LLVM::LLVMPointerType pointer(MLIRContext *context) {
+  return LLVM::LLVMPointerType::get(context);
+}
+
+CpuKernel::CpuKernel(ModuleOp module, const CpuTarget &target, StringRef name, Count perRow)
+    : Builder(module.getLoc(), module.getContext()), target(target), module(module) {
+  setInsertionPointToEnd(module.getBody());
+  Type p = pointer(getContext());
+  // operands, step, scratch, worker, workers: see runtime/device/cpu/KernelAbi.h
+  function = func::FuncOp::create(*this, name, getFunctionType({p, p, p, i32(), i32()}, {}));
+  Block *block = function.addEntryBlock();
+  setInsertionPointToStart(block);
+  operands = block->getArgument(0);
+  step = block->getArgument(1);
+  Ptr info = ptr(step);
+  scratchBase = block->getArgument(2);
+  worker = convert(val(block->getArgument(3)), i64());
+  workers = convert(val(block->getArgument(4)), i64());
+  tokens = convert(info.load(i32()), i64());
+  rows = convert((info + 4).load(i32()), i64());
+  tableStride = convert((info + 8).load(i32()), i64());
+  scratchRows = perRow == Count::Tokens ? tokens : rows;
+}
+
+void CpuKernel::finish() {
+  func::ReturnOp::create(*this);
+  function->setAttr("moe.scratch_fixed", getI64IntegerAttr(scratchFixed));
+  function->setAttr("moe.scratch_per_row", getI64IntegerAttr(scratchPerRow));
+}
+
+Ptr CpuKernel::operand(int64_t index) {
+  return ptr((ptr(operands) + index * 8).load(pointer(getContext())).value);
+}
+
+Ptr CpuKernel::scratch(int64_t bytes, int64_t bytesPerRow) {
+  Ptr at = ptr(scratchBase) + (scratchRows * scratchPerRow + scratchFixed);
+  scratchFixed += llvm::alignTo(bytes, 64);
+  scratchPerRow += llvm::alignTo(bytesPerRow, 64);
+  return at;
+}
+
+std::pair<Val, Val> CpuKernel::share(Val n) {
+  return {n * worker / workers, n * (worker + 1) / workers};
+}
+
+void CpuKernel::arrive(Ptr counter) {
+  LLVM::AtomicRMWOp::create(*this, LLVM::AtomicBinOp::add, counter.value, constant(i32(), 1).value,
+                            LLVM::AtomicOrdering::release);
+}
+
+void CpuKernel::await(Ptr counter, int64_t value) {
+  Type p = pointer(getContext());
+  auto type = LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(getContext()), {p, i32()});
+  Value function = (ptr(step) + 16).load(p).value;
+  LLVM::CallOp::create(*this, type,
+                       ValueRange{function, counter.value, constant(i32(), double(value)).value});
+}
+
+Ptr CpuKernel::identity() {
+  if (!identityIds.value) {
+    // 64 bytes per row where 4 would do: rows are few, and everything stays aligned.
+    identityIds = scratch(0, 64);
+    loop(i64(0), scratchRows, 1, [&](Val i) { (identityIds + i * 4).store(convert(i, i32())); });
+  }
+  return identityIds;
+}
+
+//===----------------------------------------------------------------------===//
+// The product with a weight panel
+//===----------------------------------------------------------------------===//
+
+void CpuKernel::product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k,
+                        Rows out, bool add, std::optional<Turn> turn) {
+  int64_t steps = format.quantized()               ? k / format.group
+                  : format.element == Storage::F32 ? k
+                                                   : llvm::divideCeil(k, 2);
+  std::string name = nameOf(format) + (add ? "_add" : "");
+  std::optional<FetchAhead> ahead;
+  if (turn) {
+    int64_t units = llvm::divideCeil(k, unitColumns(format.element));
+    int64_t bytes = moe::panelBytes(format, k);
+    Val step = i64(llvm::divideCeil(bytes, units) - 1) / turn->count + 1;
+    ahead = FetchAhead{panel + turn->panels * bytes + turn->index * step * units, step};
+    name += "_ahead";
+  }
+  tiles(
+      name, x, count, panel, steps, out,
+      [&](const TileOperands &operands) {
+        if (format.quantized())
+          emitCodeTile(*this, format, operands, add);
+        else
+          emitTile(format.element, operands, add);
+      },
+      ahead);
+}
+
+void CpuKernel::tiles(StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Rows out,
+                      function_ref<void(const TileOperands &)> emit,
+                      std::optional<FetchAhead> ahead) {
+  SmallVector<Value> arguments{x.base.value,   i64(x.stride).value,   x.ids.value,
+                               out.base.value, i64(out.stride).value, out.ids.value,
+                               panel.value,    i64(steps).value};
+  if (ahead)
+    arguments.append({ahead->from.value, ahead->step.value});
+  func::FuncOp function = chooser(name, TypeRange(arguments), emit);
+  arguments.push_back(count.value);
+  func::CallOp::create(*this, function, arguments);
+}
+
+void CpuKernel::fetch(const TileOperands &operands, Val unit) {
+  if (operands.ahead)
+    LLVM::Prefetch::create(*this, (operands.ahead->from + unit * operands.ahead->step).value,
+                           /*rw=*/0, /*hint=*/2, /*cache=*/1);
+}
+
+void CpuKernel::fetchOuts(const TileOperands &operands) {
+  if (!operands.ahead)
+    return;
+  for (Ptr row : operands.outs)
+    for (int64_t line = 0; line < kPanel * 4; line += 64)
+      LLVM::Prefetch::create(*this, (row + line).value, /*rw=*/1, /*hint=*/2, /*cache=*/1);
+}
+
+void CpuKernel::put(Val sum, Ptr to, bool add) { to.store(add ? to.load(sum.type()) + sum : sum); }
+
+// Chooses the tile function for the number of tokens.
+func::FuncOp CpuKernel::chooser(StringRef product, TypeRange types,
+                                function_ref<void(const TileOperands &)> emit) {
+  std::string name = llvm::formatv("product_{0}", product);
+  if (auto known = module.lookupSymbol<func::FuncOp>(name))
+    return known;
+  SmallVector<func::FuncOp> tiles;
+  for (int64_t count = 1; count <= target.tileTokens; ++count)
+    tiles.push_back(tileFunction(product, types, count, emit));
+  OpBuilder::InsertionGuard guard(*this);
+  setInsertionPointToStart(module.getBody());
+  SmallVector<Type> withCount(types);
+  withCount.push_back(i64());
+  auto function = func::FuncOp::create(*this, name, getFunctionType(withCount, {}));
+  function.setPrivate();
+  Block *block = function.addEntryBlock();
+  setInsertionPointToStart(block);
+  Val count = val(block->getArguments().back());
+  for (int64_t n = 1; n <= target.tileTokens; ++n)
+    ifThen(eq(count, n), [&] {
+      func::CallOp::create(*this, tiles[n - 1], ValueRange(block->getArguments().drop_back()));
+    });
+  func::ReturnOp::create(*this);
+  return function;
+}
+
+func::FuncOp CpuKernel::tileFunction(StringRef product, TypeRange types, int64_t count,
+                                     function_ref<void(const TileOperands &)> emit) {
+  OpBuilder::InsertionGuard guard(*this);
+  setInsertionPointToStart(module.getBody());
+  std::string name = llvm::formatv("tile_{0}_{1}", product, count);
+  auto function = func::FuncOp::create(*this, name, getFunctionType(types, {}));
+  function.setPrivate();
+  function->setAttr("no_inline", getUnitAttr());
+  Block *block = function.addEntryBlock();
+  setInsertionPointToStart(block);
+  auto rowsOf = [&](unsigned first) {
+    Ptr base = ptr(block->getArgument(first)), ids = ptr(block->getArgument(first + 2));
+    Val stride = val(block->getArgument(first + 1));
+    SmallVector<Ptr> rows;
+    for (int64_t t = 0; t < count; ++t)
+      rows.push_back(base + convert((ids + t * 4).load(i32()), i64()) * stride);
+    return rows;
+  };
+  TileOperands operands{.rows = rowsOf(0),
+                        .outs = rowsOf(3),
+                        .panel = ptr(block->getArgument(6)),
+                        .steps = val(block->getArgument(7)),
+                        .ahead = {}};
+  // One token's tile reads as fast as memory gives.
+  if (types.size() > 8 && count > 1)
+    operands.ahead = {ptr(block->getArgument(8)), val(block->getArgument(9))};
+  emit(operands);
+  func::ReturnOp::create(*this);
+  return function;
+}
+
+// One lane is one row of the panel, so a sum runs over k in order in one accumulator; the tile's
+// accumulators stay in registers. A tile of one token takes the whole panel at once, which reads
+// the weights as one stream.
+void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool add) {
+  ArrayRef<Ptr> xs = operands.rows, outs = operands.outs;
+  Ptr panel = operands.panel;
+  Val steps = operands.steps;
+  int64_t count = xs.size(), lanes = target.lanes;
+  int64_t rowsAtOnce = count == 1 ? kPanel : target.tileRows;
+  int64_t vectors = rowsAtOnce / lanes;
+  Type floats = vec(lanes, f32());
+  if (add)
+    fetchOuts(operands);
+  for (int64_t row = 0; row < kPanel; row += rowsAtOnce) {
+    SmallVector<Val> init(count * vectors, constant(floats, 0));
+    auto sums = loop(i64(0), steps, 1, init, [&](Val k, ArrayRef<Val> sums) {
+      if (row == 0)
+        fetch(operands, k);
+      SmallVector<Val> next(sums);
+      Ptr w = panel + k * (kPanel * 4) + row * 4;
+      if (storage == Storage::F32) {
+        SmallVector<Val> weights;
+        for (int64_t v = 0; v < vectors; ++v)
+          weights.push_back((w + v * lanes * 4).load(floats));
+        for (int64_t t = 0; t < count; ++t) {
+          Val xk = broadcast((xs[t] + k * 4).load(f32()), lanes);
+          for (int64_t v = 0; v < vectors; ++v)
+            next[t * vectors + v] = fma(weights[v], xk, next[t * vectors + v]);
+        }
+      } else if (target.bf16Dot) {
+        Type pairs = vec(2 * lanes, bf16());
+        SmallVector<Val> weights;
+        for (int64_t v = 0; v < vectors; ++v)
+          weights.push_back((w + v * lanes * 4).load(pairs));
+        for (int64_t t = 0; t < count; ++t) {
+          Val xk = bitcast(broadcast((xs[t] + k * 4).load(i32()), lanes), pairs);
+          for (int64_t v = 0; v < vectors; ++v) {
+            Val &sum = next[t * vectors + v];
+            sum = val(LLVM::CallIntrinsicOp::create(
+                          *this, floats, getStringAttr("llvm.x86.avx512bf16.dpbf16ps.512"),
+                          ValueRange{sum.value, weights[v].value, xk.value})
+                          .getResults());
+          }
+        }
+      } else {
+        // A bf16 is the upper half of a float: the pair's first by a shift, its second by a mask.
+        Type ints = vec(lanes, i32());
+        Val upper = constant(ints, -65536);
+        SmallVector<Val> first, second;
+        for (int64_t v = 0; v < vectors; ++v) {
+          Val pair = (w + v * lanes * 4).load(ints);
+          first.push_back(bitcast(pair << 16, floats));
+          second.push_back(bitcast(pair & upper, floats));
+        }
+        for (int64_t t = 0; t < count; ++t) {
+          Val pair = broadcast((xs[t] + k * 4).load(i32()), lanes);
+          Val x0 = bitcast(pair << 16, floats), x1 = bitcast(pair & upper, floats);
+          for (int64_t v = 0; v < vectors; ++v) {
+            Val &sum = next[t * vectors + v];
+            sum = fma(second[v], x1, fma(first[v], x0, sum));
+          }
+        }
+      }
+      return next;
+    });
+    for (int64_t t = 0; t < count; ++t)
+      for (int64_t v = 0; v < vectors; ++v)
+        put(sums[t * vectors + v], outs[t] + (row + v * lanes) * 4, add);
+  }
+}
+
+Val CpuKernel::codeDot(Val sum, Val w, Val x) {
+  auto intrinsic = [&](StringRef name, ValueRange arguments) {
+    return val(LLVM::CallIntrinsicOp::create(*this, sum.type(), getStringAttr(name), arguments)
+                   .getResults());
+  };
+  switch (target.codeDot) {
+  case CodeDot::UnsignedBytes:
+    return intrinsic("llvm.x86.avx512.vpdpbusd.512", {sum.value, w.value, x.value});
+  case CodeDot::SignedBytes:
+    return intrinsic("llvm.aarch64.neon.sdot.v4i32.v16i8", {sum.value, w.value, x.value});
+  case CodeDot::Words:
+    return sum + intrinsic("llvm.x86.avx2.pmadd.wd", {w.value, x.value});
+  }
+  llvm_unreachable("unknown dot product");
+}
+
+//===----------------------------------------------------------------------===//
+// Channels of a row
+//===----------------------------------------------------------------------===//
+
+void CpuKernel::channels(int64_t n, function_ref<void(Val, int64_t)> body) {
+  int64_t whole = n / target.lanes * target.lanes;
+  if (whole)
+    loop(0, whole, target.lanes, [&](Val c) { body(c, target.lanes); });
+  for (int64_t width = target.lanes / 2; width; width /= 2)
+    if ((n - whole) & width)
+      body(i64(whole + ((n - whole) & ~(2 * width - 1))), width);
+}
+
+Val CpuKernel::sumOfSquares(Ptr x, int64_t n) { return dots(x, {x}, n)[0]; }
+
+SmallVector<Val> CpuKernel::dots(Ptr x, ArrayRef<Ptr> rows, int64_t n) {
+  Type floats = vec(target.lanes, f32());
+  int64_t whole = n / target.lanes * target.lanes;
+  SmallVector<Val> zeros(rows.size(), constant(floats, 0));
+  auto sums = loop(i64(0), i64(whole), target.lanes, zeros, [&](Val c, ArrayRef<Val> before) {
+    Val v = (x + c * 4).load(floats);
+    SmallVector<Val> next;
+    for (auto [row, sum] : llvm::zip_equal(rows, before))
+      next.push_back(fma((row + c * 4).load(floats), v, sum));
+    return next;
+  });
+  SmallVector<Val> totals;
+  for (auto [row, lanes] : llvm::zip_equal(rows, sums)) {
+    Val total = sum(lanes);
+    for (int64_t c = whole; c < n; ++c)
+      total = fma((row + c * 4).load(f32()), (x + c * 4).load(f32()), total);
+    totals.push_back(total);
+  }
+  return totals;
+}
+
+Val CpuKernel::inverseRms(Val squares, int64_t n, float eps) {
+  Val mean = squares * (1.0 / double(n));
+  return f32(1) / val(math::SqrtOp::create(*this, (mean + eps).value));
+}
+
+Val CpuKernel::loadFloats(Ptr from, int64_t lanes, Storage storage) {
+  auto like = [&](Type type) { return lanes ? vec(lanes, type) : type; };
+  if (storage == Storage::F32)
+    return from.load(like(f32()));
+  if (storage == Storage::F16)
+    return convert(from.load(like(getF16Type())), f32());
+  // The upper half of a float. As integers, since LLVM may call a library to move a bf16 about.
+  Val bits = convert(from.load(like(getI16Type())), i32());
+  return bitcast(bits << 16, like(f32()));
+}
+
+Val CpuKernel::toStorage(Val x, Storage storage) {
+  if (storage == Storage::F32 || target.bf16Dot)
+    return convert(x, typeOf(storage));
+  // Without an instruction for it LLVM would call a library. To the nearest, ties to even; a NaN is
+  // left as it is, so that the carry cannot make a number of it.
+  auto like = [&](Type type) { return x.lanes() ? vec(x.lanes(), type) : type; };
+  Val bits = bitcast(x, like(i32()));
+  Val rounded = bits + 0x7fff + (shiftRight(bits, 16) & 1);
+  Val kept = select(eq(x, x), rounded, bits);
+  return bitcast(convert(shiftRight(kept, 16), like(getI16Type())), like(bf16()));
+}
+
+void CpuKernel::normRow(Ptr x, Ptr norm, int64_t n, float eps, Storage storage, Ptr to) {
+  Val scale = inverseRms(sumOfSquares(x, n), n, eps);
+  int64_t bytes = bytesOf(storage);
+  channels(n, [&](Val c, int64_t lanes) {
+    Type type = vec(lanes, f32());
+    Val y = (x + c * 4).load(type) * scale * (norm + c * 4).load(type);
+    (to + c * bytes).store(toStorage(y, storage));
+  });
+  for (int64_t c = n; c < padded(n); ++c)
+    (to + c * bytes).store(constant(typeOf(storage), 0));
+}
+
+void CpuKernel::normRow(Ptr x, Ptr norm, float eps, const ActivationRow &row, Ptr to) {
+  if (!row.quantized())
+    return normRow(x, norm, row.columns, eps, row.storage(), to);
+  Ptr whole = scratch(padded(row.columns) * 4);
+  normRow(x, norm, row.columns, eps, Storage::F32, whole);
+  quantize(whole, row, row.columns, to);
+}
+
+void CpuKernel::activationRow(Ptr from, const ActivationRow &row, Ptr to) {
+  if (row.quantized())
+    return quantize(from, row, row.columns, to);
+  int64_t bytes = bytesOf(row.storage());
+  channels(padded(row.columns), [&](Val c, int64_t lanes) {
+    (to + c * bytes).store(toStorage((from + c * 4).load(vec(lanes, f32())), row.storage()));
+  });
+}
+
+void CpuKernel::quantize(Ptr from, const ActivationRow &row, int64_t channels, Ptr to) {
+  auto pieces = [&](Ptr from, int64_t columns, Ptr to) {
+    int64_t whole = columns / row.piece();
+    loop(0, whole, 1, [&](Val p) {
+      quantizePiece(from + p * (row.piece() * 4), row, row.piece(), to + p * row.pieceBytes());
+    });
+    if (int64_t rest = columns % row.piece())
+      quantizePiece(from + whole * row.piece() * 4, row, rest, to + whole * row.pieceBytes());
+  };
+  int64_t groups = channels / row.weight.group;
+  loop(0, groups, 1, [&](Val g) {
+    pieces(from + g * (row.weight.group * 4), row.weight.group, to + g * row.groupBytes());
+  });
+  if (int64_t rest = channels % row.weight.group)
+    pieces(from + groups * row.weight.group * 4, rest, to + groups * row.groupBytes());
+}
+
+void CpuKernel::quantizePiece(Ptr from, const ActivationRow &row, int64_t columns, Ptr to) {
+  int64_t lanes = target.lanes, whole = columns / lanes * lanes;
+  // As integers magnitudes keep their order, and infinities and NaNs are the largest: the scale
+  // becomes one, and so does the result.
+  auto magnitude = [&](Val c, Type type) { return (from + c * 4).load(type) & 0x7fffffff; };
+  auto largest = loop(i64(0), i64(whole), lanes, {constant(vec(lanes, i32()), 0)},
+                      [&](Val c, ArrayRef<Val> most) {
+                        return SmallVector<Val>{max(most[0], magnitude(c, vec(lanes, i32())))};
+                      })[0];
+  Val bits = maximum(largest);
+  for (int64_t c = whole; c < columns; ++c)
+    bits = max(bits, magnitude(i64(c), i32()));
+  Val most = bitcast(bits, f32());
+  // Channels so small that the inverse would overflow are codes of zero.
+  Val inverse = select(gt(most, 1e-30), f32(127) / most, f32(0));
+  auto code = [&](Val c, int64_t n) {
+    Val x = (from + c * 4).load(n == 1 ? f32() : vec(n, f32()));
+    Val q = convert(round(x * inverse), i32());
+    (to + c + row.codesAt()).store(convert(q, getI8Type()));
+    return q;
+  };
+  Val total = sum(loop(
+      i64(0), i64(whole), lanes, {constant(vec(lanes, i32()), 0)},
+      [&](Val c, ArrayRef<Val> sums) { return SmallVector<Val>{sums[0] + code(c, lanes)}; })[0]);
+  for (int64_t c = whole; c < columns; ++c)
+    total = total + code(i64(c), 1);
+  for (int64_t c = columns; c % 4; ++c)
+    (to + row.codesAt() + c).store(constant(getI8Type(), 0));
+  (to + ActivationRow::scaleAt).store(most * (1.0 / 127));
+  Val start = total * row.startFactor();
+  (to + ActivationRow::startAt).store(start);
+  if (row.weight.element == Storage::I4)
+    (to + ActivationRow::upperStartAt).store(start * 17);
+}
+
+} // namespace moe::codegen

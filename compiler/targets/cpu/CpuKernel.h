@@ -1,0 +1,130 @@
+// What CPU kernels are built of: the calling convention of runtime/device/cpu/KernelAbi.h, scratch
+// memory, the product of activations with a weight panel, and loops over channels.
+#ifndef MOE_COMPILER_TARGETS_CPU_CPUKERNEL_H
+#define MOE_COMPILER_TARGETS_CPU_CPUKERNEL_H
+
+#include "compiler/targets/Builder.h"
+#include "compiler/targets/KernelSpec.h"
+#include "compiler/targets/cpu/CpuTarget.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/BuiltinOps.h"
+
+namespace moe::codegen {
+
+// Rows of activations or of results: row i of a product is at `base + stride * ids[i]`.
+struct Rows {
+  Ptr base;
+  int64_t stride; // bytes
+  Ptr ids;        // int32
+};
+
+// Which of the tiles that take the same panel in turn. Each fetches a part of the panel that lies
+// `panels` after it, so that the first of that one's tiles does not wait for memory.
+struct Turn {
+  Val index, count;
+  int64_t panels = 1;
+};
+
+// Unit u of a tile's row brings the line at from + u * step into the second-level cache.
+struct FetchAhead {
+  Ptr from;
+  Val step;
+};
+
+struct TileOperands; // compiler/targets/cpu/CodeTile.h
+
+class CpuKernel : public Builder {
+public:
+  // Starts the function `name` in `module`. `perRow`: the step's count that per-row scratch goes
+  // by.
+  enum class Count { Tokens, Rows };
+  CpuKernel(mlir::ModuleOp module, const CpuTarget &target, llvm::StringRef name,
+            Count perRow = Count::Tokens);
+  // Ends the function; the scratch memory that it needs becomes attributes of it.
+  void finish();
+
+  const CpuTarget &target;
+  Val tokens, rows, tableStride, worker, workers; // i64
+
+  Ptr operand(int64_t index);
+  // Memory of this worker: a fixed part, and a part for each row. Sizes are rounded to 64 bytes.
+  Ptr scratch(int64_t bytes, int64_t bytesPerRow = 0);
+  // This worker's part of [0, n): contiguous, equal to one.
+  std::pair<Val, Val> share(Val n);
+  // Adds 1 to an int32 counter that others wait for, after what this worker wrote so far.
+  void arrive(Ptr counter);
+  // Waits until the counter is `value` (runtime/device/cpu/KernelAbi.h).
+  void await(Ptr counter, int64_t value);
+  // int32 0, 1, 2... for each row of the step, in scratch memory.
+  Ptr identity();
+
+  // out[i][0..63] = x[i] * transpose(panel) for i < count <= tileTokens, in float32; with `add`
+  // out[i] += that, once it is summed. The sum over k runs in the same order whatever the count, so
+  // that a token's result does not depend on its company. Rows of x are as ActivationRow{format,
+  // k}.
+  void product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k, Rows out,
+               bool add = false, std::optional<Turn> turn = {});
+
+  // The turn of the tile that begins at `row` of so many rows.
+  Turn turn(Val row, Val rows, int64_t panels = 1) {
+    return {row / target.tileTokens, ceilDiv(rows, target.tileTokens), panels};
+  }
+
+  // The same of a product that `emit` has the tile of; `name` is of all that the tile depends on.
+  void tiles(llvm::StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Rows out,
+             llvm::function_ref<void(const TileOperands &)> emit,
+             std::optional<FetchAhead> ahead = {});
+  // Ends a tile's sum: stores it, or adds it to what is there.
+  void put(Val sum, Ptr to, bool add);
+  // sum, int32, plus the target's dot products of neighbouring codes: four bytes or two words a
+  // lane. Of bytes w is unsigned where the target says so.
+  Val codeDot(Val sum, Val w, Val x);
+  // Emits what a unit of the tile fetches ahead.
+  void fetch(const TileOperands &operands, Val unit);
+  // Where a tile fetches ahead, begins to bring the rows that it adds to into the second-level
+  // cache: rows of many channels are far apart, and their lines share few sets of the caches.
+  void fetchOuts(const TileOperands &operands);
+
+  // body(channel, lanes) for vectors that cover [0, n), the last ones narrower.
+  void channels(int64_t n, llvm::function_ref<void(Val, int64_t)> body);
+  // Sum of squares of n float32 values.
+  Val sumOfSquares(Ptr x, int64_t n);
+  // The dot products of n float32 values with those of each row.
+  llvm::SmallVector<Val> dots(Ptr x, llvm::ArrayRef<Ptr> rows, int64_t n);
+  // 1 / sqrt(sum / n + eps), as float32
+  Val inverseRms(Val sumOfSquares, int64_t n, float eps);
+  // to = x / rms(x) * norm, over n channels, padded with zeros; `to` in the storage type.
+  void normRow(Ptr x, Ptr norm, int64_t n, float eps, Storage storage, Ptr to);
+  // The same, in the format of a row that feeds a product.
+  void normRow(Ptr x, Ptr norm, float eps, const ActivationRow &row, Ptr to);
+  // Float32 channels as a row that feeds a product.
+  void activationRow(Ptr from, const ActivationRow &row, Ptr to);
+  // A part of a row of codes: `from` and `to` are where it begins, at a multiple of row.unit().
+  void quantize(Ptr from, const ActivationRow &row, int64_t channels, Ptr to);
+  // One piece of any length, laid out as those of the row.
+  void quantizePiece(Ptr from, const ActivationRow &row, int64_t columns, Ptr to);
+
+  // `lanes` values of f32, bf16 or f16 as float32; 0 lanes: a scalar.
+  Val loadFloats(Ptr from, int64_t lanes, Storage storage);
+  // float32 lanes as the storage type.
+  Val toStorage(Val x, Storage storage);
+  mlir::Type typeOf(Storage storage) { return storage == Storage::F32 ? f32() : bf16(); }
+
+private:
+  mlir::func::FuncOp chooser(llvm::StringRef product, mlir::TypeRange types,
+                             llvm::function_ref<void(const TileOperands &)> emit);
+  mlir::func::FuncOp tileFunction(llvm::StringRef product, mlir::TypeRange types, int64_t count,
+                                  llvm::function_ref<void(const TileOperands &)> emit);
+  void emitTile(Storage storage, const TileOperands &operands, bool add);
+
+  mlir::ModuleOp module;
+  mlir::func::FuncOp function;
+  mlir::Value operands, step, scratchBase;
+  Val scratchRows;
+  int64_t scratchFixed = 0, scratchPerRow = 0;
+  Ptr identityIds{};
+};
+
+} // namespace moe::codegen
+
+#endif

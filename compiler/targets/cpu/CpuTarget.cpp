@@ -1,0 +1,83 @@
+// The table of CPU targets.
+#include "compiler/targets/cpu/CpuTarget.h"
+#include "llvm/ADT/StringMap.h"
+#include "llvm/TargetParser/Host.h"
+
+namespace moe::codegen {
+
+// AVX2: 16 registers hold 4 tokens by 16 rows of accumulators, the weights and one broadcast.
+static CpuTarget x86V3() {
+  return {.name = "cpu:x86-64-v3",
+          .triple = "x86_64-unknown-linux-gnu",
+          .cpu = "x86-64-v3",
+          .cpuFeatures = "",
+          .required = {"x86_64", "avx2", "fma", "f16c", "bmi2"},
+          .lanes = 8,
+          .tileTokens = 4,
+          .tileRows = 16,
+          .registers = 16,
+          .bf16Dot = false,
+          .codeDot = CodeDot::Words};
+}
+
+// AVX-512: 32 registers hold 6 tokens by 64 rows.
+static CpuTarget x86V4() {
+  return {.name = "cpu:x86-64-v4",
+          .triple = "x86_64-unknown-linux-gnu",
+          .cpu = "x86-64-v4",
+          .cpuFeatures = "+avx512bf16,+avx512vnni,+avx512vbmi",
+          .required = {"x86_64", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd",
+                       "avx512_bf16", "avx512_vnni", "avx512vbmi"},
+          .lanes = 16,
+          .tileTokens = 6,
+          .tileRows = 64,
+          .registers = 32,
+          .bf16Dot = true,
+          .codeDot = CodeDot::UnsignedBytes};
+}
+
+// Armv8.2-A with NEON and its dot product: 32 registers hold 4 tokens by 16 rows.
+static CpuTarget aarch64() {
+  return {.name = "cpu:aarch64",
+          .triple = "aarch64-unknown-linux-gnu",
+          .cpu = "generic",
+          .cpuFeatures = "+neon,+dotprod",
+          .required = {"aarch64", "asimd", "asimddp"},
+          .lanes = 4,
+          .tileTokens = 4,
+          .tileRows = 16,
+          .registers = 32,
+          .bf16Dot = false,
+          .codeDot = CodeDot::SignedBytes};
+}
+
+llvm::ArrayRef<llvm::StringRef> cpuTargetNames() {
+  static const llvm::StringRef names[] = {"x86-64-v4", "x86-64-v3", "aarch64"};
+  return names;
+}
+
+llvm::Expected<CpuTarget> cpuTarget(llvm::StringRef name) {
+  if (name == "x86-64-v3")
+    return x86V3();
+  if (name == "x86-64-v4")
+    return x86V4();
+  if (name == "aarch64")
+    return aarch64();
+  if (name == "native") {
+#if defined(__aarch64__)
+    CpuTarget target = aarch64();
+#else
+    llvm::StringMap<bool> has = llvm::sys::getHostCPUFeatures();
+    bool v4 = llvm::all_of(llvm::ArrayRef<llvm::StringRef>{"avx512f", "avx512bw", "avx512dq",
+                                                           "avx512vl", "avx512cd", "avx512bf16",
+                                                           "avx512vnni", "avx512vbmi"},
+                           [&](llvm::StringRef f) { return has.lookup(f); });
+    CpuTarget target = v4 ? x86V4() : x86V3();
+#endif
+    return target;
+  }
+  return llvm::createStringError("unknown CPU target '" + name +
+                                 "': use cpu:x86-64-v4, cpu:x86-64-v3, cpu:aarch64 or cpu:native");
+}
+
+} // namespace moe::codegen

@@ -1,0 +1,39 @@
+// The processors that CPU kernels are compiled for.
+#ifndef MOE_COMPILER_TARGETS_CPU_CPUTARGET_H
+#define MOE_COMPILER_TARGETS_CPU_CPUTARGET_H
+
+#include "llvm/ADT/SmallVector.h"
+#include "llvm/ADT/StringRef.h"
+#include "llvm/Support/Error.h"
+#include <string>
+
+namespace moe::codegen {
+
+// A product of bytes, summed in fours into int32 lanes: of unsigned codes with signed activations,
+// of signed codes with signed ones, or made of products of 16-bit words.
+enum class CodeDot { UnsignedBytes, SignedBytes, Words };
+
+struct CpuTarget {
+  std::string name;   // in the plan: "cpu:x86-64-v4"
+  std::string triple; // LLVM's names for it
+  std::string cpu;
+  std::string cpuFeatures;                    // "+avx512bf16,..."
+  llvm::SmallVector<std::string, 8> required; // what the runtime asks the processor for
+  int64_t lanes;                              // f32 lanes of a vector register
+  int64_t tileTokens;                         // tokens that a register tile of the product holds
+  int64_t tileRows;                           // weight rows of a tile with more than one token
+  int64_t registers;                          // of vectors
+  bool bf16Dot;                               // has a dot product of bf16 pairs into f32
+  CodeDot codeDot;
+};
+
+// "x86-64-v3", "x86-64-v4", "aarch64", or "native" for the machine at hand. An unknown name is an
+// error that lists these.
+llvm::Expected<CpuTarget> cpuTarget(llvm::StringRef name);
+
+// Every target but native, best first.
+llvm::ArrayRef<llvm::StringRef> cpuTargetNames();
+
+} // namespace moe::codegen
+
+#endif
