@@ -1,6 +1,6 @@
 // One compilation, from options to a plan or to printed IR: what lives through all of its levels.
 // Private to the files of this folder that hold its parts, which run in this order: ReadInputs.cpp,
-// Compiler.cpp, MakeKernels.cpp, WriteFile.cpp.
+// Compiler.cpp, PrintKernels.cpp, WriteFile.cpp.
 #ifndef MOE_COMPILER_COMPILATION_H
 #define MOE_COMPILER_COMPILATION_H
 
@@ -9,8 +9,7 @@
 #include "compiler/import/Config.h"
 #include "compiler/import/TokenizerFile.h"
 #include "compiler/plan/PlanWriter.h"
-#include "compiler/targets/cpu/LowerToCpu.h"
-#include "compiler/targets/cuda/CudaKernels.h"
+#include "compiler/targets/Targets.h"
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/Pass/PassManager.h"
 #include "passes/Passes.h"
@@ -31,8 +30,8 @@ private:
   llvm::Error readInput();
   llvm::Error readTokenizer();
   llvm::Error readTargets();
-  // How a device keeps keys and values.
-  llvm::Expected<Storage> cacheOf(DeviceKind device);
+  // How a target keeps keys and values.
+  llvm::Expected<Storage> cacheOf(const Target &target);
 
   // Compiler.cpp
   llvm::Error checkPassNames();
@@ -44,25 +43,20 @@ private:
   // them.
   llvm::Error calibrateWeights(mlir::ModuleOp packed);
 
-  // MakeKernels.cpp
-  // Chooses the kernels of a device for its own packing of the fused model, and adds their calls to
+  // Chooses the kernels of a target for its own packing of the fused model, and adds their calls to
   // the plan.
-  llvm::Error lower(mlir::ModuleOp model, DeviceKind device);
-  llvm::Expected<Module> cudaKernel(const codegen::CudaSpec &spec,
-                                    const codegen::CudaTarget &target);
-  // All kernels of a GPU as one module, lowered.
-  llvm::Expected<Module> cudaKernels(const codegen::CudaTarget &target);
+  llvm::Error lower(mlir::ModuleOp model, Target &target);
+
+  // PrintKernels.cpp
   // The kernels of each target, at the level that was asked for.
   llvm::Error printKernels();
-  // Each kernel by itself, into a file where there is a folder for them.
+  // Each kernel by itself as PTX, into a file where there is a folder for them.
   llvm::Error printPtx();
-  llvm::Expected<CodeImage> makeImage(size_t target); // of cpus
-  llvm::Expected<CodeImage> makeImage(const codegen::CudaTarget &target);
 
   // WriteFile.cpp
   llvm::Error writeFile();
 
-  llvm::Error failed(llvm::StringRef what) {
+  llvm::Error failed(const llvm::Twine &what) {
     return llvm::createStringError(
         what + " failed: " + (messages.empty() ? "no diagnostic was given" : messages));
   }
@@ -86,14 +80,9 @@ private:
   std::vector<std::vector<int32_t>> windows; // of the calibration text
   std::vector<std::string> ignored;
   std::optional<TokenizerModel> tokenizer;
-  std::vector<codegen::CudaTarget> gpus;
-  std::vector<codegen::CpuTarget> cpus;
-  std::vector<DeviceKind> devices; // those of the targets, best first
-  std::optional<std::string> ptxas;
+  Targets targets;
 
-  Module plan; // of all devices
-  std::vector<codegen::CudaSpec> gpuKernels;
-  std::vector<codegen::CpuPlanKernel> cpuKernels;
+  Module plan; // of all targets
 };
 
 } // namespace moe

@@ -22,8 +22,6 @@ using namespace mlir;
 
 namespace moe {
 
-static const char *nameOf(DeviceKind device) { return device == DeviceKind::Cuda ? "cuda" : "cpu"; }
-
 Compilation::Compilation(const CompileOptions &options, raw_ostream &out,
                          const CompileEvents &events)
     : options(options), out(out), events(events), threads(llvm::hardware_concurrency(options.jobs)),
@@ -42,7 +40,7 @@ Compilation::Compilation(const CompileOptions &options, raw_ostream &out,
 llvm::Error Compilation::checkPassNames() {
   OpPassManager passes(ModuleOp::getOperationName());
   buildFusePipeline(passes);
-  buildPackPipeline(passes, DeviceKind::Cpu, options.weights);
+  buildPackPipeline(passes, findTargetFormats, plan::kDefaultDevice, options.weights);
   std::vector<std::string> known;
   for (Pass &pass : passes.getPasses())
     known.push_back(pass.getArgument().str());
@@ -132,6 +130,18 @@ llvm::Error Compilation::calibrateWeights(ModuleOp packed) {
   return llvm::Error::success();
 }
 
+llvm::Error Compilation::lower(ModuleOp model, Target &target) {
+  FailureOr<Module> lowered = target.lower(model, options.maxStep);
+  if (mlir::failed(lowered))
+    return failed("choosing kernels");
+  if (!plan)
+    plan = std::move(*lowered);
+  else // symbols of different targets differ
+    plan->getBody()->getOperations().splice(plan->getBody()->end(),
+                                            (*lowered)->getBody()->getOperations());
+  return llvm::Error::success();
+}
+
 // "vision_model.a and 2 more: vision tower, ..." of lines "vision_model.a: vision tower, ..."
 static std::string byReason(ArrayRef<std::string> lines) {
   llvm::MapVector<StringRef, std::pair<StringRef, size_t>> reasons; // first name and count
@@ -177,7 +187,7 @@ llvm::Error Compilation::run() {
   if (options.emit == Emit::File)
     if (auto error = readTokenizer())
       return error;
-  auto imported = importLlama4(context, config, *tensors, {.cache = *cacheOf(devices.front())});
+  auto imported = importLlama4(context, config, *tensors, {.cache = *cacheOf(*targets.front())});
   if (!imported)
     return imported.takeError();
   ignored = imported->ignored;
@@ -195,29 +205,30 @@ llvm::Error Compilation::run() {
   }
   if (auto error = runPasses("fusing the model", module, buildFusePipeline))
     return error;
-  for (DeviceKind device : devices) {
-    // The last device takes the module itself.
+  for (const std::unique_ptr<Target> &target : targets) {
+    const bool first = target == targets.front();
+    // The last target takes the module itself.
     OwningOpRef<ModuleOp> copy;
-    if (device != devices.back())
+    if (target != targets.back())
       copy = module.clone();
     ModuleOp own = copy ? *copy : module;
-    Type element = typeOf(*cacheOf(device), &context);
+    Type element = typeOf(*cacheOf(*target), &context);
     for (CacheOp cache : own.getOps<CacheOp>())
       cache.setElement(element);
     if (auto error = runPasses("packing the weights", own, [&](OpPassManager &pm) {
-          buildPackPipeline(pm, device, options.weights);
+          buildPackPipeline(pm, findTargetFormats, target->name(), options.weights);
         }))
       return error;
-    if (device == devices.front()) // the others take the same formats
+    if (first) // the others take the same formats
       noteRequantized(own);
     if (options.emit == Emit::File && !options.calibrate.empty())
       if (auto error = calibrateWeights(own))
         return error;
     if (options.emit == Emit::Fused) {
-      if (devices.size() > 1)
-        out << (device != devices.front() ? "// -----\n" : "") << "// " << nameOf(device) << "\n";
+      if (targets.size() > 1)
+        out << (first ? "" : "// -----\n") << "// " << target->name() << "\n";
       out << own << "\n";
-    } else if (auto error = lower(own, device)) {
+    } else if (auto error = lower(own, *target)) {
       return error;
     }
   }

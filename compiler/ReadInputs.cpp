@@ -4,17 +4,12 @@
 #include "compiler/import/QuantizedTensors.h"
 #include "compiler/import/RandomWeights.h"
 #include "compiler/import/Safetensors.h"
-#include "compiler/targets/cpu/ToObject.h"
-#include "compiler/targets/cuda/ToPtx.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Path.h"
 
 using namespace mlir;
 
 namespace moe {
-
-static constexpr const char *kTargets = "cuda:sm_100a, cuda:sm_90a, cuda:sm_80, cpu:x86-64-v4, "
-                                        "cpu:x86-64-v3, cpu:aarch64 or cpu:native";
 
 llvm::Error Compilation::readInput() {
   std::vector<std::string> warnings;
@@ -109,71 +104,57 @@ llvm::Error Compilation::readTokenizer() {
 }
 
 llvm::Error Compilation::readTargets() {
-  for (llvm::StringRef name : options.targets) {
-    if (name.consume_front("cpu:")) {
-      auto target = codegen::cpuTarget(name);
-      if (!target)
-        return target.takeError();
-      cpus.push_back(*target);
-    } else if (name.consume_front("cuda:")) {
-      auto target = codegen::cudaTarget(name);
-      if (!target)
-        return target.takeError();
-      gpus.push_back(*target);
-    } else {
-      return llvm::createStringError("unknown target '" + name + "': use " + kTargets);
-    }
-  }
-  if (options.targets.empty())
-    for (llvm::StringRef name : codegen::cpuTargetNames())
-      cpus.push_back(*codegen::cpuTarget(name));
-  // A GPU takes the first image that it can, and PTX of an older one is among these.
-  llvm::stable_sort(gpus, [](const codegen::CudaTarget &a, const codegen::CudaTarget &b) {
-    auto order = codegen::cudaTargetNames();
-    return llvm::find(order, a.chip) < llvm::find(order, b.chip);
-  });
-  auto sameName = [](const auto &a, const auto &b) { return a.name == b.name; };
-  gpus.erase(std::unique(gpus.begin(), gpus.end(), sameName), gpus.end());
-  if (!gpus.empty())
-    devices.push_back(DeviceKind::Cuda);
-  if (!cpus.empty())
-    devices.push_back(DeviceKind::Cpu);
-
-  for (DeviceKind device : devices)
-    if (auto cache = cacheOf(device); !cache)
+  TargetOptions of{.ptxas = options.ptxas,
+                   .assemblePtx = options.assemblePtx,
+                   .note = [this](const std::string &text) { note(text); },
+                   .failed = [this](const llvm::Twine &what) { return failed(what); }};
+  auto chosen = chooseTargets(options.targets, of);
+  if (!chosen)
+    return chosen.takeError();
+  targets = std::move(*chosen);
+  for (const std::unique_ptr<Target> &target : targets)
+    if (auto cache = cacheOf(*target); !cache)
       return cache.takeError();
-  if (options.emit == Emit::Ptx && gpus.empty())
+  auto hasPtx = [](const auto &target) { return target->assemblyLanguage() == "ptx"; };
+  if (options.emit == Emit::Ptx && llvm::none_of(targets, hasPtx))
     return llvm::createStringError("--emit=ptx prints the kernels of GPUs, and no target is one: "
                                    "give for example --target cuda:sm_90a");
-  if (options.emit == Emit::File && !gpus.empty() && options.assemblePtx) {
-    auto found = codegen::findPtxas(options.ptxas);
-    if (!found)
-      return found.takeError();
-    ptxas = *found;
-    if (!ptxas)
-      note("no ptxas was found, so the plan has PTX and no cubins: the driver compiles it when it "
-           "is first loaded");
-  }
+  if (options.emit == Emit::File)
+    for (const std::unique_ptr<Target> &target : targets)
+      if (auto error = target->findTools())
+        return error;
   return llvm::Error::success();
 }
 
-llvm::Expected<Storage> Compilation::cacheOf(DeviceKind device) {
-  bool gpu = device == DeviceKind::Cuda;
-  const SmallVector<Storage> kept =
-      gpu ? SmallVector<Storage>{Storage::F16, Storage::BF16}
-          : SmallVector<Storage>{Storage::F32, Storage::BF16, Storage::I8};
+// "f32, bf16 or int8"
+static std::string namesOf(ArrayRef<Storage> kept) {
+  std::string names = nameOf(kept.front());
+  for (size_t i = 1; i < kept.size(); ++i)
+    names += (i + 1 < kept.size() ? ", " : " or ") + std::string(nameOf(kept[i]));
+  return names;
+}
+
+llvm::Expected<Storage> Compilation::cacheOf(const Target &target) {
+  ArrayRef<Storage> kept = target.caches();
   if (options.cache.empty())
     return kept.front();
   for (Storage storage : kept)
     if (options.cache == nameOf(storage))
       return storage;
-  if (!llvm::is_contained({"f32", "f16", "int8"}, options.cache))
-    return llvm::createStringError("unknown cache storage '" + options.cache +
-                                   "': use f32, bf16 or int8 for CPUs, f16 or bf16 for GPUs");
-  return llvm::createStringError("a " + StringRef(gpu ? "GPU" : "CPU") +
-                                 " keeps no keys and values in " + options.cache +
-                                 ": use --cache " + (gpu ? "f16 or bf16" : "f32, bf16 or int8") +
-                                 ", or leave it out, and each device takes its own default");
+  bool known = false; // by another target
+  std::string all;
+  for (const std::unique_ptr<Target> &other : allTargets()) {
+    known |= llvm::is_contained(
+        llvm::map_range(other->caches(), [](Storage s) { return StringRef(nameOf(s)); }),
+        options.cache);
+    all += (all.empty() ? "" : ", ") + namesOf(other->caches()) + " for " + other->name().str();
+  }
+  if (!known)
+    return llvm::createStringError("unknown cache storage '" + options.cache + "': use " + all);
+  return llvm::createStringError("the kernels for " + target.name() +
+                                 " keep no keys and values in " + options.cache + ": use --cache " +
+                                 namesOf(kept) +
+                                 ", or leave it out, and each target takes its own default");
 }
 
 } // namespace moe

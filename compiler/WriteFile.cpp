@@ -32,14 +32,15 @@ static uint64_t storedBits(const TensorInfo &tensor) {
 llvm::Error Compilation::writeFile() {
   PlanInputs inputs;
   inputs.module = *plan;
-  for (size_t t = 0; t < gpus.size() + cpus.size(); ++t) {
-    if (cancelled())
-      return llvm::createStringError(std::errc::operation_canceled, "interrupted");
-    auto image = t < gpus.size() ? makeImage(gpus[t]) : makeImage(t - gpus.size());
-    if (!image)
-      return image.takeError();
-    inputs.images.push_back(std::move(*image));
-  }
+  for (const std::unique_ptr<Target> &target : targets)
+    for (size_t version = 0; version < target->versions(); ++version) {
+      if (cancelled())
+        return llvm::createStringError(std::errc::operation_canceled, "interrupted");
+      auto image = target->image(version);
+      if (!image)
+        return image.takeError();
+      inputs.images.push_back(std::move(*image));
+    }
   if (tokenizer) {
     auto tables = buildTokenizerTables(tokenizer->tokens, tokenizer->merges);
     if (!tables)

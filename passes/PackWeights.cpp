@@ -1,6 +1,5 @@
 // Chooses how the plan stores each weight, from the ops that read it.
 #include "dialects/moe/MoeOps.h"
-#include "dialects/moe/Packing.h"
 #include "passes/Passes.h"
 #include "passes/Recipe.h"
 #include "llvm/ADT/StringExtras.h"
@@ -17,8 +16,15 @@ using namespace moe;
 namespace {
 struct PackWeights : moe::impl::PackWeightsBase<PackWeights> {
   using PackWeightsBase::PackWeightsBase;
+  PackWeights(FindTarget find, const PackWeightsOptions &options)
+      : PackWeightsBase(options), find(std::move(find)) {}
 
   void runOnOperation() override {
+    formats = find ? find(target) : nullptr;
+    if (!formats) {
+      getOperation().emitError() << "there is no target '" << target << "' to pack weights for";
+      return signalPassFailure();
+    }
     llvm::Expected<Recipe> parsed = Recipe::parse(weights);
     if (!parsed) {
       getOperation().emitError() << llvm::toString(parsed.takeError());
@@ -46,10 +52,9 @@ struct PackWeights : moe::impl::PackWeightsBase<PackWeights> {
   }
 
 private:
-  // What an op does with a weight, and the layout that its kernels read.
   struct Use {
     WeightKind kind;
-    Layout layout;
+    WeightRole role;
     int64_t headDim = 0;
   };
 
@@ -87,7 +92,7 @@ private:
     FailureOr<WeightFormat> format = formatOf(weight, *use);
     if (failed(format))
       return failure();
-    auto packing = PackingAttr::get(&getContext(), use->layout,
+    auto packing = PackingAttr::get(&getContext(), use->role,
                                     FormatAttr::get(&getContext(), *format), use->headDim);
     if (WeightOp variant = packedVariant(weight, packing); variant != weight) {
       OpBuilder builder(load);
@@ -108,53 +113,49 @@ private:
         recipe->choose(use.kind, weight.getSymName(), cols, encoding);
     if (!format)
       return weight.emitError() << llvm::toString(format.takeError());
-    // Rows of the embedding are read one by one, so any group will do.
-    const bool taken = takenAsFragments(*format, cols) ||
-                       (use.kind == WeightKind::Embedding && format->quantized());
-    if (device == DeviceKind::Cuda && !taken)
-      return weight.emitError()
-             << "weight '" << weight.getSymName() << "' (" << nameOf(use.kind)
-             << ") would be stored as " << nameOf(*format)
-             << ", and the kernels for cuda take bf16 or codes in groups of 128, "
-                "64, 32 or 16 columns or of whole rows: use for example --weights bf16 or int4, "
-                "or targets of CPUs alone";
+    if (std::string why = formats->refusal(use.role, *format, cols); !why.empty())
+      return weight.emitError() << "weight '" << weight.getSymName() << "' (" << nameOf(use.kind)
+                                << ") would be stored as " << nameOf(*format) << ", and " << why;
     return *format;
   }
 
   // Nothing where no kernels read a weight so.
   std::optional<Use> useOf(OpOperand &operand) {
-    const bool cuda = device == DeviceKind::Cuda;
-    const Layout panel = cuda ? Layout::Fragments : Layout::Panel;
-    const Layout gateUp = cuda ? Layout::FragmentsGateUp : Layout::PanelGateUp;
-    const Use norm{WeightKind::Norm, Layout::Rows};
-    const Use router{WeightKind::Router, Layout::Rows};
+    const Use norm{WeightKind::Norm, WeightRole::Rows};
+    const Use router{WeightKind::Router, WeightRole::Rows};
     using Found = std::optional<Use>;
     Value weight = operand.get();
     return TypeSwitch<Operation *, Found>(operand.getOwner())
-        .Case([&](EmbedOp) { return Use{WeightKind::Embedding, Layout::Rows}; })
+        .Case([&](EmbedOp) {
+          return Use{WeightKind::Embedding, WeightRole::Rows};
+        })
         .Case([&](RmsNormOp) { return norm; })
-        .Case([&](LinearResidualOp) { return Use{WeightKind::Attention, panel}; })
-        .Case([&](ExpertsOp) { return Use{WeightKind::Routed, panel}; })
+        .Case([&](LinearResidualOp) {
+          return Use{WeightKind::Attention, WeightRole::Matrix};
+        })
+        .Case([&](ExpertsOp) {
+          return Use{WeightKind::Routed, WeightRole::Matrix};
+        })
         .Case([&](LinearOp op) {
           bool routes = llvm::any_of(op->getUsers(), llvm::IsaPred<RouteOp>);
-          return routes ? router : Use{WeightKind::Dense, panel};
+          return routes ? router : Use{WeightKind::Dense, WeightRole::Matrix};
         })
-        .Case(
-            [&](HeadOp op) { return weight == op.getNorm() ? norm : Use{WeightKind::Head, panel}; })
+        .Case([&](HeadOp op) {
+          return weight == op.getNorm() ? norm : Use{WeightKind::Head, WeightRole::Matrix};
+        })
         .Case([&](QkvOp op) -> Found {
           if (weight == op.getNorm())
             return norm;
-          if (cuda) // finishing the heads is another kernel's work
-            return Use{WeightKind::Attention, panel};
           int64_t headDim = headDimOf(op);
           if (!headDim)
             return std::nullopt;
-          return Use{WeightKind::Attention, Layout::PanelHeads, headDim};
+          return Use{WeightKind::Attention, WeightRole::Heads, headDim};
         })
         .Case([&](MlpBlockOp op) {
           return weight == op.getNorm()
                      ? norm
-                     : Use{WeightKind::Dense, weight == op.getGateUp() ? gateUp : panel};
+                     : Use{WeightKind::Dense,
+                           weight == op.getGateUp() ? WeightRole::GateUp : WeightRole::Matrix};
         })
         .Case([&](MoeBlockOp op) {
           if (weight == op.getNorm())
@@ -163,7 +164,8 @@ private:
             return router;
           bool shared = weight == op.getSharedGateUp() || weight == op.getSharedDown();
           bool up = weight == op.getSharedGateUp() || weight == op.getGateUp();
-          return Use{shared ? WeightKind::Shared : WeightKind::Routed, up ? gateUp : panel};
+          return Use{shared ? WeightKind::Shared : WeightKind::Routed,
+                     up ? WeightRole::GateUp : WeightRole::Matrix};
         })
         .Default(Found());
   }
@@ -186,14 +188,21 @@ private:
     if (!variant) {
       variant = weight.clone();
       variant.setPackingAttr(packing);
-      variant.setSymName((weight.getSymName() + "." + stringifyLayout(packing.getLayout())).str());
+      variant.setSymName(
+          (weight.getSymName() + "." + stringifyWeightRole(packing.getRole())).str());
       symbols->insert(variant, std::next(Block::iterator(weight)));
     }
     return variant;
   }
 
+  FindTarget find;
+  const TargetFormats *formats = nullptr;
   std::optional<Recipe> recipe;
   std::optional<SymbolTable> symbols;
   DenseMap<std::pair<Operation *, Attribute>, WeightOp> variants;
 };
 } // namespace
+
+std::unique_ptr<Pass> moe::createPackWeights(FindTarget find, PackWeightsOptions options) {
+  return std::make_unique<PackWeights>(std::move(find), options);
+}

@@ -6,15 +6,17 @@
 #include "dialects/plan/PlanDialect.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/Pass.h"
+#include "passes/TargetFormats.h"
 
 namespace moe {
-
-enum class DeviceKind { Cpu, Cuda };
 
 #define GEN_PASS_DECL
 #include "passes/Passes.h.inc"
 #define GEN_PASS_REGISTRATION
 #include "passes/Passes.h.inc"
+
+// Packs for the target that the option `target` names among those that `find` knows.
+std::unique_ptr<mlir::Pass> createPackWeights(FindTarget find, PackWeightsOptions options = {});
 
 } // namespace moe
 

@@ -62,20 +62,16 @@ def DropUnusedWeights : Pass<"moe-drop-unused-weights", "::mlir::ModuleOp"> {
 def PackWeights : Pass<"moe-pack-weights", "::mlir::ModuleOp"> {
   let summary = "choose for each weight how the plan stores it";
   let description = [{
-    The layout follows from the op and operand that reads the weight: embedding tables are `rows`,
-    matrices `panel`, `gate_up` is `panel_gate_up`, qkv `panel_heads`. For `device=cuda` matrices are
-    `fragments` and `gate_up` is `fragments_gate_up`.
-
-    So does the kind of the weight (embedding, attention, shared, routed, dense, head), for which the
-    recipe `weights` has a format (see Recipe.h). Norms and routers are `rows` of f32. The
-    kernels of cuda take bf16, and codes in groups of 16 to 128 columns. A weight whose users want different packings, such as an
-    embedding tied to the head, is split into one symbol for each.
+    The role follows from the op and operand that reads the weight: embedding tables, norms and
+    routers are `rows`, matrices `matrix`, those of gate and up `gate_up`, qkv is `heads`. So does
+    the kind of the weight (embedding, attention, shared, routed, dense, head), for which the recipe
+    `weights` has a format (see Recipe.h). Norms and routers are of f32. The kernels of `target` must
+    take the format (see TargetFormats.h); how the bytes lie is chosen when the model is lowered. A
+    weight whose users want different packings, such as an embedding tied to the head, is split into
+    one symbol for each.
   }];
   let options = [
-    Option<"device", "device", "::moe::DeviceKind", "::moe::DeviceKind::Cpu",
-           "whose kernels read the weights", [{::llvm::cl::values(
-               clEnumValN(::moe::DeviceKind::Cpu, "cpu", "a CPU"),
-               clEnumValN(::moe::DeviceKind::Cuda, "cuda", "an NVIDIA GPU"))}]>,
+    Option<"target", "target", "std::string", "\"cpu\"", "whose kernels read the weights">,
     Option<"weights", "weights", "std::string", "\"keep\"",
            "a format, then overrides by kind or name: int4,head=bf16,layers.0.*=int8">,
   ];
@@ -90,7 +86,7 @@ def PlanMemory : Pass<"plan-memory", "::moe::plan::ProgramOp"> {
   let description = [{
     Buffers are placed by falling size, each into the smallest gap that fits between those it is
     live together with (the "greedy by size" of https://arxiv.org/abs/2001.03288). Places are
-    multiples of 64 bytes, on a GPU of 256. Offsets that are there already are chosen anew.
+    multiples of 256 bytes. Offsets that are there already are chosen anew.
   }];
 }
 

@@ -14,11 +14,15 @@ void moe::buildFusePipeline(OpPassManager &pm) {
   pm.addPass(createDropUnusedWeights());
 }
 
-void moe::buildPackPipeline(OpPassManager &pm, DeviceKind device, llvm::StringRef weights) {
-  pm.addPass(createPackWeights({device, weights.str()}));
+void moe::buildPackPipeline(OpPassManager &pm, FindTarget find, llvm::StringRef target,
+                            llvm::StringRef weights) {
+  pm.addPass(createPackWeights(std::move(find), {target.str(), weights.str()}));
 }
 
-void moe::registerMoePipelines() {
+void moe::registerMoePassesAndPipelines(FindTarget find) {
+  // Of two passes of a name the first stays.
+  registerPass([find] { return createPackWeights(find); });
+  registerMoePasses();
   PassPipelineRegistration<>("moe-fuse", "fuse a model as imported into whole blocks",
                              buildFusePipeline);
 }

@@ -9,11 +9,14 @@ namespace moe {
 // From moe as imported to whole blocks.
 void buildFusePipeline(mlir::OpPassManager &pm);
 
-// From whole blocks to weights with a packing; `weights` is a recipe (Recipe.h).
-void buildPackPipeline(mlir::OpPassManager &pm, DeviceKind device, llvm::StringRef weights);
+// From whole blocks to weights with a packing that the kernels of `target` take, one of those that
+// `find` knows; `weights` is a recipe (Recipe.h).
+void buildPackPipeline(mlir::OpPassManager &pm, FindTarget find, llvm::StringRef target,
+                       llvm::StringRef weights);
 
-// Gives tools the option --moe-fuse.
-void registerMoePipelines();
+// Gives tools an option for each pass, and --moe-fuse; --moe-pack-weights packs for the targets
+// that `find` knows.
+void registerMoePassesAndPipelines(FindTarget find);
 
 } // namespace moe
 

@@ -14,7 +14,6 @@ using namespace moe::plan;
 namespace {
 struct PlanMemory : moe::impl::PlanMemoryBase<PlanMemory> {
   void runOnOperation() override {
-    alignment = alignmentOf(getOperation().getDevice());
     SmallVector<Lifetime> order = lifetimes(getOperation());
     llvm::sort(order, [this](Lifetime a, Lifetime b) {
       return size(a) != size(b) ? size(a) > size(b) : a.alloc->isBeforeInBlock(b.alloc);
@@ -40,7 +39,7 @@ struct PlanMemory : moe::impl::PlanMemoryBase<PlanMemory> {
 
 private:
   int64_t size(const Lifetime &life) const {
-    return llvm::alignTo(AllocOp(life.alloc).getBytes(), alignment);
+    return llvm::alignTo(AllocOp(life.alloc).getBytes(), kPlaceAlignment);
   }
 
   // The start of the smallest gap that `life` fits into, among the buffers that are live with it;
@@ -59,7 +58,5 @@ private:
     }
     return smallest == std::numeric_limits<int64_t>::max() ? end : best;
   }
-
-  int64_t alignment = 0;
 };
 } // namespace

@@ -73,8 +73,8 @@ TEST(PlanMemoryTest, RandomPrograms) {
       ASSERT_NE(next, allocs.end());
       ASSERT_EQ(int64_t((*next).getBytes()), buffer.bytes);
       buffer.offset = int64_t(*(*next++).getOffset());
-      EXPECT_EQ(*buffer.offset % 64, 0);
-      sum += llvm::alignTo<64>(buffer.bytes);
+      EXPECT_EQ(*buffer.offset % 256, 0);
+      sum += llvm::alignTo<256>(buffer.bytes);
       live.push_back(buffer);
     }
     EXPECT_EQ(next, allocs.end());
@@ -86,7 +86,7 @@ TEST(PlanMemoryTest, RandomPrograms) {
       for (Buffer &buffer : live)
         if (buffer.first <= call && call <= buffer.last) {
           ranges.push_back({*buffer.offset, *buffer.offset + buffer.bytes});
-          bytes += llvm::alignTo<64>(buffer.bytes);
+          bytes += llvm::alignTo<256>(buffer.bytes);
         }
       llvm::sort(ranges);
       for (size_t i = 1; i < ranges.size(); ++i)

@@ -22,6 +22,7 @@ STATUS = "runtime/Status.h"
 SCHEMA = "runtime/plan/Plan_generated.h"
 FORMAT = "runtime/plan/Format.h"  # the header of a plan file, for its reader and its writer
 VERIFIER = "runtime/plan/Check.h"  # the writer checks what it wrote, as the reader will
+IMAGE = "compiler/targets/CodeImage.h"
 SPEC = "compiler/targets/KernelSpec.h"
 RULES = {
     "runtime/": [],
@@ -39,9 +40,9 @@ RULES = {
     "passes/": ["dialects/", "MLIR", "LLVM"],
     "compiler/": ["passes/", "dialects/", "MLIR", "LLVM"],
     "compiler/import/": ["dialects/", "MLIR", "LLVM", SPEC, "runtime/text/"],  # tables that the runtime's tokenizer reads
-    "compiler/targets/": ["compiler/kernels/attention/AttentionLayout.h", "dialects/", "MLIR", "LLVM"],
+    "compiler/targets/": ["compiler/kernels/attention/AttentionLayout.h", "passes/TargetFormats.h", "dialects/", "MLIR", "LLVM"],
     "compiler/kernels/": ["compiler/targets/", "dialects/", "MLIR", "LLVM"],
-    "compiler/plan/": ["dialects/", "MLIR", "LLVM", SPEC, SCHEMA, FORMAT, VERIFIER, "flatbuffers", "xxhash"],
+    "compiler/plan/": ["dialects/", "MLIR", "LLVM", SPEC, IMAGE, SCHEMA, FORMAT, VERIFIER, "flatbuffers", "xxhash"],
 }
 CHECKED = ("runtime/", "dialects/", "passes/", "compiler/")
 ALL = CHECKED + ("tools/", "test/")

@@ -1,4 +1,5 @@
 // Runs single passes on IR files, as mlir-opt does.
+#include "compiler/targets/Targets.h"
 #include "compiler/targets/cuda/HazardCheck.h"
 #include "dialects/moe/MoeDialect.h"
 #include "dialects/plan/PlanDialect.h"
@@ -22,8 +23,7 @@ int main(int argc, char **argv) {
                   mlir::math::MathDialect, mlir::memref::MemRefDialect, mlir::scf::SCFDialect,
                   mlir::vector::VectorDialect, mlir::x86vector::X86VectorDialect>();
   mlir::registerTransformsPasses();
-  moe::registerMoePasses();
-  moe::registerMoePipelines();
+  moe::registerMoePassesAndPipelines(moe::findTargetFormats);
   moe::codegen::registerCheckNvvmHazards();
   return mlir::asMainReturnCode(
       mlir::MlirOptMain(argc, argv, "optimizer driver of moec\n", registry));

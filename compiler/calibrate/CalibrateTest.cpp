@@ -42,7 +42,7 @@ struct Model {
       if (weight.getSymName().contains("layers.") && weight.getType().getRank() >= 2 &&
           !weight.getSymName().contains("router"))
         weight.setPackingAttr(
-            PackingAttr::get(&context, Layout::Panel, FormatAttr::get(&context, format), 0));
+            PackingAttr::get(&context, WeightRole::Matrix, FormatAttr::get(&context, format), 0));
   }
 
   std::vector<std::vector<int32_t>> windows(int64_t count, int64_t length) {
@@ -215,18 +215,21 @@ TEST(CalibrateStoreTest, PackedAsChosen) {
                           return WeightEncoding{encoding->format, encoding->inputsFirst};
                         return std::nullopt;
                       }};
+  model.context.loadDialect<plan::PlanDialect>();
   int64_t compared = 0, plain = 0;
   for (auto weight : model.module->getOps<WeightOp>()) {
     if (!weight.getPacking())
       continue;
+    const auto packing =
+        plan::PackingAttr::get(&model.context, Layout::Panel, weight.getPacking()->getFormat(), 0);
     auto packer = Packer::create(weight.getSymName(), weight.getType(), weight.getSourcesAttr(),
-                                 *weight.getPacking(), reader, {});
+                                 packing, reader, {});
     ASSERT_TRUE(bool(packer)) << llvm::toString(packer.takeError());
     std::vector<char> bytes(size_t(packer->bytes()));
     for (int64_t i = 0; i < packer->pieces(); ++i)
       ASSERT_FALSE(bool(packer->pack(
           i, llvm::MutableArrayRef(bytes).slice(packer->piece(i).offset, packer->piece(i).bytes))));
-    const auto geometry = *PackedGeometry::get(weight.getType(), *weight.getPacking());
+    const auto geometry = *PackedGeometry::get(weight.getType(), packing);
     std::vector<uint8_t> codes(size_t(geometry.cols));
     std::vector<float> scales(size_t(geometry.groups()));
     for (int64_t m = 0; m < geometry.outer; ++m) {

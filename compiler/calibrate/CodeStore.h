@@ -3,7 +3,7 @@
 #ifndef MOE_COMPILER_CALIBRATE_CODESTORE_H
 #define MOE_COMPILER_CALIBRATE_CODESTORE_H
 
-#include "dialects/moe/Packing.h"
+#include "dialects/plan/Packing.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/Support/Error.h"
 

@@ -52,7 +52,7 @@ private:
     return bool(text);
   }
   template <typename T>
-    requires std::is_integral_v<T>
+  requires std::is_integral_v<T>
   static bool set(mlir::Attribute attr, T &field) {
     auto value = dyn_cast<mlir::IntegerAttr>(attr);
     if (!value || value.getValue().getSignificantBits() > 64)
@@ -116,6 +116,7 @@ private:
   std::unique_ptr<fb::PlanT> plan = std::make_unique<fb::PlanT>();
   StringMap<uint32_t> tensors, caches, kernels; // by symbol
   StringMap<uint32_t> weightSections;           // by device
+  StringSet<> grids;                            // devices that launch kernels as grids
   SmallVector<int32_t> cubins;                  // of the images, -1 for none
   uint64_t end = sizeof(Header);
 };
@@ -169,14 +170,12 @@ uint32_t IndexMaker::addSection(fb::SectionKind kind, std::string name, uint64_t
   return plan->sections.size() - 1;
 }
 
-StringRef deviceOf(const CodeImage &image) { return StringRef(image.target).split(':').first; }
-
 // The weights come last: what is small and always read is at the front, in one place.
 Error IndexMaker::addSections() {
   for (const CodeImage &image : inputs.images) {
-    const bool gpu = plan::isGpu(deviceOf(image));
-    addSection(gpu ? fb::SectionKind::Ptx : fb::SectionKind::Code,
-               (gpu ? "ptx." : "code.") + image.target, image.code.size());
+    const bool ptx = image.kind == CodeImage::Ptx;
+    addSection(ptx ? fb::SectionKind::Ptx : fb::SectionKind::Code,
+               (ptx ? "ptx." : "code.") + image.target, image.code.size());
   }
   for (const CodeImage &image : inputs.images)
     cubins.push_back(image.cubin.empty()
@@ -250,7 +249,7 @@ Error IndexMaker::addCaches() {
         continue;
       auto pool = std::make_unique<fb::CachePoolT>();
       pool->name = op.getPoolName().str();
-      if (plan::isGpu(op.getDevice()))
+      if (op.getDevice() != plan::kDefaultDevice)
         pool->device = op.getDevice().str();
       pool->chunk = op.getChunk().value_or(0);
       pool->layers = op.getLayers();
@@ -264,6 +263,8 @@ Error IndexMaker::addCaches() {
 
 Error IndexMaker::addKernels() {
   for (plan::KernelOp op : module.getOps<plan::KernelOp>()) {
+    if (op.getGrid())
+      grids.insert(op.getDevice());
     auto kernel = std::make_unique<fb::KernelT>();
     kernel->name = op.getSymName().str();
     kernel->device = op.getDevice().str();
@@ -274,6 +275,16 @@ Error IndexMaker::addKernels() {
   return Error::success();
 }
 
+std::unique_ptr<fb::LaunchT> launchOf(const GridLaunch &from) {
+  auto launch = std::make_unique<fb::LaunchT>();
+  launch->threads = from.threads;
+  launch->shared_bytes = from.sharedBytes;
+  launch->blocks_per_sm = from.blocksPerSm;
+  launch->registers = from.registers;
+  launch->dependent = from.dependent;
+  return launch;
+}
+
 Error IndexMaker::addImages() {
   for (auto [section, input] : enumerate(inputs.images)) {
     auto image = std::make_unique<fb::ImageT>();
@@ -281,7 +292,7 @@ Error IndexMaker::addImages() {
     image->features = input.features;
     image->section = section;
     image->cubin = cubins[section];
-    const StringRef device = deviceOf(input);
+    const StringRef device = input.device;
     for (const auto &kernel : plan->kernels) {
       auto entry = input.entries.find(kernel->name);
       if (kernel->device != device)
@@ -291,15 +302,14 @@ Error IndexMaker::addImages() {
       else
         return fail("the code for target '" + input.target + "' lacks kernel '" + kernel->name +
                     "'");
-      if (!plan::isGpu(device))
+      if (!grids.contains(device))
         continue;
       auto launch = input.launches.find(kernel->name);
       if (launch == input.launches.end() && kernel->device == device)
         return fail("nothing says how target '" + input.target + "' launches kernel '" +
                     kernel->name + "'");
-      image->launches.push_back(launch == input.launches.end()
-                                    ? std::make_unique<fb::LaunchT>()
-                                    : std::make_unique<fb::LaunchT>(launch->second));
+      image->launches.push_back(launch == input.launches.end() ? std::make_unique<fb::LaunchT>()
+                                                               : launchOf(launch->second));
     }
     plan->images.push_back(std::move(image));
   }
@@ -394,7 +404,7 @@ std::vector<std::string> moe::weightDevices(mlir::ModuleOp module) {
     if (!is_contained(devices, tensor.getDevice()))
       devices.push_back(tensor.getDevice().str());
   if (devices.empty()) // a plan has weights, be they none
-    devices.push_back("cpu");
+    devices.push_back(plan::kDefaultDevice.str());
   return devices;
 }
 

@@ -201,7 +201,7 @@ Error Packer::addGroups(const Source &source, StringRef companion, std::vector<S
 }
 
 Expected<Packer> Packer::create(StringRef name, mlir::RankedTensorType type,
-                                mlir::ArrayAttr sources, PackingAttr packing,
+                                mlir::ArrayAttr sources, plan::PackingAttr packing,
                                 const WeightReader &reader, Options options) {
   Packer packer(reader, options);
   packer.name = name.str();

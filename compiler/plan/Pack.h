@@ -3,7 +3,7 @@
 #define MOE_COMPILER_PLAN_PACK_H
 
 #include "compiler/plan/Quantize.h"
-#include "dialects/moe/Packing.h"
+#include "dialects/plan/Packing.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/Support/Error.h"
 
@@ -53,7 +53,7 @@ public:
   // `reader` must outlive the packer. Fails where the sources do not fit the checkpoint or the
   // type.
   static llvm::Expected<Packer> create(llvm::StringRef name, mlir::RankedTensorType type,
-                                       mlir::ArrayAttr sources, PackingAttr packing,
+                                       mlir::ArrayAttr sources, plan::PackingAttr packing,
                                        const WeightReader &reader, Options options);
 
   struct Piece {

@@ -37,7 +37,7 @@ struct Slice {
 class PackCodesTest : public testing::Test {
 protected:
   PackCodesTest() {
-    context.loadDialect<MoeDialect>();
+    context.loadDialect<MoeDialect, plan::PlanDialect>();
     reader.read = [this](StringRef name, int64_t begin, MutableArrayRef<float> out) -> llvm::Error {
       const Tensor &tensor = tensors.at(name.str());
       EXPECT_LE(begin + int64_t(out.size()), int64_t(tensor.values.size()));
@@ -102,8 +102,8 @@ protected:
     return mlir::ArrayAttr::get(&context, sources);
   }
 
-  PackingAttr packing(Layout layout, const WeightFormat &format, int64_t headDim = 0) {
-    return PackingAttr::get(&context, layout, FormatAttr::get(&context, format), headDim);
+  plan::PackingAttr packing(Layout layout, const WeightFormat &format, int64_t headDim = 0) {
+    return plan::PackingAttr::get(&context, layout, FormatAttr::get(&context, format), headDim);
   }
 
   // All elements of slices, in the order of the weight's.
@@ -130,7 +130,7 @@ protected:
     return all;
   }
 
-  std::string pack(ArrayRef<int64_t> shape, ArrayRef<Slice> slices, PackingAttr packing,
+  std::string pack(ArrayRef<int64_t> shape, ArrayRef<Slice> slices, plan::PackingAttr packing,
                    std::vector<char> &bytes, Packer::Options options = {}) {
     auto type = mlir::RankedTensorType::get(shape, mlir::Float32Type::get(&context));
     Expected<Packer> packer = Packer::create("w", type, attr(slices), packing, reader, options);
@@ -151,7 +151,7 @@ protected:
   }
 
   // Compares with groups quantized one by one, or with what coded tensors were made of.
-  void check(ArrayRef<int64_t> shape, ArrayRef<Slice> slices, PackingAttr packing,
+  void check(ArrayRef<int64_t> shape, ArrayRef<Slice> slices, plan::PackingAttr packing,
              Packer::Options options = {}) {
     std::string text;
     raw_string_ostream(text) << packing << " " << attr(slices);

@@ -76,13 +76,13 @@ Checkpoint smallCheckpoint() {
 
 class PackTest : public testing::Test {
 protected:
-  PackTest() { context.loadDialect<MoeDialect>(); }
+  PackTest() { context.loadDialect<MoeDialect, plan::PlanDialect>(); }
 
   Expected<Packer> create(StringRef type, StringRef sources, StringRef packing,
                           Packer::Options options = {}) {
     auto tensor = cast<mlir::RankedTensorType>(mlir::parseType(type, &context));
     auto list = cast<mlir::ArrayAttr>(mlir::parseAttribute(sources, &context));
-    auto layout = cast<PackingAttr>(mlir::parseAttribute(packing, &context));
+    auto layout = cast<plan::PackingAttr>(mlir::parseAttribute(packing, &context));
     return Packer::create("w", tensor, list, layout, reader, options);
   }
 
@@ -150,7 +150,7 @@ protected:
     ASSERT_EQ(end, packer->bytes());
 
     auto tensor = cast<mlir::RankedTensorType>(mlir::parseType(type, &context));
-    auto layout = cast<PackingAttr>(mlir::parseAttribute(packing, &context));
+    auto layout = cast<plan::PackingAttr>(mlir::parseAttribute(packing, &context));
     const std::vector<float> values =
         elements(cast<mlir::ArrayAttr>(mlir::parseAttribute(sources, &context)));
     const bool wide = layout.getStorage().isF32();
@@ -214,7 +214,7 @@ constexpr const char *kQkv = R"([#moe.source<"q", [0, 0], [48, 33]>,
     #moe.source<"k", [0, 0], [24, 33]>, #moe.source<"v", [0, 0], [24, 33]>])";
 
 TEST_F(PackTest, rows) {
-  for (const char *packing : {"#moe.packing<rows, f32>", "#moe.packing<rows, bf16>"}) {
+  for (const char *packing : {"#plan.packing<rows, f32>", "#plan.packing<rows, bf16>"}) {
     check("tensor<77xf32>", R"([#moe.source<"vector", [0], [77]>])", packing);
     check("tensor<50xf32>", R"([#moe.source<"vector", [20], [50]>])", packing);
     check("tensor<96x33xbf16>", kQkv, packing);
@@ -228,7 +228,7 @@ TEST_F(PackTest, rows) {
 }
 
 TEST_F(PackTest, panels) {
-  for (const char *packing : {"#moe.packing<panel, f32>", "#moe.packing<panel, bf16>"}) {
+  for (const char *packing : {"#plan.packing<panel, f32>", "#plan.packing<panel, bf16>"}) {
     check("tensor<96x33xbf16>", kQkv, packing);
     check("tensor<64x64xf32>", R"([#moe.source<"wide", [5, 6], [64, 64]>])", packing);
     check("tensor<1x1xf32>", R"([#moe.source<"wide", [5, 6], [1, 1]>])", packing);
@@ -253,7 +253,7 @@ TEST_F(PackTest, gateAndUp) {
       #moe.source<"experts", [2, 0, 0], [1, 34, 70], true>,
       #moe.source<"experts", [2, 0, 70], [1, 34, 70], true>])";
   for (const char *packing :
-       {"#moe.packing<panel_gate_up, f32>", "#moe.packing<panel_gate_up, bf16>"}) {
+       {"#plan.packing<panel_gate_up, f32>", "#plan.packing<panel_gate_up, bf16>"}) {
     check("tensor<140x34xf32>", dense, packing);
     check("tensor<4x140x34xf32>", block, packing);
     check("tensor<2x140x34xf32>", parts, packing);
@@ -263,18 +263,18 @@ TEST_F(PackTest, gateAndUp) {
 }
 
 TEST_F(PackTest, heads) {
-  check("tensor<96x33xbf16>", kQkv, "#moe.packing<panel_heads, bf16, 12>");
-  check("tensor<96x33xbf16>", kQkv, "#moe.packing<panel_heads, f32, 24>");
+  check("tensor<96x33xbf16>", kQkv, "#plan.packing<panel_heads, bf16, 12>");
+  check("tensor<96x33xbf16>", kQkv, "#plan.packing<panel_heads, f32, 24>");
   check("tensor<150x70xf32>", R"([#moe.source<"wide", [0, 0], [150, 70]>])",
-        "#moe.packing<panel_heads, bf16, 75>");
+        "#plan.packing<panel_heads, bf16, 75>");
   check("tensor<70x150xf32>", R"([#moe.source<"wide", [0, 0], [150, 70], true>])",
-        "#moe.packing<panel_heads, bf16, 70>");
+        "#plan.packing<panel_heads, bf16, 70>");
   check("tensor<128x70xf32>", R"([#moe.source<"wide", [0, 0], [128, 70]>])",
-        "#moe.packing<panel_heads, f32, 64>");
+        "#plan.packing<panel_heads, f32, 64>");
 }
 
 TEST_F(PackTest, fragments) {
-  const char *packing = "#moe.packing<fragments, bf16>";
+  const char *packing = "#plan.packing<fragments, bf16>";
   check("tensor<96x33xbf16>", kQkv, packing);
   check("tensor<64x64xf32>", R"([#moe.source<"wide", [5, 6], [64, 64]>])", packing);
   check("tensor<2x1xf32>", R"([#moe.source<"wide", [5, 6], [2, 1]>])", packing);
@@ -283,7 +283,7 @@ TEST_F(PackTest, fragments) {
   check("tensor<2100x2051xf32>", R"([#moe.source<"big", [0, 0], [2100, 2051]>])", packing);
   check("tensor<2051x2100xf32>", R"([#moe.source<"big", [0, 0], [2100, 2051], true>])", packing);
 
-  packing = "#moe.packing<fragments_gate_up, bf16>";
+  packing = "#plan.packing<fragments_gate_up, bf16>";
   constexpr const char *block = R"([#moe.source<"gate", [0, 0], [70, 34]>,
       #moe.source<"up", [0, 0], [70, 34]>,
       #moe.source<"experts", [0, 0, 0], [3, 34, 140], true>])";
@@ -303,7 +303,7 @@ TEST_F(PackTest, fragments) {
                   2 - matrices, random() % 100, random() % 100, sizes[0], sizes[1], sizes[2],
                   transposed ? ", true" : "")
               .str(),
-          gateUp ? packing : "#moe.packing<fragments, bf16>");
+          gateUp ? packing : "#plan.packing<fragments, bf16>");
   }
 }
 
@@ -312,14 +312,14 @@ TEST_F(PackTest, rowsOfSeveralSources) {
   constexpr const char *mixed = R"([#moe.source<"vector", [0], [7]>,
       #moe.source<"wide", [3, 2], [40, 30], true>, #moe.source<"vector", [60], [5]>])";
   for (const char *packing :
-       {"#moe.packing<rows, bf16>", "#moe.packing<panel, bf16>", "#moe.packing<panel, f32>",
-        "#moe.packing<panel_gate_up, bf16>", "#moe.packing<fragments, bf16>",
-        "#moe.packing<fragments_gate_up, bf16>"})
+       {"#plan.packing<rows, bf16>", "#plan.packing<panel, bf16>", "#plan.packing<panel, f32>",
+        "#plan.packing<panel_gate_up, bf16>", "#plan.packing<fragments, bf16>",
+        "#plan.packing<fragments_gate_up, bf16>"})
     check("tensor<12x101xf32>", mixed, packing);
 }
 
 TEST_F(PackTest, refusesWhatDoesNotFit) {
-  const char *packing = "#moe.packing<rows, f32>";
+  const char *packing = "#plan.packing<rows, f32>";
   const auto expectMessage = [&](const std::string &message, StringRef part) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
   };
@@ -342,16 +342,16 @@ TEST_F(PackTest, refusesValuesThatAreNotFinite) {
       const char *type = transposed ? "tensor<70x150xf32>" : "tensor<150x70xf32>";
       const char *source = transposed ? R"([#moe.source<"wide", [0, 0], [150, 70], true>])"
                                       : R"([#moe.source<"wide", [0, 0], [150, 70]>])";
-      const std::string message = messageOf(type, source, "#moe.packing<panel, bf16>");
+      const std::string message = messageOf(type, source, "#plan.packing<panel, bf16>");
       EXPECT_NE(message.find("tensor 'wide' of the checkpoint has the value"), std::string::npos);
       EXPECT_NE(message.find("at [33, 44]"), std::string::npos) << message;
       // The largest float is finite in f32 alone.
-      EXPECT_EQ(messageOf(type, source, "#moe.packing<rows, f32>") == "no error",
+      EXPECT_EQ(messageOf(type, source, "#plan.packing<rows, f32>") == "no error",
                 std::isfinite(value));
     }
   Expected<Packer> packer =
       create("tensor<150x70xf32>", R"([#moe.source<"wide", [0, 0], [150, 70]>])",
-             "#moe.packing<rows, bf16>", {.allowNonFinite = true});
+             "#plan.packing<rows, bf16>", {.allowNonFinite = true});
   ASSERT_TRUE(bool(packer));
   checkpoint.tensors["wide"].values[0] = std::nanf("");
   std::vector<char> bytes(packer->bytes());
@@ -389,14 +389,14 @@ TEST_F(PackTest, DISABLED_throughput) {
   const char *straight = R"([#moe.source<"w", [0, 0], [16384, 4096]>])";
   const char *across = R"([#moe.source<"experts", [0, 0, 0], [1, 4096, 16384], true>])";
   for (const auto &[name, sources, packing] :
-       {std::tuple("rows", straight, "#moe.packing<rows, bf16>"),
-        std::tuple("panel", straight, "#moe.packing<panel, bf16>"),
-        std::tuple("panel_gate_up", straight, "#moe.packing<panel_gate_up, bf16>"),
-        std::tuple("fragments", straight, "#moe.packing<fragments, bf16>"),
-        std::tuple("fragments_gate_up", straight, "#moe.packing<fragments_gate_up, bf16>"),
-        std::tuple("rows, transposed", across, "#moe.packing<rows, bf16>"),
-        std::tuple("panel_gate_up, transposed", across, "#moe.packing<panel_gate_up, bf16>"),
-        std::tuple("fragments, transposed", across, "#moe.packing<fragments, bf16>")}) {
+       {std::tuple("rows", straight, "#plan.packing<rows, bf16>"),
+        std::tuple("panel", straight, "#plan.packing<panel, bf16>"),
+        std::tuple("panel_gate_up", straight, "#plan.packing<panel_gate_up, bf16>"),
+        std::tuple("fragments", straight, "#plan.packing<fragments, bf16>"),
+        std::tuple("fragments_gate_up", straight, "#plan.packing<fragments_gate_up, bf16>"),
+        std::tuple("rows, transposed", across, "#plan.packing<rows, bf16>"),
+        std::tuple("panel_gate_up, transposed", across, "#plan.packing<panel_gate_up, bf16>"),
+        std::tuple("fragments, transposed", across, "#plan.packing<fragments, bf16>")}) {
     Expected<Packer> packer = create("tensor<16384x4096xbf16>", sources, packing);
     ASSERT_TRUE(bool(packer)) << toString(packer.takeError());
     std::vector<char> bytes(packer->piece(0).bytes);

@@ -3,6 +3,7 @@
 #define MOE_COMPILER_PLAN_PLANWRITER_H
 
 #include "compiler/plan/Pack.h"
+#include "compiler/targets/CodeImage.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "runtime/plan/Plan_generated.h"
 #include "llvm/ADT/StringMap.h"
@@ -14,16 +15,6 @@
 #include <vector>
 
 namespace moe {
-
-// The kernels of one device as machine code for one target.
-struct CodeImage {
-  std::string target; // "cpu:x86-64-v4"
-  std::vector<std::string> features;
-  std::vector<char> code;                // of a GPU: PTX, with a NUL at its end
-  llvm::StringMap<uint64_t> entries;     // offset in `code` by name of plan.kernel; of a GPU 0
-  std::vector<char> cubin;               // of a GPU; may be empty
-  llvm::StringMap<fb::LaunchT> launches; // of a GPU, by name of plan.kernel
-};
 
 struct TokenizerInput {
   std::vector<char> tables; // see runtime/text/TokenizerTables.h

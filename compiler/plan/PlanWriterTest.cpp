@@ -32,9 +32,9 @@ module attributes {moe.model = {
     parameters = 100000 : i64, active_parameters = 50000 : i64}} {
   plan.tensor @qkv at 0 bytes 8704 : tensor<96x33xbf16> from
       [#moe.source<"q", [0, 0], [48, 33]>, #moe.source<"kv", [0, 0], [48, 33]>]
-      packed #moe.packing<panel_heads, bf16, 48>
+      packed #plan.packing<panel_heads, bf16, 48>
   plan.tensor @norm at 8768 bytes 132 : tensor<33xf32> from
-      [#moe.source<"norm", [0], [33]>] packed #moe.packing<rows, f32>
+      [#moe.source<"norm", [0], [33]>] packed #plan.packing<rows, f32>
   plan.pool @chunked layers 3 page_tokens 64 page_bytes 8192 chunk 128
   plan.pool @global layers 1 page_tokens 64 page_bytes 4096
   plan.kernel @embed device "cpu" operands 3
@@ -62,10 +62,13 @@ protected:
   PlanWriterTest() : folder(fs::path(testing::TempDir()) / ("writer-" + std::to_string(getpid()))) {
     fs::create_directory(folder);
     context.loadDialect<MoeDialect, plan::PlanDialect>();
-    inputs.images.push_back({"cpu:x86-64-v3",
-                             {"avx2"},
-                             std::vector<char>(100, '\xcc'),
-                             {{"embed", 0}, {"attend", 16}, {"head", 99}}});
+    CodeImage image;
+    image.device = "cpu";
+    image.target = "cpu:x86-64-v3";
+    image.features = {"avx2"};
+    image.code.assign(100, '\xcc');
+    image.entries = {{"embed", 0}, {"attend", 16}, {"head", 99}};
+    inputs.images.push_back(std::move(image));
     TokenizerInput tokenizer;
     tokenizer.tables.assign(5000, 't');
     tokenizer.info.vocab_size = 90;
@@ -184,13 +187,13 @@ protected:
     change("plan.kernel @embed device", R"(
   plan.tensor @cuda.qkv at 0 bytes 12288 : tensor<96x33xbf16> from
       [#moe.source<"q", [0, 0], [48, 33]>, #moe.source<"kv", [0, 0], [48, 33]>]
-      packed #moe.packing<fragments, bf16> device "cuda"
+      packed #plan.packing<fragments, bf16> device "cuda"
   plan.tensor @cuda.head at 12288 bytes 12288 : tensor<96x33xbf16> from
       [#moe.source<"q", [0, 0], [48, 33]>, #moe.source<"kv", [0, 0], [48, 33]>]
-      packed #moe.packing<fragments_gate_up, bf16> device "cuda"
+      packed #plan.packing<fragments_gate_up, bf16> device "cuda"
   plan.pool @cuda.global layers 4 page_tokens 64 page_bytes 2048 device "cuda"
-  plan.kernel @qkv_t8 device "cuda" operands 4
-  plan.kernel @head_t8 device "cuda" operands 3
+  plan.kernel @qkv_t8 device "cuda" operands 4 grid
+  plan.kernel @head_t8 device "cuda" operands 3 grid
   plan.program @cuda.8 device "cuda" tokens 8 rows 8 scratch 0 arena 1024 {
     %h = plan.alloc 1024 at 0
     %w = plan.weight @cuda.qkv
@@ -203,15 +206,17 @@ protected:
   }
   plan.kernel @embed device)");
     CodeImage gpu;
+    gpu.device = "cuda";
     gpu.target = "cuda:sm_90a";
+    gpu.kind = CodeImage::Ptx;
     gpu.features = {"cuda", "sm_90a"};
     gpu.code = {'.', 'v', '\0'};
     gpu.cubin = {'E', 'L', 'F', '!', '!'};
     gpu.entries = {{"qkv_t8", 0}, {"head_t8", 0}};
-    fb::LaunchT launch;
+    GridLaunch launch;
     launch.threads = 288;
-    launch.shared_bytes = 65536;
-    launch.blocks_per_sm = 2;
+    launch.sharedBytes = 65536;
+    launch.blocksPerSm = 2;
     launch.registers = 40;
     launch.dependent = true;
     gpu.launches["qkv_t8"] = launch;
@@ -302,7 +307,7 @@ std::string largeModule(StringRef format = "f32", int64_t bytes = 41943040) {
   const std::string tensor = "plan.tensor @norm";
   return text.insert(text.find(tensor), formatv(R"(
     plan.tensor @large at 20480 bytes {0} : tensor<10x1024x1024xf32> from
-        [#moe.source<"large", [0, 0, 0], [10, 1024, 1024], true>] packed #moe.packing<panel, {1}>
+        [#moe.source<"large", [0, 0, 0], [10, 1024, 1024], true>] packed #plan.packing<panel, {1}>
     )",
                                                 bytes, format)
                                             .str());
@@ -445,7 +450,7 @@ TEST_F(PlanWriterTest, reportsALimitOnFileSizes) {
 TEST_F(PlanWriterTest, knowsThatTheDiskIsTooSmall) {
   change("plan.tensor @norm", R"(
     plan.tensor @huge at 20480 bytes 140737488355328 : tensor<33554432x1048576xf32> from
-        [#moe.source<"huge", [0, 0], [33554432, 1048576]>] packed #moe.packing<rows, f32>
+        [#moe.source<"huge", [0, 0], [33554432, 1048576]>] packed #plan.packing<rows, f32>
     plan.tensor @norm)");
   expectFailure("it takes 134217729 MB, and");
 }

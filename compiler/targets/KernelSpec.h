@@ -6,8 +6,8 @@
 #ifndef MOE_COMPILER_TARGETS_KERNELSPEC_H
 #define MOE_COMPILER_TARGETS_KERNELSPEC_H
 
-#include "dialects/moe/Packing.h"
 #include "dialects/moe/Storage.h"
+#include "dialects/plan/Packing.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/Support/MathExtras.h"
 #include <cstdint>
@@ -93,8 +93,8 @@ struct ActivationRow {
 //
 // In I8 each key and each value of a head has a scale, the largest magnitude / 127, and codes of 1
 // to 255 that stand for scale * (code - 128). Keys are a panel of codes as weights are, led by 64
-// scales (dialects/moe/Packing.h). A value's scale belongs to a column of its panels, not to a row,
-// so 64 float32 scales, one for each position, lead all of the head's panels of values:
+// scales (dialects/plan/Packing.h). A value's scale belongs to a column of its panels, not to a
+// row, so 64 float32 scales, one for each position, lead all of the head's panels of values:
 //
 //   values = 64 scales | panel...; position p of channel c is at byte p / 4 * 256 + c % 64 * 4 +
 //            p % 4 of panel c / 64

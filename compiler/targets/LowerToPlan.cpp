@@ -1,6 +1,6 @@
 // Walks the fused step function once for each token bucket, then writes what it found.
 #include "compiler/targets/LowerToPlan.h"
-#include "dialects/moe/Packing.h"
+#include "dialects/plan/Packing.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 
 using namespace mlir;
@@ -36,15 +36,15 @@ LogicalResult LowerToPlan::placeCaches() {
   return success();
 }
 
-FailureOr<LowerToPlan::Operand> LowerToPlan::weight(Value value, Layout layout) {
+FailureOr<LowerToPlan::Operand> LowerToPlan::weight(Value value, WeightRole role) {
   auto load = value.getDefiningOp<LoadWeightOp>();
   if (!load)
     return emitError(value.getLoc()) << "a weight of a fused op must come from moe.load_weight";
   auto op = model.lookupSymbol<WeightOp>(load.getWeight());
-  if (!op.getPacking() || op.getPacking()->getLayout() != layout)
+  if (!op.getPacking() || op.getPacking()->getRole() != role)
     return load.emitOpError() << "needs @" << load.getWeight() << " packed as "
-                              << stringifyLayout(layout)
-                              << "; run --moe-pack-weights=device=" << device << " first";
+                              << stringifyWeightRole(role)
+                              << "; run --moe-pack-weights=target=" << device << " first";
   used.insert({op.getSymName(), op});
   return Operand{.kind = Operand::Weight, .symbol = op.getSymName()};
 }
@@ -113,18 +113,21 @@ LogicalResult LowerToPlan::lowerPrograms(int64_t maxStep) {
 // Writing
 //===----------------------------------------------------------------------===//
 
-// The symbols of a CPU's plan and of a GPU's can stand in one module.
 std::string LowerToPlan::symbolOf(StringRef name) const {
-  return (plan::isGpu(device) ? device + "." : "").str() + name.str();
+  return (device == plan::kDefaultDevice ? "" : device + ".").str() + name.str();
 }
 
 void LowerToPlan::writeTensors(OpBuilder &builder) {
   int64_t offset = 0;
   for (auto &[name, op] : used) {
-    int64_t bytes = packedBytes(cast<RankedTensorType>(op.getType()), *op.getPacking());
+    Layout layout = layoutOf(op.getPacking()->getRole());
+    auto packing =
+        plan::PackingAttr::get(op.getContext(), layout, op.getPacking()->getFormat(),
+                               layout == Layout::PanelHeads ? op.getPacking()->getHeadDim() : 0);
+    int64_t bytes = packedBytes(cast<RankedTensorType>(op.getType()), packing);
     plan::TensorOp::create(builder, op.getLoc(), symbolOf(name), offset, bytes, op.getType(),
-                           op.getSources(), *op.getPacking(), device);
-    offset += llvm::alignTo(bytes, plan::alignmentOf(device));
+                           op.getSources(), packing, device);
+    offset += llvm::alignTo(bytes, plan::kPlaceAlignment);
   }
 }
 
@@ -186,7 +189,7 @@ OwningOpRef<ModuleOp> LowerToPlan::writeModule(ArrayRef<std::pair<std::string, i
                          name == "chunked" ? builder.getI64IntegerAttr(chunk) : IntegerAttr(),
                          device);
   for (const auto &[name, operands] : kernels)
-    plan::KernelOp::create(builder, loc, name, device, operands);
+    plan::KernelOp::create(builder, loc, name, device, operands, grids);
   for (const Program &program : programs)
     writeProgram(builder, program, scratchBytes(program.tokens));
   return module;

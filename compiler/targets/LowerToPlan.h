@@ -45,7 +45,12 @@ protected:
     int64_t offset;
   };
 
-  LowerToPlan(mlir::ModuleOp model, llvm::StringRef device) : model(model), device(device) {}
+  // `grids`: the device launches kernels as grids of blocks of threads, so calls say how many.
+  LowerToPlan(mlir::ModuleOp model, llvm::StringRef device, bool grids)
+      : model(model), device(device), grids(grids) {}
+
+  // How a weight lies in memory, for what its kernels do with it.
+  virtual Layout layoutOf(WeightRole role) const = 0;
 
   // Adds the calls of an op to the program that is being lowered. It is asked for every op of the
   // step, once for each program.
@@ -71,7 +76,7 @@ protected:
     programs.back().buffers.push_back(bytes);
     return {.kind = Operand::Arena, .buffer = int64_t(programs.back().buffers.size()) - 1};
   }
-  mlir::FailureOr<Operand> weight(mlir::Value value, Layout layout);
+  mlir::FailureOr<Operand> weight(mlir::Value value, WeightRole role);
   Storage storageOfWeight(Operand operand);
   WeightFormat formatOf(Operand weight);
   const CachePlace &cacheOf(AttentionBlockOp op) { return caches.find(op.getCache())->second; }
@@ -107,6 +112,7 @@ private:
   void writeProgram(mlir::OpBuilder &builder, const Program &program, int64_t scratchBytes);
 
   llvm::StringRef device;
+  bool grids;
   llvm::StringMap<CachePlace> caches;
   llvm::MapVector<llvm::StringRef, std::pair<int64_t, int64_t>> pools; // layers, bytes of a page
   int64_t chunk = 0;

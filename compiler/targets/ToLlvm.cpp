@@ -6,6 +6,7 @@
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Export.h"
 #include "mlir/Transforms/Passes.h"
+#include "llvm/ADT/StringSet.h"
 #include "llvm/Analysis/TargetLibraryInfo.h"
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/MC/TargetRegistry.h"
@@ -15,6 +16,18 @@
 using namespace mlir;
 
 namespace moe::codegen {
+
+OwningOpRef<ModuleOp> combineKernels(ArrayRef<ModuleOp> kernels) {
+  assert(!kernels.empty());
+  OwningOpRef<ModuleOp> all = ModuleOp::create(ModuleOp(kernels.front()).getLoc());
+  OpBuilder builder(all->getBodyRegion());
+  llvm::StringSet<> known;
+  for (ModuleOp kernel : kernels)
+    for (Operation &op : *kernel.getBody())
+      if (known.insert(cast<SymbolOpInterface>(op).getName()).second)
+        builder.clone(op);
+  return all;
+}
 
 LogicalResult lowerToLlvmDialect(ModuleOp module) {
   PassManager pm(module.getContext(), ModuleOp::getOperationName());

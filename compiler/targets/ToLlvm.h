@@ -4,6 +4,7 @@
 #define MOE_COMPILER_TARGETS_TOLLVM_H
 
 #include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/OwningOpRef.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/IR/LLVMContext.h"
 #include "llvm/IR/Module.h"
@@ -15,6 +16,9 @@
 #include <string>
 
 namespace moe::codegen {
+
+// The modules of several kernels as one; private functions of the same name are the same.
+mlir::OwningOpRef<mlir::ModuleOp> combineKernels(llvm::ArrayRef<mlir::ModuleOp> kernels);
 
 // Lowers func, scf, vector, math and arith to the LLVM dialect, in place.
 mlir::LogicalResult lowerToLlvmDialect(mlir::ModuleOp module);

@@ -64,7 +64,7 @@ static void printFormat(AsmPrinter &printer, Type element, int64_t group, Type s
     printer << " group " << group << " scale " << scale << (zeros ? " zeros" : "");
 }
 
-static ParseResult parseFormatOf(AsmParser &parser, FormatAttr &format) {
+ParseResult parseFormatOf(AsmParser &parser, FormatAttr &format) {
   SMLoc location = parser.getCurrentLocation();
   Type element, scale;
   int64_t group;
@@ -76,7 +76,7 @@ static ParseResult parseFormatOf(AsmParser &parser, FormatAttr &format) {
   return success(bool(format));
 }
 
-static void printFormatOf(AsmPrinter &printer, FormatAttr format) {
+void printFormatOf(AsmPrinter &printer, FormatAttr format) {
   printFormat(printer, format.getElement(), format.getGroup(), format.getScale(),
               format.getZeros());
 }

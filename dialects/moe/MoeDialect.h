@@ -21,4 +21,10 @@ mlir::Type typeOf(Storage storage, mlir::MLIRContext *context);
 #define GET_ATTRDEF_CLASSES
 #include "dialects/moe/MoeAttrs.h.inc"
 
+namespace moe {
+// A format inside of another attribute: "bf16", "i4 group 128 scale f16 zeros".
+mlir::ParseResult parseFormatOf(mlir::AsmParser &parser, FormatAttr &format);
+void printFormatOf(mlir::AsmPrinter &printer, FormatAttr format);
+} // namespace moe
+
 #endif

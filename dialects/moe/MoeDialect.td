@@ -43,13 +43,11 @@ def Moe_SourceAttr : Moe_Attr<"Source", "source"> {
   }];
 }
 
-def Moe_Layout : I32EnumAttr<"Layout", "how a packed weight lies in memory", [
+def Moe_Role : I32EnumAttr<"WeightRole", "what kernels do with a weight", [
     I32EnumAttrCase<"Rows", 0, "rows">,
-    I32EnumAttrCase<"Panel", 1, "panel">,
-    I32EnumAttrCase<"PanelGateUp", 2, "panel_gate_up">,
-    I32EnumAttrCase<"PanelHeads", 3, "panel_heads">,
-    I32EnumAttrCase<"Fragments", 4, "fragments">,
-    I32EnumAttrCase<"FragmentsGateUp", 5, "fragments_gate_up">]> {
+    I32EnumAttrCase<"Matrix", 1, "matrix">,
+    I32EnumAttrCase<"GateUp", 2, "gate_up">,
+    I32EnumAttrCase<"Heads", 3, "heads">]> {
   let cppNamespace = "::moe";
   let genSpecializedAttr = 0;
 }
@@ -78,39 +76,28 @@ def Moe_FormatAttr : Moe_Attr<"Format", "format"> {
 }
 
 def Moe_PackingAttr : Moe_Attr<"Packing", "packing"> {
-  let summary = "the storage format and layout of a weight in the plan";
+  let summary = "the role of a weight, and how its elements are stored";
   let description = [{
-    - `rows`: row-major, as the weight's type says.
-    - `panel`: the last two dimensions `[n, k]` as panels of 64 rows, `[ceil(n/64), k, 64]` for f32
-      and `[ceil(n/64), ceil(k/2), 64, 2]` for bf16, padded with zeros.
-    - `panel_gate_up`: `n = 2i`, the gate rows before the up rows; panel p holds gate rows
-      `32p..32p+31`, then up rows `32p..32p+31`.
-    - `panel_heads`: each `head_dim` rows are padded to a multiple of 64 first, so that a head
-      starts a panel.
-    - `fragments`: tiles of 16 rows by 16 columns, of bf16, in the order in which the lanes of a
-      warp hold them for `mma.sync`; the tiles of 16 rows lie together, and rows and columns are
-      padded with zeros to multiples of 16 and 64.
-    - `fragments_gate_up`: `n = 2i`; the 16 rows of tiles s are gate rows `8s..8s+7`, then up rows
-      `8s..8s+7`.
+    The role says what kernels do with the weight, from which a target chooses how it lies in memory
+    (#plan.packing):
 
-    Codes (see #moe.format) are packed in rows, panels and fragments too; `Packing.h` says where they
-    and their scales lie.
+    - `rows`: rows are read one by one: an embedding, a norm, a router.
+    - `matrix`: the last two dimensions `[n, k]` are multiplied with.
+    - `gate_up`: a matrix of `n = 2i` rows, the gate rows before the up rows, whose products are
+      needed in pairs.
+    - `heads`: a matrix whose rows are those of heads, `head_dim` each, which are finished head by
+      head.
 
     ```mlir
-    #moe.packing<panel, bf16>
-    #moe.packing<panel_heads, bf16, 16>
-    #moe.packing<panel, i4 group 128 scale f16>
+    #moe.packing<matrix, bf16>
+    #moe.packing<heads, bf16, 16>
+    #moe.packing<matrix, i4 group 128 scale f16>
     ```
   }];
-  let parameters = (ins EnumParameter<Moe_Layout>:$layout, "::moe::FormatAttr":$format,
+  let parameters = (ins EnumParameter<Moe_Role>:$role, "::moe::FormatAttr":$format,
       DefaultValuedParameter<"int64_t", "0">:$headDim);
-  let assemblyFormat = "`<` $layout `,` custom<FormatOf>($format) (`,` $headDim^)? `>`";
+  let assemblyFormat = "`<` $role `,` custom<FormatOf>($format) (`,` $headDim^)? `>`";
   let extraClassDeclaration = [{
-    // Elements stored as they are.
-    static PackingAttr get(::mlir::MLIRContext *context, ::moe::Layout layout,
-                           ::mlir::Type element, int64_t headDim = 0) {
-      return get(context, layout, FormatAttr::get(context, element, 0, {}, false), headDim);
-    }
     ::mlir::Type getStorage() const { return getFormat().getElement(); }
   }];
 }

@@ -165,7 +165,7 @@ private:
                                      whole(prefix + "self_attn.q_proj.weight", "64, 64") + ", " +
                                          whole(prefix + "self_attn.k_proj.weight", "32, 64") +
                                          ", " + whole(prefix + "self_attn.v_proj.weight", "32, 64"),
-                                     "panel_heads, f32, 16");
+                                     "heads, f32, 16");
     std::string qkv = apply("moe.qkv " + h + ", " + norm + ", " + projections + eps + " : " +
                             hidden + ", tensor<64xf32>, tensor<128x64xf32> -> tensor<?x128xf32>");
     std::string block =
@@ -188,7 +188,7 @@ private:
       std::string gateUp = weight("gate_up", "128x64",
                                   whole(path + "gate_proj.weight", "64, 64") + ", " +
                                       whole(path + "up_proj.weight", "64, 64"),
-                                  "panel_gate_up, f32");
+                                  "gate_up, f32");
       std::string down = weight("down", "64x64", whole(path + "down_proj.weight", "64, 64"));
       return apply("moe.mlp_block " + h1 + ", " + norm + ", " + gateUp + ", " + down + eps + " : " +
                    hidden + ", tensor<64xf32>, tensor<128x64xf32>, tensor<64x64xf32>");
@@ -202,13 +202,12 @@ private:
       downs += comma + transposed(path + "experts.down_proj", expert + ", 0, 0", "1, 32, 64");
     }
     std::string router = weight("router", "4x64", whole(path + "router.weight", "4, 64"));
-    std::string sharedGateUp =
-        weight("shared_gate_up", "64x64", sharedGateUps, "panel_gate_up, f32");
-    std::string gateUp = weight("gate_up", "4x64x64", gateUps, "panel_gate_up, f32");
+    std::string sharedGateUp = weight("shared_gate_up", "64x64", sharedGateUps, "gate_up, f32");
+    std::string gateUp = weight("gate_up", "4x64x64", gateUps, "gate_up, f32");
     std::string sharedDown =
         weight("shared_down", "64x32", whole(path + "shared_expert.down_proj.weight", "64, 32"),
-               "panel, f32");
-    std::string down = weight("down", "4x64x32", downs, "panel, f32");
+               "matrix, f32");
+    std::string down = weight("down", "4x64x32", downs, "matrix, f32");
     return apply("moe.moe_block " + h1 + ", " + norm + ", " + router + ", " + sharedGateUp + ", " +
                  gateUp + ", " + sharedDown + ", " + down + " top 1" + eps + " : " + hidden +
                  ", tensor<64xf32>, tensor<4x64xf32>, tensor<64x64xf32>, tensor<4x64x64xf32>, "

@@ -32,8 +32,9 @@ def Moe_WeightOp : Moe_Op<"weight", [Symbol]> {
     - (C2) the type is static, of f32, f16 or bf16
     - (C3) every source has as many offsets as sizes, none negative, and two dimensions or more if
       transposed
-    - (C4) packings but `rows` need two dimensions or more; those of gate and up an even number of
-      rows; `panel_heads` a head dimension that divides the rows; `fragments` bf16
+    - (C4) a packing's format is f32, bf16 or codes whose group divides the last dimension; roles
+      but `rows` need two dimensions or more, `gate_up` an even number of rows, `heads` a head
+      dimension that divides the rows
     - (C5) `encoded` is a format of codes whose group divides the last dimension
 
     `encoded` says that the checkpoint has every source as codes of that format, and not as
@@ -45,7 +46,7 @@ def Moe_WeightOp : Moe_Op<"weight", [Symbol]> {
     ```mlir
     moe.weight @layers.0.q : tensor<256x256xbf16> from
         [#moe.source<"model.layers.0.self_attn.q_proj.weight", [0, 0], [256, 256]>]
-        encoded #moe.format<i4 group 128 scale bf16> packed #moe.packing<panel, bf16>
+        encoded #moe.format<i4 group 128 scale bf16> packed #moe.packing<matrix, bf16>
     ```
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, TypeAttrOf<AnyRankedTensor>:$type,

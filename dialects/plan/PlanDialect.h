@@ -8,12 +8,15 @@
 
 namespace moe::plan {
 
-// Devices are named "cpu" and "cuda"; all but the first are GPUs.
-inline bool isGpu(llvm::StringRef device) { return device != "cpu"; }
+// What the places of tensors and buffers, and the sizes of pages, have to be multiples of: a cache
+// line.
+inline constexpr int64_t kAlignment = 64;
+// What they are given as, on every device: what the allocators of GPUs give.
+inline constexpr int64_t kPlaceAlignment = 256;
 
-// What the places of tensors and buffers are multiples of: the cache lines and vectors of a CPU,
-// and what a GPU's allocator gives.
-inline int64_t alignmentOf(llvm::StringRef device) { return isGpu(device) ? 256 : 64; }
+// The device of ops that name none. Symbols of other devices start with the device's name, so that
+// those of several devices can stand in one module.
+inline constexpr llvm::StringLiteral kDefaultDevice = "cpu";
 
 } // namespace moe::plan
 

@@ -9,6 +9,7 @@ include "mlir/IR/EnumAttr.td"
 def Plan_Dialect : Dialect {
   let name = "plan";
   let cppNamespace = "::moe::plan";
+  let dependentDialects = ["::moe::MoeDialect"]; // formats and sources of weights
   let summary = "buffers with offsets, and kernel calls in order: what the plan file will hold";
   let description = [{
     A module holds packed tensors (`plan.tensor`), cache pools (`plan.pool`), kernels
@@ -26,6 +27,56 @@ class Plan_Type<string name, string mnemonic_> : TypeDef<Plan_Dialect, name> {
 
 def Plan_Buffer : Plan_Type<"Buffer", "buffer"> {
   let summary = "bytes that a kernel reads or writes";
+}
+
+def Plan_Layout : I32EnumAttr<"Layout", "how a packed weight lies in memory", [
+    I32EnumAttrCase<"Rows", 0, "rows">,
+    I32EnumAttrCase<"Panel", 1, "panel">,
+    I32EnumAttrCase<"PanelGateUp", 2, "panel_gate_up">,
+    I32EnumAttrCase<"PanelHeads", 3, "panel_heads">,
+    I32EnumAttrCase<"Fragments", 4, "fragments">,
+    I32EnumAttrCase<"FragmentsGateUp", 5, "fragments_gate_up">]> {
+  let cppNamespace = "::moe";
+  let genSpecializedAttr = 0;
+}
+
+def Plan_PackingAttr : AttrDef<Plan_Dialect, "Packing"> {
+  let mnemonic = "packing";
+  let summary = "how a weight is stored and lies in memory";
+  let description = [{
+    - `rows`: row-major, as the weight's type says.
+    - `panel`: the last two dimensions `[n, k]` as panels of 64 rows, `[ceil(n/64), k, 64]` for f32
+      and `[ceil(n/64), ceil(k/2), 64, 2]` for bf16, padded with zeros.
+    - `panel_gate_up`: `n = 2i`, the gate rows before the up rows; panel p holds gate rows
+      `32p..32p+31`, then up rows `32p..32p+31`.
+    - `panel_heads`: each `head_dim` rows are padded to a multiple of 64 first, so that a head
+      starts a panel.
+    - `fragments`: tiles of 16 rows by 16 columns, of bf16, in the order in which the lanes of a
+      warp hold them for `mma.sync`; the tiles of 16 rows lie together, and rows and columns are
+      padded with zeros to multiples of 16 and 64.
+    - `fragments_gate_up`: `n = 2i`; the 16 rows of tiles s are gate rows `8s..8s+7`, then up rows
+      `8s..8s+7`.
+
+    Codes (see #moe.format) are packed in all of them too; `Packing.h` says where they and their
+    scales lie.
+
+    ```mlir
+    #plan.packing<panel, bf16>
+    #plan.packing<panel_heads, bf16, 16>
+    #plan.packing<panel, i4 group 128 scale f16>
+    ```
+  }];
+  let parameters = (ins EnumParameter<Plan_Layout>:$layout, "::moe::FormatAttr":$format,
+      DefaultValuedParameter<"int64_t", "0">:$headDim);
+  let assemblyFormat = "`<` $layout `,` custom<FormatOf>($format) (`,` $headDim^)? `>`";
+  let extraClassDeclaration = [{
+    // Elements stored as they are.
+    static PackingAttr get(::mlir::MLIRContext *context, ::moe::Layout layout,
+                           ::mlir::Type element, int64_t headDim = 0) {
+      return get(context, layout, ::moe::FormatAttr::get(context, element, 0, {}, false), headDim);
+    }
+    ::mlir::Type getStorage() const { return getFormat().getElement(); }
+  }];
 }
 
 def Plan_InputName : I32EnumAttr<"InputName", "an input of a step", [

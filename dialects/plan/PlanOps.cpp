@@ -1,6 +1,6 @@
 // Verifiers of the plan ops.
-#include "dialects/moe/Packing.h"
 #include "dialects/plan/Lifetimes.h"
+#include "dialects/plan/Packing.h"
 #include "dialects/plan/PlanDialect.h"
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/OpImplementation.h"
@@ -11,12 +11,7 @@ using namespace moe::plan;
 #define GET_OP_CLASSES
 #include "dialects/plan/PlanOps.cpp.inc"
 
-// Of parts of a page, and of any buffer.
-static constexpr int64_t alignment = 64;
-
-static bool isAligned(int64_t offset, int64_t to = alignment) {
-  return offset >= 0 && offset % to == 0;
-}
+static bool isAligned(int64_t offset) { return offset >= 0 && offset % kAlignment == 0; }
 
 // The generated accessors of I64Attr are unsigned; sizes and offsets are not.
 static bool isPositive(int64_t size) { return size > 0; }
@@ -35,10 +30,9 @@ LogicalResult TensorOp::verify() {
       moe::PackedGeometry::get(type, getPacking(), [&] { return emitOpError(); });
   if (failed(geometry))
     return failure();
-  int64_t alignment = alignmentOf(getDevice());
-  if (!isAligned(getOffset(), alignment)) // tensor_c1
+  if (!isAligned(getOffset())) // tensor_c1
     return emitOpError() << "is at " << int64_t(getOffset()) << ", which is no multiple of "
-                         << alignment;
+                         << kAlignment;
   if (int64_t(getBytes()) != geometry->bytes()) // tensor_c1
     return emitOpError() << "has " << int64_t(getBytes()) << " bytes, but its packing needs "
                          << geometry->bytes();
@@ -51,7 +45,7 @@ LogicalResult PoolOp::verify() {
     return emitOpError("has a size that is not positive");
   if (!isAligned(getPageBytes())) // pool_c1
     return emitOpError() << "has pages of " << getPageBytes() << " bytes, which is no multiple of "
-                         << alignment;
+                         << kAlignment;
   return success();
 }
 
@@ -59,7 +53,7 @@ LogicalResult AllocOp::verify() {
   if (!isPositive(getBytes())) // alloc_c1
     return emitOpError() << "has " << int64_t(getBytes()) << " bytes";
   if (int64_t offset = getOffset().value_or(0); !isAligned(offset)) // alloc_c1
-    return emitOpError() << "is at " << offset << ", which is no multiple of " << alignment;
+    return emitOpError() << "is at " << offset << ", which is no multiple of " << kAlignment;
   return success();
 }
 
@@ -75,13 +69,9 @@ LogicalResult ProgramOp::verify() {
 LogicalResult ProgramOp::verifyRegions() {
   if (!getArena())
     return success();
-  int64_t alignment = alignmentOf(getDevice());
   for (AllocOp alloc : getBody().getOps<AllocOp>()) { // program_c2
     if (!alloc.getOffset())
       return alloc.emitOpError("has no offset in a program that has an arena");
-    if (!isAligned(*alloc.getOffset(), alignment))
-      return alloc.emitOpError() << "is at " << *alloc.getOffset() << ", expected a multiple of "
-                                 << alignment << " in a program of \"" << getDevice() << "\"";
     if (alloc.getBytes() > *getArena() || *alloc.getOffset() > *getArena() - alloc.getBytes())
       return alloc.emitOpError() << "reaches beyond the arena of " << *getArena() << " bytes";
   }
@@ -104,23 +94,6 @@ LogicalResult ProgramOp::verifyRegions() {
   }
   return success();
 }
-
-// What only programs of GPUs have.
-static LogicalResult checkGpu(Operation *op, StringRef what) {
-  StringRef device = cast<ProgramOp>(op->getParentOp()).getDevice();
-  if (isGpu(device))
-    return success();
-  return op->emitOpError() << "is in a program of \"" << device << "\", and only kernels of GPUs "
-                           << what;
-}
-
-LogicalResult InputOp::verify() {
-  if (getName() == InputName::Sampling) // input_c1
-    return checkGpu(*this, "choose tokens");
-  return success();
-}
-
-LogicalResult IdsOp::verify() { return checkGpu(*this, "choose tokens"); } // ids_c1
 
 LogicalResult CountersOp::verify() {
   if (!isPositive(getBytes()) || getBytes() % 4) // counters_c1
@@ -166,10 +139,10 @@ LogicalResult CallOp::verifySymbolUses(SymbolTableCollection &symbols) {
   if (getOperands().size() != kernel.getOperands()) // call_c1
     return emitOpError() << "has " << getOperands().size() << " operands, and its kernel takes "
                          << kernel.getOperands();
-  if (!isGpu(device) && getBlocks()) // call_c2
-    return emitOpError() << "has blocks in a program of \"" << device << "\"";
-  if (isGpu(device) && !isPositive(getBlocks().value_or(0))) // call_c2
-    return emitOpError() << "has " << int64_t(getBlocks().value_or(0))
-                         << " blocks in a program of \"" << device << "\", expected some";
+  if (!kernel.getGrid() && getBlocks()) // call_c2
+    return emitOpError() << "has blocks, and " << getKernelAttr() << " is not launched as a grid";
+  if (kernel.getGrid() && !isPositive(getBlocks().value_or(0))) // call_c2
+    return emitOpError() << "has " << int64_t(getBlocks().value_or(0)) << " blocks, and "
+                         << getKernelAttr() << " is launched as a grid, expected some";
   return success();
 }

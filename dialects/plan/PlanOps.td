@@ -16,17 +16,16 @@ def Plan_TensorOp : Plan_Op<"tensor", [Symbol]> {
     Without a `device` it is the CPU's. The symbol of another device's tensor may start with the
     device's name, so that those of several devices can stand in one module.
 
-    - (C1) `offset` is a multiple of 64, on a GPU of 256, and `bytes` is what the packing of the type
-      needs
+    - (C1) `offset` is a multiple of 64, and `bytes` is what the packing of the type needs
 
     ```mlir
     plan.tensor @layers.0.qkv at 4096 bytes 262144 : tensor<512x256xbf16> from
-        [#moe.source<"q", [0, 0], [256, 256]>, ...] packed #moe.packing<panel_heads, bf16, 64>
+        [#moe.source<"q", [0, 0], [256, 256]>, ...] packed #plan.packing<panel_heads, bf16, 64>
     ```
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, I64Attr:$offset, I64Attr:$bytes,
       TypeAttrOf<AnyRankedTensor>:$type,
-      TypedArrayAttrBase<Moe_SourceAttr, "array of sources">:$sources, Moe_PackingAttr:$packing,
+      TypedArrayAttrBase<Moe_SourceAttr, "array of sources">:$sources, Plan_PackingAttr:$packing,
       DefaultValuedOptionalStrAttr<StrAttr, "cpu">:$device);
   let assemblyFormat = [{
     $sym_name `at` $offset `bytes` $bytes `:` $type `from` $sources `packed` qualified($packing)
@@ -71,18 +70,23 @@ def Plan_KernelOp : Plan_Op<"kernel", [Symbol]> {
   let description = [{
     ```mlir
     plan.kernel @qkv_bf16_512x256 device "cpu" operands 8
+    plan.kernel @norm_bf16_256_t64 device "cuda" operands 3 grid
     ```
+
+    A kernel with `grid` is launched as a grid of blocks of threads; others run on every worker of
+    the device.
   }];
-  let arguments = (ins SymbolNameAttr:$sym_name, StrAttr:$device, I64Attr:$operands);
-  let assemblyFormat = "$sym_name `device` $device `operands` $operands attr-dict";
+  let arguments = (ins SymbolNameAttr:$sym_name, StrAttr:$device, I64Attr:$operands,
+      UnitAttr:$grid);
+  let assemblyFormat = "$sym_name `device` $device `operands` $operands (`grid` $grid^)? attr-dict";
 }
 
 def Plan_ProgramOp : Plan_Op<"program", [Symbol, IsolatedFromAbove, NoTerminator, SingleBlock]> {
   let summary = "one step of at most `tokens` tokens";
   let description = [{
     - (C1) `tokens`, `rows` are positive
-    - (C2) after planning, every `plan.alloc` lies inside `arena`, on a GPU at a multiple of 256, and
-      two that are live together do not overlap
+    - (C2) after planning, every `plan.alloc` lies inside `arena`, and two that are live together do
+      not overlap
 
     ```mlir
     plan.program @cpu.8 device "cpu" tokens 8 rows 8 scratch 65536 arena 131072 {
@@ -110,12 +114,8 @@ class Plan_BufferOp<string mnemonic, list<Trait> traits = []> : Plan_Op<mnemonic
 
 def Plan_InputOp : Plan_BufferOp<"input", [Pure, HasParent<"ProgramOp">]> {
   let summary = "an input of the step";
-  let description = [{
-    - (C1) `sampling` is in a program of a GPU
-  }];
   let arguments = (ins EnumAttr<Plan_Dialect, Plan_InputName, "input_name">:$name);
   let assemblyFormat = "`` $name attr-dict"; // the attribute prints a space of its own
-  let hasVerifier = 1;
 }
 
 def Plan_LogitsOp : Plan_BufferOp<"logits", [Pure, HasParent<"ProgramOp">]> {
@@ -124,12 +124,8 @@ def Plan_LogitsOp : Plan_BufferOp<"logits", [Pure, HasParent<"ProgramOp">]> {
 }
 
 def Plan_IdsOp : Plan_BufferOp<"ids", [Pure, HasParent<"ProgramOp">]> {
-  let summary = "the output of a GPU's step beside the logits: int32 [rows], a token for each row";
-  let description = [{
-    - (C1) the program is a GPU's
-  }];
+  let summary = "an output of a step beside the logits: int32 [rows], a token for each row";
   let assemblyFormat = "attr-dict";
-  let hasVerifier = 1;
 }
 
 def Plan_AllocOp : Plan_BufferOp<"alloc", [HasParent<"ProgramOp">]> {
@@ -180,11 +176,11 @@ def Plan_CallOp : Plan_Op<"call", [HasParent<"ProgramOp">,
     DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
   let summary = "run a kernel on all workers; the next call starts when it has ended";
   let description = [{
-    On a GPU `blocks` says into how many pieces the work of `tokens` tokens falls: more blocks of
-    threads are of no use.
+    Of a kernel with `grid`, `blocks` says into how many pieces the work of `tokens` tokens falls:
+    more blocks of threads are of no use.
 
     - (C1) `kernel` names a `plan.kernel` of the program's device that takes as many operands
-    - (C2) `blocks` is there and positive on a GPU, and absent elsewhere
+    - (C2) `blocks` is there and positive for a kernel with `grid`, and absent for others
 
     ```mlir
     plan.call @norm_bf16_256_t64(%h, %norm, %x) blocks 64

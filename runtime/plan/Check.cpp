@@ -8,6 +8,7 @@
 #include "runtime/plan/TensorBytes.h"
 
 #include <algorithm>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -82,9 +83,6 @@ std::string_view deviceOf(const fb::CachePool &pool) {
   return pool.device() ? pool.device()->string_view() : std::string_view("cpu");
 }
 
-// Whose kernels are PTX, with launches.
-bool isGpu(std::string_view device) { return device == "cuda"; }
-
 // No two names are equal. Sorts, so that many names cost little.
 Status checkUnique(std::vector<std::string> &names, const char *what) {
   std::sort(names.begin(), names.end());
@@ -129,6 +127,8 @@ private:
 
   const fb::Plan &plan;
   const uint64_t indexOffset;
+  std::map<std::string_view, bool> grids; // by device with images: whether its kernels are PTX,
+                                          // launched as grids of blocks
 };
 
 Status Checker::checkModel() {
@@ -305,9 +305,13 @@ Status Checker::checkImages() {
     names.push_back(image->target()->str());
     const std::string what = "image " + quote(image->target());
     const std::string_view device = deviceOf(*image);
-    const bool gpu = isGpu(device);
+    const bool ptx = image->section() < plan.sections()->size() &&
+                     plan.sections()->Get(image->section())->kind() == fb::SectionKind::Ptx;
     MOE_ASSIGN(section, sectionOf(image->section(),
-                                  gpu ? fb::SectionKind::Ptx : fb::SectionKind::Code, what));
+                                  ptx ? fb::SectionKind::Ptx : fb::SectionKind::Code, what));
+    if (grids.emplace(device, ptx).first->second != ptx)
+      return invalid(what + " has " + (ptx ? "PTX" : "machine code") +
+                     ", and another image of device '" + std::string(device) + "' has not");
     for (const Name *feature : *image->features())
       MOE_TRY(checkName(feature, "a feature of " + what));
     if (image->entries()->size() != plan.kernels()->size())
@@ -318,15 +322,17 @@ Status Checker::checkImages() {
       const fb::Kernel *kernel = plan.kernels()->Get(i);
       const uint64_t entry = image->entries()->Get(i);
       const bool mine = kernel->device()->string_view() == device;
-      // A GPU finds its entries by name.
-      const uint64_t end = gpu ? 1 : section->length();
+      // Entries of PTX are found by name.
+      const uint64_t end = ptx ? 1 : section->length();
       if (mine ? entry >= end : entry != kNoEntry)
         return invalid(what + " has the entry of kernel " + quote(kernel->name()) + " of device " +
                        quote(kernel->device()) + " at " + number(entry) +
                        (mine ? " of " + number(end) + " bytes of code" : ", expected none"));
     }
-    if (gpu)
+    if (ptx)
       MOE_TRY(checkLaunches(*image, what));
+    else if (image->launches() && image->launches()->size())
+      return invalid(what + " has launches, which machine code has not");
   }
   return checkUnique(names, "images");
 }
@@ -401,7 +407,8 @@ Status Checker::checkPrograms() {
         return invalid(user + " passes " + number(call->operands()->size()) +
                        " operands to kernel " + quote(kernel.name()) + ", which takes " +
                        number(kernel.operands()));
-      if (isGpu(device)) // a grid has at most 2^31 - 1 blocks
+      if (auto found = grids.find(device);
+          found != grids.end() && found->second) // a grid has at most 2^31 - 1 blocks
         MOE_TRY(checkRange(call->blocks(), 1, (uint64_t(1) << 31) - 1, "blocks of " + user));
       MOE_TRY(checkAligned(*call->operands(), "the operands of " + user));
       for (const fb::Operand *operand : *call->operands())
@@ -438,8 +445,6 @@ Status Checker::checkOperand(const fb::Operand &operand, const fb::Program &prog
     if (operand.offset())
       return invalid(user + " reads input " + fb::EnumNameInputName(name) + " from byte " +
                      number(operand.offset()) + ", expected 0");
-    if (name == fb::InputName::Sampling && !isGpu(program.device()->string_view()))
-      return invalid(user + " reads Sampling, which only GPUs have");
     // A table exists for a pool that the plan has.
     const bool table = name == fb::InputName::GlobalTable || name == fb::InputName::ChunkedTable;
     if (table && std::none_of(plan.caches()->begin(), plan.caches()->end(), [&](auto *pool) {
@@ -478,8 +483,6 @@ Status Checker::checkOperand(const fb::Operand &operand, const fb::Program &prog
   case fb::OperandKind::Ids:
     if (operand.offset())
       return invalid(user + " writes ids from byte " + number(operand.offset()) + ", expected 0");
-    if (!isGpu(program.device()->string_view()))
-      return invalid(user + " writes ids, which only GPUs do");
     return ok();
   case fb::OperandKind::Counters:
     return within(program.counter_bytes(), "the counters");

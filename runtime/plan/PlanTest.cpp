@@ -250,10 +250,21 @@ const Refusal kRefusals[] = {
     {"tensorOverflow", [](P &p) { p.tensors[0]->bytes = ~uint64_t(0); }, "which has 4096"},
     {"tensorRank", [](P &p) { p.tensors[0]->shape = {}; }, "the rank of tensor 'embed' is 0"},
     {"tensorRanks", [](P &p) { p.tensors[0]->shape.assign(9, 1); }, "is 9, expected 1 to 8"},
-    {"tensorShape", [](P &p) { p.tensors[0]->shape = {100, 0}; }, "a dimension of tensor 'embed'"},
-    {"tensorTooSmall", [](P &p) { p.tensors[0]->shape = {101, 16}; },
+    {"tensorShape",
+     [](P &p) {
+       p.tensors[0]->shape = {100, 0};
+     },
+     "a dimension of tensor 'embed'"},
+    {"tensorTooSmall",
+     [](P &p) {
+       p.tensors[0]->shape = {101, 16};
+     },
      "tensor 'embed' has 3200 bytes, and its shape in 'bf16' and layout 'rows' takes 3232"},
-    {"tensorTooLarge", [](P &p) { p.tensors[0]->shape = {99, 16}; }, "takes 3168"},
+    {"tensorTooLarge",
+     [](P &p) {
+       p.tensors[0]->shape = {99, 16};
+     },
+     "takes 3168"},
     {"tensorProduct", [](P &p) { p.tensors[0]->shape.assign(8, uint64_t(1) << 40); },
      "it has more elements than any machine holds"},
     {"tensorPadding",
@@ -357,9 +368,6 @@ const Refusal kRefusals[] = {
     {"cacheOffset", [](P &p) { setOperand(p, Kind::Cache, 0, 4096, 0); }, "of a page of pool"},
     {"logitsOffset", [](P &p) { setOperand(p, Kind::Logits, 0, 4, 0); }, "logits from byte 4"},
 
-    {"idsOfCpu", [](P &p) { setOperand(p, Kind::Ids, 0, 0, 0); }, "ids, which only GPUs do"},
-    {"samplingOfCpu", [](P &p) { setOperand(p, Kind::Input, 6, 0, 0); }, "which only GPUs have"},
-
     {"tokenizerSection", [](P &p) { p.tokenizer->section = kCode; }, "expected Tokenizer"},
     {"tokenizerVocabulary", [](P &p) { p.tokenizer->vocab_size = 101; }, "expected 1 to 100"},
     {"tokenizerPattern", [](P &p) { p.tokenizer->pattern = "gpt2"; }, "knows 'llama4' alone"},
@@ -454,8 +462,18 @@ const Refusal kGpuRefusals[] = {
      "of a page of pool 'chunked', which has 2048"},
     {"cpuUsesGpuPool", [](P &p) { operand(p, 1, 3) = fb::Operand(Kind::Cache, 3, 1024, 0); },
      "uses cache pool 3, which is another device's"},
-    {"imageKind", [](P &p) { p.images[1]->section = 0; }, "of kind Code, expected Ptx"},
-    {"cpuImageKind", [](P &p) { p.images[0]->section = 3; }, "of kind Ptx, expected Code"},
+    {"imageKind", [](P &p) { p.images[1]->section = 0; }, "has launches, which machine code"},
+    {"cpuImageKind", [](P &p) { p.images[0]->section = 3; }, "at 64 of 1 bytes of code"},
+    {"imageNeither", [](P &p) { p.images[1]->section = 1; }, "expected Code"},
+    {"kindsOfADevice",
+     [](P &p) {
+       auto other = std::make_unique<fb::ImageT>(*p.images[1]);
+       other->target = "cuda:sm_80";
+       other->section = 0;
+       other->launches.clear();
+       p.images.push_back(std::move(other));
+     },
+     "and another image of device 'cuda' has not"},
     {"cubinKind", [](P &p) { p.images[1]->cubin = 3; }, "of kind Ptx, expected Cubin"},
     {"cubinSection", [](P &p) { p.images[1]->cubin = 5; }, "is in section 5 of 5"},
     {"cubinNegative", [](P &p) { p.images[1]->cubin = -2; }, "is in section -2"},

@@ -1,4 +1,4 @@
-// The formulas of dialects/moe/Packing.h once more, for numbers that nobody has checked.
+// The formulas of dialects/plan/Packing.h once more, for numbers that nobody has checked.
 #include "runtime/plan/TensorBytes.h"
 
 #include <charconv>

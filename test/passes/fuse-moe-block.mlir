@@ -110,7 +110,7 @@ moe.weight @shared.down : tensor<8x4xf32> from [#moe.source<"sd", [0, 0], [8, 4]
 moe.weight @experts.gate : tensor<2x4x8xf32> from [#moe.source<"g", [0, 0, 0], [2, 4, 8]>]
 moe.weight @experts.up : tensor<2x4x8xf32> from [#moe.source<"u", [0, 0, 0], [2, 4, 8]>]
 moe.weight @experts.down : tensor<2x8x4xf32> from [#moe.source<"d", [0, 0, 0], [2, 8, 4]>]
-moe.weight @packed.down : tensor<2x8x4xf32> from [#moe.source<"d", [0, 0, 0], [2, 8, 4]>] packed #moe.packing<panel, f32>
+moe.weight @packed.down : tensor<2x8x4xf32> from [#moe.source<"d", [0, 0, 0], [2, 8, 4]>] packed #moe.packing<matrix, f32>
 moe.weight @wide.gate : tensor<2x6x8xf32> from [#moe.source<"wg", [0, 0, 0], [2, 6, 8]>]
 moe.weight @wide.up : tensor<2x6x8xf32> from [#moe.source<"wu", [0, 0, 0], [2, 6, 8]>]
 moe.weight @wide.down : tensor<2x8x6xf32> from [#moe.source<"wd", [0, 0, 0], [2, 8, 6]>]

@@ -1,40 +1,40 @@
 // RUN: moe-opt %s --moe-pack-weights=weights=bf16 --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,BF16
 // RUN: moe-opt %s --moe-pack-weights=weights=f32 --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,F32
-// RUN: moe-opt %s --moe-pack-weights=device=cuda --split-input-file --verify-diagnostics | FileCheck %s --check-prefix=CUDA
-// RUN: not moe-opt %s --moe-pack-weights="device=cuda weights=f32" --split-input-file 2>&1 | FileCheck %s --check-prefix=CUDA-F32
+// RUN: moe-opt %s --moe-pack-weights=target=cuda --split-input-file --verify-diagnostics | FileCheck %s --check-prefix=CUDA
+// RUN: not moe-opt %s --moe-pack-weights="target=cuda weights=f32" --split-input-file 2>&1 | FileCheck %s --check-prefix=CUDA-F32
 // CUDA-F32: error: weight 'qkv' (attention) would be stored as f32, and the kernels for cuda take bf16 or codes in groups of 128, 64, 32 or 16 columns or of whole rows: use for example --weights bf16 or int4, or targets of CPUs alone
 
 // Packing again changes nothing.
 // RUN: moe-opt %s --moe-pack-weights=weights=bf16 --moe-pack-weights=weights=bf16 --split-input-file --verify-diagnostics | FileCheck %s --check-prefixes=CHECK,BF16
 
-// BF16: moe.weight @qkv {{.*}} packed #moe.packing<panel_heads, bf16, 4>
-// BF16-NEXT: moe.weight @o {{.*}} packed #moe.packing<panel, bf16>
-// F32: moe.weight @qkv {{.*}} packed #moe.packing<panel_heads, f32, 4>
-// F32-NEXT: moe.weight @o {{.*}} packed #moe.packing<panel, f32>
+// BF16: moe.weight @qkv {{.*}} packed #moe.packing<heads, bf16, 4>
+// BF16-NEXT: moe.weight @o {{.*}} packed #moe.packing<matrix, bf16>
+// F32: moe.weight @qkv {{.*}} packed #moe.packing<heads, f32, 4>
+// F32-NEXT: moe.weight @o {{.*}} packed #moe.packing<matrix, f32>
 // CHECK-NEXT: moe.weight @norm {{.*}} packed #moe.packing<rows, f32>
 // CHECK-NEXT: moe.weight @router {{.*}} packed #moe.packing<rows, f32>
-// BF16-NEXT: moe.weight @shared_gate_up {{.*}} packed #moe.packing<panel_gate_up, bf16>
-// BF16-NEXT: moe.weight @gate_up {{.*}} packed #moe.packing<panel_gate_up, bf16>
-// BF16-NEXT: moe.weight @shared_down {{.*}} packed #moe.packing<panel, bf16>
-// BF16-NEXT: moe.weight @down {{.*}} packed #moe.packing<panel, bf16>
-// BF16-NEXT: moe.weight @mlp.gate_up {{.*}} packed #moe.packing<panel_gate_up, bf16>
-// BF16-NEXT: moe.weight @mlp.down {{.*}} packed #moe.packing<panel, bf16>
-// F32-NEXT: moe.weight @shared_gate_up {{.*}} packed #moe.packing<panel_gate_up, f32>
-// F32-NEXT: moe.weight @gate_up {{.*}} packed #moe.packing<panel_gate_up, f32>
-// F32-NEXT: moe.weight @shared_down {{.*}} packed #moe.packing<panel, f32>
-// F32-NEXT: moe.weight @down {{.*}} packed #moe.packing<panel, f32>
-// F32-NEXT: moe.weight @mlp.gate_up {{.*}} packed #moe.packing<panel_gate_up, f32>
-// F32-NEXT: moe.weight @mlp.down {{.*}} packed #moe.packing<panel, f32>
-// CUDA: moe.weight @qkv {{.*}} packed #moe.packing<fragments, bf16>
-// CUDA-NEXT: moe.weight @o {{.*}} packed #moe.packing<fragments, bf16>
+// BF16-NEXT: moe.weight @shared_gate_up {{.*}} packed #moe.packing<gate_up, bf16>
+// BF16-NEXT: moe.weight @gate_up {{.*}} packed #moe.packing<gate_up, bf16>
+// BF16-NEXT: moe.weight @shared_down {{.*}} packed #moe.packing<matrix, bf16>
+// BF16-NEXT: moe.weight @down {{.*}} packed #moe.packing<matrix, bf16>
+// BF16-NEXT: moe.weight @mlp.gate_up {{.*}} packed #moe.packing<gate_up, bf16>
+// BF16-NEXT: moe.weight @mlp.down {{.*}} packed #moe.packing<matrix, bf16>
+// F32-NEXT: moe.weight @shared_gate_up {{.*}} packed #moe.packing<gate_up, f32>
+// F32-NEXT: moe.weight @gate_up {{.*}} packed #moe.packing<gate_up, f32>
+// F32-NEXT: moe.weight @shared_down {{.*}} packed #moe.packing<matrix, f32>
+// F32-NEXT: moe.weight @down {{.*}} packed #moe.packing<matrix, f32>
+// F32-NEXT: moe.weight @mlp.gate_up {{.*}} packed #moe.packing<gate_up, f32>
+// F32-NEXT: moe.weight @mlp.down {{.*}} packed #moe.packing<matrix, f32>
+// CUDA: moe.weight @qkv {{.*}} packed #moe.packing<heads, bf16, 4>
+// CUDA-NEXT: moe.weight @o {{.*}} packed #moe.packing<matrix, bf16>
 // CUDA-NEXT: moe.weight @norm {{.*}} packed #moe.packing<rows, f32>
 // CUDA-NEXT: moe.weight @router {{.*}} packed #moe.packing<rows, f32>
-// CUDA-NEXT: moe.weight @shared_gate_up {{.*}} packed #moe.packing<fragments_gate_up, bf16>
-// CUDA-NEXT: moe.weight @gate_up {{.*}} packed #moe.packing<fragments_gate_up, bf16>
-// CUDA-NEXT: moe.weight @shared_down {{.*}} packed #moe.packing<fragments, bf16>
-// CUDA-NEXT: moe.weight @down {{.*}} packed #moe.packing<fragments, bf16>
-// CUDA-NEXT: moe.weight @mlp.gate_up {{.*}} packed #moe.packing<fragments_gate_up, bf16>
-// CUDA-NEXT: moe.weight @mlp.down {{.*}} packed #moe.packing<fragments, bf16>
+// CUDA-NEXT: moe.weight @shared_gate_up {{.*}} packed #moe.packing<gate_up, bf16>
+// CUDA-NEXT: moe.weight @gate_up {{.*}} packed #moe.packing<gate_up, bf16>
+// CUDA-NEXT: moe.weight @shared_down {{.*}} packed #moe.packing<matrix, bf16>
+// CUDA-NEXT: moe.weight @down {{.*}} packed #moe.packing<matrix, bf16>
+// CUDA-NEXT: moe.weight @mlp.gate_up {{.*}} packed #moe.packing<gate_up, bf16>
+// CUDA-NEXT: moe.weight @mlp.down {{.*}} packed #moe.packing<matrix, bf16>
 moe.weight @qkv : tensor<16x8xbf16> from [#moe.source<"qkv", [0, 0], [16, 8]>]
 moe.weight @o : tensor<8x8xbf16> from [#moe.source<"o", [0, 0], [8, 8]>]
 moe.weight @norm : tensor<8xbf16> from [#moe.source<"n", [0], [8]>]
@@ -73,15 +73,15 @@ func.func @layers(%h: tensor<?x8xf32>, %p: tensor<?xi32>, %s: tensor<?xi32>) -> 
 
 // The embedding is tied to the head, and its two users want it differently.
 // BF16: moe.weight @embedding : {{.*}} packed #moe.packing<rows, bf16>
-// BF16-NEXT: moe.weight @embedding.panel : {{.*}} from [#moe.source<"e", [0, 0], [32, 8]>] packed #moe.packing<panel, bf16>
+// BF16-NEXT: moe.weight @embedding.matrix : {{.*}} from [#moe.source<"e", [0, 0], [32, 8]>] packed #moe.packing<matrix, bf16>
 // F32: moe.weight @embedding : {{.*}} packed #moe.packing<rows, f32>
-// F32-NEXT: moe.weight @embedding.panel : {{.*}} from [#moe.source<"e", [0, 0], [32, 8]>] packed #moe.packing<panel, f32>
+// F32-NEXT: moe.weight @embedding.matrix : {{.*}} from [#moe.source<"e", [0, 0], [32, 8]>] packed #moe.packing<matrix, f32>
 // CUDA: moe.weight @embedding : {{.*}} packed #moe.packing<rows, bf16>
-// CUDA-NEXT: moe.weight @embedding.fragments : {{.*}} packed #moe.packing<fragments, bf16>
+// CUDA-NEXT: moe.weight @embedding.matrix : {{.*}} packed #moe.packing<matrix, bf16>
 // CHECK-NEXT: moe.weight @norm
 // CHECK-LABEL: func.func @tied
 // CHECK-DAG: %[[ROWS:.*]] = moe.load_weight @embedding :
-// CHECK-DAG: %[[PANEL:.*]] = moe.load_weight @embedding.panel :
+// CHECK-DAG: %[[PANEL:.*]] = moe.load_weight @embedding.matrix :
 // CHECK: moe.embed %{{.*}}, %[[ROWS]]
 // CHECK-NEXT: moe.head %{{.*}}, %{{.*}}, %{{.*}}, %[[PANEL]]
 moe.weight @embedding : tensor<32x8xbf16> from [#moe.source<"e", [0, 0], [32, 8]>]
@@ -113,9 +113,9 @@ func.func @agree(%x: tensor<?x8xf32>) -> tensor<?x8xf32> {
 // -----
 
 // Before fusion too a router keeps f32, and other projections do not.
-// BF16: moe.weight @gate {{.*}} packed #moe.packing<panel, bf16>
-// F32: moe.weight @gate {{.*}} packed #moe.packing<panel, f32>
-// CUDA: moe.weight @gate {{.*}} packed #moe.packing<fragments, bf16>
+// BF16: moe.weight @gate {{.*}} packed #moe.packing<matrix, bf16>
+// F32: moe.weight @gate {{.*}} packed #moe.packing<matrix, f32>
+// CUDA: moe.weight @gate {{.*}} packed #moe.packing<matrix, bf16>
 // CUDA-NEXT: moe.weight @router {{.*}} packed #moe.packing<rows, f32>
 // CHECK-NEXT: moe.weight @router {{.*}} packed #moe.packing<rows, f32>
 // CHECK-LABEL: func.func @unfused

@@ -17,9 +17,9 @@
 // CHECK-NEXT: return %[[L]]
 
 // PACKED: moe.weight @embedding {{.*}} packed #moe.packing<rows, bf16>
-// PACKED: moe.weight @layers.0.qkv {{.*}} packed #moe.packing<panel_heads, bf16, 4>
-// PACKED: moe.weight @layers.0.mlp.gate_up {{.*}} packed #moe.packing<panel_gate_up, bf16>
-// PACKED: moe.weight @head {{.*}} packed #moe.packing<panel, bf16>
+// PACKED: moe.weight @layers.0.qkv {{.*}} packed #moe.packing<heads, bf16, 4>
+// PACKED: moe.weight @layers.0.mlp.gate_up {{.*}} packed #moe.packing<gate_up, bf16>
+// PACKED: moe.weight @head {{.*}} packed #moe.packing<matrix, bf16>
 moe.weight @embedding : tensor<32x8xbf16> from [#moe.source<"e", [0, 0], [32, 8]>]
 moe.weight @layers.0.attention_norm : tensor<8xbf16> from [#moe.source<"an", [0], [8]>]
 moe.weight @layers.0.q : tensor<8x8xbf16> from [#moe.source<"q", [0, 0], [8, 8]>]

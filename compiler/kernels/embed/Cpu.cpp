@@ -4,7 +4,7 @@
 
 namespace moe::codegen {
 
-// The scales and zeros that lead a row of codes (dialects/moe/Packing.h).
+// The scales and zeros that lead a row of codes (dialects/plan/Packing.h).
 static int64_t headBytes(const EmbedSpec &s) {
   int64_t groups = s.hidden / s.format.group;
   return llvm::alignTo(groups * (bytesOf(s.format.scale) + s.format.zeros), 4);

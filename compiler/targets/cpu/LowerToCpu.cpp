@@ -17,11 +17,12 @@ constexpr int64_t kFewTokens = 4;
 class LowerToCpu : public LowerToPlan {
 public:
   LowerToCpu(ModuleOp model, ArrayRef<CpuTarget> targets)
-      : LowerToPlan(model, "cpu"), targets(targets) {}
+      : LowerToPlan(model, "cpu", /*grids=*/false), targets(targets) {}
   FailureOr<CpuPlan> run(int64_t maxStep);
 
 private:
   LogicalResult lower(Operation &op) override;
+  Layout layoutOf(WeightRole role) const override;
   FailureOr<int64_t> layerBytes(CacheOp op, const CacheSpec &cache) override;
   LogicalResult lower(EmbedOp op);
   LogicalResult lower(RopeTableOp op);
@@ -34,7 +35,6 @@ private:
   LogicalResult emitKernels();
   // Each worker of a program of few tokens norms all of them for itself, which saves a barrier.
   bool prepares() const { return tokens() > kFewTokens; }
-  FailureOr<Operand> matrix(Value value, Layout layout);
   Operand normRows(const NormRowsSpec &spec, ArrayRef<Operand> inputs,
                    ArrayRef<Operand> outputs = {});
 
@@ -53,21 +53,6 @@ private:
 
 } // namespace
 
-// A weight that the products take.
-FailureOr<LowerToPlan::Operand> LowerToCpu::matrix(Value value, Layout layout) {
-  FailureOr<Operand> operand = weight(value, layout);
-  if (failed(operand))
-    return failure();
-  WeightFormat format = formatOf(*operand);
-  int64_t unit = format.element == Storage::F8E4M3 ? 2 : 4;
-  int64_t columns = cast<RankedTensorType>(value.getType()).getShape().back();
-  if (format.quantized() && format.group != columns && format.group % unit)
-    return emitError(value.getLoc()) << "is packed as " << nameOf(format)
-                                     << ", and a CPU's kernels take groups of a multiple of "
-                                     << unit << " columns, or of a whole row";
-  return operand;
-}
-
 // The rows that a norm gives, from a kernel of its own.
 LowerToPlan::Operand LowerToCpu::normRows(const NormRowsSpec &spec, ArrayRef<Operand> inputs,
                                           ArrayRef<Operand> outputs) {
@@ -81,6 +66,20 @@ LowerToPlan::Operand LowerToCpu::normRows(const NormRowsSpec &spec, ArrayRef<Ope
   return x;
 }
 
+Layout LowerToCpu::layoutOf(WeightRole role) const {
+  switch (role) {
+  case WeightRole::Rows:
+    return Layout::Rows;
+  case WeightRole::Matrix:
+    return Layout::Panel;
+  case WeightRole::GateUp:
+    return Layout::PanelGateUp;
+  case WeightRole::Heads:
+    return Layout::PanelHeads;
+  }
+  llvm_unreachable("unknown role");
+}
+
 FailureOr<int64_t> LowerToCpu::layerBytes(CacheOp op, const CacheSpec &cache) {
   if (cache.storage == Storage::F16)
     return op.emitOpError("keeps f16, and a CPU's kernels take f32, bf16 or i8");
@@ -91,7 +90,7 @@ FailureOr<int64_t> LowerToCpu::layerBytes(CacheOp op, const CacheSpec &cache) {
 }
 
 LogicalResult LowerToCpu::lower(EmbedOp op) {
-  auto table = matrix(op.getTable(), Layout::Rows);
+  auto table = weight(op.getTable(), WeightRole::Rows);
   if (failed(table))
     return failure();
   int64_t hidden = dim(op.getResult(), 1);
@@ -114,8 +113,8 @@ LogicalResult LowerToCpu::lower(AttentionBlockOp op) {
   auto qkv = qkvOf(op);
   if (failed(qkv))
     return failure();
-  auto norm = weight(qkv->getNorm(), Layout::Rows);
-  auto w = matrix(qkv->getWeight(), Layout::PanelHeads);
+  auto norm = weight(qkv->getNorm(), WeightRole::Rows);
+  auto w = weight(qkv->getWeight(), WeightRole::Heads);
   auto h = known(*qkv, qkv->getX());
   if (failed(norm) || failed(w) || failed(h))
     return failure();
@@ -181,14 +180,14 @@ FailureOr<WeightFormat> LowerToCpu::outputOf(AttentionBlockOp op) {
                         : LinearResidualOp();
   if (!projection)
     return op.emitOpError("needs a moe.linear_residual as the one reader of its result");
-  auto w = matrix(projection.getWeight(), Layout::Panel);
+  auto w = weight(projection.getWeight(), WeightRole::Matrix);
   if (failed(w))
     return failure();
   return formatOf(*w);
 }
 
 LogicalResult LowerToCpu::lower(LinearResidualOp op) {
-  auto w = matrix(op.getWeight(), Layout::Panel);
+  auto w = weight(op.getWeight(), WeightRole::Matrix);
   auto x = known(op, op.getX());
   auto h = updated(op, op.getResidual(), op.getResult());
   if (failed(w) || failed(x) || failed(h))
@@ -205,12 +204,12 @@ LogicalResult LowerToCpu::lower(LinearResidualOp op) {
 }
 
 LogicalResult LowerToCpu::lower(MoeBlockOp op) {
-  auto norm = weight(op.getNorm(), Layout::Rows);
-  auto router = weight(op.getRouter(), Layout::Rows);
-  auto sharedGateUp = matrix(op.getSharedGateUp(), Layout::PanelGateUp);
-  auto gateUp = matrix(op.getGateUp(), Layout::PanelGateUp);
-  auto sharedDown = matrix(op.getSharedDown(), Layout::Panel);
-  auto down = matrix(op.getDown(), Layout::Panel);
+  auto norm = weight(op.getNorm(), WeightRole::Rows);
+  auto router = weight(op.getRouter(), WeightRole::Rows);
+  auto sharedGateUp = weight(op.getSharedGateUp(), WeightRole::GateUp);
+  auto gateUp = weight(op.getGateUp(), WeightRole::GateUp);
+  auto sharedDown = weight(op.getSharedDown(), WeightRole::Matrix);
+  auto down = weight(op.getDown(), WeightRole::Matrix);
   auto h = updated(op, op.getX(), op.getResult());
   if (failed(norm) || failed(router) || failed(sharedGateUp) || failed(gateUp) ||
       failed(sharedDown) || failed(down) || failed(h))
@@ -244,9 +243,9 @@ LogicalResult LowerToCpu::lower(MoeBlockOp op) {
 }
 
 LogicalResult LowerToCpu::lower(MlpBlockOp op) {
-  auto norm = weight(op.getNorm(), Layout::Rows);
-  auto gateUp = matrix(op.getGateUp(), Layout::PanelGateUp);
-  auto down = matrix(op.getDown(), Layout::Panel);
+  auto norm = weight(op.getNorm(), WeightRole::Rows);
+  auto gateUp = weight(op.getGateUp(), WeightRole::GateUp);
+  auto down = weight(op.getDown(), WeightRole::Matrix);
   auto h = updated(op, op.getX(), op.getResult());
   if (failed(norm) || failed(gateUp) || failed(down) || failed(h))
     return failure();
@@ -273,8 +272,8 @@ LogicalResult LowerToCpu::lower(MlpBlockOp op) {
 }
 
 LogicalResult LowerToCpu::lower(HeadOp op) {
-  auto norm = weight(op.getNorm(), Layout::Rows);
-  auto w = matrix(op.getWeight(), Layout::Panel);
+  auto norm = weight(op.getNorm(), WeightRole::Rows);
+  auto w = weight(op.getWeight(), WeightRole::Matrix);
   auto h = known(op, op.getX());
   if (failed(norm) || failed(w) || failed(h))
     return failure();

@@ -7,7 +7,7 @@
 #include "compiler/targets/cpu/Kernels.h"
 #include "compiler/targets/cpu/ToObject.h"
 #include "dialects/moe/MoeReference.h"
-#include "dialects/moe/Packing.h"
+#include "dialects/plan/Packing.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -50,8 +50,9 @@ struct Kind {
 class Kernels : public testing::TestWithParam<std::tuple<std::string, Kind>> {
 protected:
   void load() {
-    context.loadDialect<func::FuncDialect, arith::ArithDialect, LLVM::LLVMDialect,
-                        math::MathDialect, scf::SCFDialect, vector::VectorDialect, MoeDialect>();
+    context
+        .loadDialect<func::FuncDialect, arith::ArithDialect, LLVM::LLVMDialect, math::MathDialect,
+                     scf::SCFDialect, vector::VectorDialect, MoeDialect, plan::PlanDialect>();
   }
   void SetUp() override {
     load();
@@ -137,7 +138,7 @@ protected:
     }
     auto type = RankedTensorType::get(shape, Float32Type::get(&context));
     auto g = *PackedGeometry::get(
-        type, PackingAttr::get(&context, layout, FormatAttr::get(&context, f), headDim));
+        type, plan::PackingAttr::get(&context, layout, FormatAttr::get(&context, f), headDim));
     Matrix m{Floats(count), Bytes(g.bytes() + 64)};
     float deviation = f.element == Storage::I8 ? 74 : f.element == Storage::I4 ? 4.6f : 130;
     for (int64_t o = 0; o < g.outer; ++o)
@@ -188,7 +189,7 @@ protected:
         as == Storage::F32 ? Type(Float32Type::get(&context)) : Type(BFloat16Type::get(&context));
     auto type = RankedTensorType::get(shape, element);
     auto geometry =
-        *PackedGeometry::get(type, PackingAttr::get(&context, layout, element, headDim));
+        *PackedGeometry::get(type, plan::PackingAttr::get(&context, layout, element, headDim));
     Bytes bytes(geometry.bytes() + 64);
     for (int64_t o = 0; o < geometry.outer; ++o)
       for (int64_t r = 0; r < geometry.rows; ++r)

@@ -5,7 +5,6 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "llvm/ADT/ScopeExit.h"
-#include "llvm/ADT/StringSet.h"
 #include "llvm/Object/ELFObjectFile.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/MemoryBuffer.h"
@@ -15,18 +14,6 @@ LLD_HAS_DRIVER(elf)
 using namespace mlir;
 
 namespace moe::codegen {
-
-OwningOpRef<ModuleOp> combineKernels(ArrayRef<ModuleOp> kernels) {
-  assert(!kernels.empty());
-  OwningOpRef<ModuleOp> all = ModuleOp::create(ModuleOp(kernels.front()).getLoc());
-  OpBuilder builder(all->getBodyRegion());
-  llvm::StringSet<> known;
-  for (ModuleOp kernel : kernels)
-    for (Operation &op : *kernel.getBody())
-      if (known.insert(cast<SymbolOpInterface>(op).getName()).second)
-        builder.clone(op);
-  return all;
-}
 
 LogicalResult lowerKernels(ModuleOp module) {
   module.walk([&](func::FuncOp function) {

@@ -16,9 +16,6 @@ struct CpuImage {
   llvm::StringMap<uint64_t> entries; // of each kernel, in bytes from the start of the code
 };
 
-// The modules of emitKernel as one; private functions of the same name are the same.
-mlir::OwningOpRef<mlir::ModuleOp> combineKernels(llvm::ArrayRef<mlir::ModuleOp> kernels);
-
 // Lowers a module of kernels to the LLVM dialect, in place.
 mlir::LogicalResult lowerKernels(mlir::ModuleOp module);
 

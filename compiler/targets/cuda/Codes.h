@@ -1,11 +1,11 @@
-// Fragments of codes (dialects/moe/Packing.h) on their way to the tensor cores: in registers a lane
-// turns them into the pairs of bf16 that the first operand of a product is, without rounding. What
-// is multiplied is code - zero; the scale of a group is for its sums.
+// Fragments of codes (dialects/plan/Packing.h) on their way to the tensor cores: in registers a
+// lane turns them into the pairs of bf16 that the first operand of a product is, without rounding.
+// What is multiplied is code - zero; the scale of a group is for its sums.
 #ifndef MOE_COMPILER_TARGETS_CUDA_CODES_H
 #define MOE_COMPILER_TARGETS_CUDA_CODES_H
 
 #include "compiler/targets/cuda/CudaKernel.h"
-#include "dialects/moe/Packing.h"
+#include "dialects/plan/Packing.h"
 
 namespace moe::codegen {
 

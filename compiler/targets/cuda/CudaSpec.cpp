@@ -248,6 +248,13 @@ int64_t splitsOf(int64_t rows, int64_t columns) {
   return best;
 }
 
+bool takenAsFragments(const WeightFormat &f, int64_t k) {
+  if (!f.quantized())
+    return f == kBf16;
+  const bool blocks = f.group == 128 || (f.group >= 16 && 64 % f.group == 0);
+  return blocks || (f.group == k && f.group > 16 && !f.zeros);
+}
+
 std::string unsupported(const CudaSpec &spec) {
   auto oneExpert = [](int64_t experts, int64_t k) -> std::string {
     return experts && k != 1

@@ -109,6 +109,10 @@ int64_t counterBytes(const CudaSpec &spec, int64_t rows = 0);
 // that the pieces fill the multiprocessors of a large GPU evenly.
 int64_t splitsOf(int64_t rows, int64_t columns);
 
+// Whether kernels multiply matrices of `k` columns that are stored so: bf16, codes in groups of
+// 128, 64, 32 or 16 columns or, without zeros, of whole rows.
+bool takenAsFragments(const WeightFormat &format, int64_t k);
+
 // Why no kernel covers the spec ("head_dim 24 is not a multiple of 16"), or empty.
 std::string unsupported(const CudaSpec &spec);
 

@@ -12,11 +12,12 @@ namespace {
 
 class LowerToCuda : public LowerToPlan {
 public:
-  explicit LowerToCuda(ModuleOp model) : LowerToPlan(model, "cuda") {}
+  explicit LowerToCuda(ModuleOp model) : LowerToPlan(model, "cuda", /*grids=*/true) {}
   FailureOr<CudaPlan> run(int64_t maxStep);
 
 private:
   LogicalResult lower(Operation &op) override;
+  Layout layoutOf(WeightRole role) const override;
   FailureOr<int64_t> layerBytes(CacheOp op, const CacheSpec &cache) override;
   LogicalResult lower(EmbedOp op);
   LogicalResult lower(RopeTableOp op);
@@ -60,6 +61,20 @@ LogicalResult LowerToCuda::call(Operation *op, const CudaSpec &spec, ArrayRef<Op
   return success();
 }
 
+// Heads are finished by another kernel than the product's.
+Layout LowerToCuda::layoutOf(WeightRole role) const {
+  switch (role) {
+  case WeightRole::Rows:
+    return Layout::Rows;
+  case WeightRole::Matrix:
+  case WeightRole::Heads:
+    return Layout::Fragments;
+  case WeightRole::GateUp:
+    return Layout::FragmentsGateUp;
+  }
+  llvm_unreachable("unknown role");
+}
+
 FailureOr<int64_t> LowerToCuda::layerBytes(CacheOp op, const CacheSpec &cache) {
   if (cache.storage != Storage::F16 && cache.storage != Storage::BF16)
     return op.emitOpError() << "keeps " << nameOf(cache.storage)
@@ -68,7 +83,7 @@ FailureOr<int64_t> LowerToCuda::layerBytes(CacheOp op, const CacheSpec &cache) {
 }
 
 LogicalResult LowerToCuda::lower(EmbedOp op) {
-  auto table = weight(op.getTable(), Layout::Rows);
+  auto table = weight(op.getTable(), WeightRole::Rows);
   if (failed(table))
     return failure();
   int64_t hidden = dim(op.getResult(), 1);
@@ -89,8 +104,8 @@ LogicalResult LowerToCuda::lower(AttentionBlockOp op) {
   auto qkv = qkvOf(op);
   if (failed(qkv))
     return failure();
-  auto norm = weight(qkv->getNorm(), Layout::Rows);
-  auto w = weight(qkv->getWeight(), Layout::Fragments);
+  auto norm = weight(qkv->getNorm(), WeightRole::Rows);
+  auto w = weight(qkv->getWeight(), WeightRole::Heads);
   auto h = known(*qkv, qkv->getX());
   if (failed(norm) || failed(w) || failed(h))
     return failure();
@@ -156,7 +171,7 @@ LogicalResult LowerToCuda::lower(AttentionBlockOp op) {
 }
 
 LogicalResult LowerToCuda::lower(LinearResidualOp op) {
-  auto w = weight(op.getWeight(), Layout::Fragments);
+  auto w = weight(op.getWeight(), WeightRole::Matrix);
   auto x = known(op, op.getX());
   auto h = updated(op, op.getResidual(), op.getResult());
   if (failed(w) || failed(x) || failed(h))
@@ -172,12 +187,12 @@ LogicalResult LowerToCuda::lower(LinearResidualOp op) {
 }
 
 LogicalResult LowerToCuda::lower(MoeBlockOp op) {
-  auto norm = weight(op.getNorm(), Layout::Rows);
-  auto router = weight(op.getRouter(), Layout::Rows);
-  auto sharedGateUp = weight(op.getSharedGateUp(), Layout::FragmentsGateUp);
-  auto gateUp = weight(op.getGateUp(), Layout::FragmentsGateUp);
-  auto sharedDown = weight(op.getSharedDown(), Layout::Fragments);
-  auto down = weight(op.getDown(), Layout::Fragments);
+  auto norm = weight(op.getNorm(), WeightRole::Rows);
+  auto router = weight(op.getRouter(), WeightRole::Rows);
+  auto sharedGateUp = weight(op.getSharedGateUp(), WeightRole::GateUp);
+  auto gateUp = weight(op.getGateUp(), WeightRole::GateUp);
+  auto sharedDown = weight(op.getSharedDown(), WeightRole::Matrix);
+  auto down = weight(op.getDown(), WeightRole::Matrix);
   auto h = updated(op, op.getX(), op.getResult());
   if (failed(norm) || failed(router) || failed(sharedGateUp) || failed(gateUp) ||
       failed(sharedDown) || failed(down) || failed(h))
@@ -217,9 +232,9 @@ LogicalResult LowerToCuda::lower(MoeBlockOp op) {
 }
 
 LogicalResult LowerToCuda::lower(MlpBlockOp op) {
-  auto norm = weight(op.getNorm(), Layout::Rows);
-  auto gateUp = weight(op.getGateUp(), Layout::FragmentsGateUp);
-  auto down = weight(op.getDown(), Layout::Fragments);
+  auto norm = weight(op.getNorm(), WeightRole::Rows);
+  auto gateUp = weight(op.getGateUp(), WeightRole::GateUp);
+  auto down = weight(op.getDown(), WeightRole::Matrix);
   auto h = updated(op, op.getX(), op.getResult());
   if (failed(norm) || failed(gateUp) || failed(down) || failed(h))
     return failure();
@@ -243,8 +258,8 @@ LogicalResult LowerToCuda::lower(MlpBlockOp op) {
 }
 
 LogicalResult LowerToCuda::lower(HeadOp op) {
-  auto norm = weight(op.getNorm(), Layout::Rows);
-  auto w = weight(op.getWeight(), Layout::Fragments);
+  auto norm = weight(op.getNorm(), WeightRole::Rows);
+  auto w = weight(op.getWeight(), WeightRole::Matrix);
   auto h = known(op, op.getX());
   if (failed(norm) || failed(w) || failed(h))
     return failure();

@@ -18,11 +18,11 @@ public:
     EXPECT_TRUE(format == kBf16 || (format.scale == Storage::F16 && !format.zeros &&
                                     format.element != Storage::F8E4M3));
     mlir::MLIRContext context;
-    context.loadDialect<MoeDialect>();
+    context.loadDialect<MoeDialect, plan::PlanDialect>();
     auto type =
         mlir::RankedTensorType::get({matrices, rows, columns}, mlir::Float32Type::get(&context));
     geometry = *PackedGeometry::get(
-        type, PackingAttr::get(&context, layout, FormatAttr::get(&context, format), 0));
+        type, plan::PackingAttr::get(&context, layout, FormatAttr::get(&context, format), 0));
     const bool strips = geometry.fragments();
     unitRows = strips ? geometry.panelRows() : 1;
     unitBytes = strips ? geometry.panelBytes() : geometry.rowBytes();

@@ -4,6 +4,7 @@
 
 #include "compiler/import/Llama4.h"
 #include "compiler/import/RandomWeights.h"
+#include "compiler/targets/Targets.h"
 #include "compiler/targets/cuda/CudaKernels.h"
 #include "compiler/targets/cuda/LowerToCuda.h"
 #include "compiler/targets/cuda/TestPtx.h"
@@ -45,7 +46,7 @@ modelCalls(const std::string &config, const std::string &weights, int64_t maxSte
     return failed(model.takeError());
   mlir::PassManager passes(&context, mlir::ModuleOp::getOperationName());
   buildFusePipeline(passes);
-  buildPackPipeline(passes, DeviceKind::Cuda, weights);
+  buildPackPipeline(passes, findTargetFormats, "cuda", weights);
   if (mlir::failed(passes.run(*model->module)))
     return failed(llvm::createStringError("the passes failed"));
   auto plan = lowerToCuda(*model->module, maxStep);

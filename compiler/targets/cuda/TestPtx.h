@@ -304,11 +304,11 @@ inline TestWeight testWeight(std::mt19937 &random, const WeightFormat &format, i
   TestWeight w;
   w.values.resize(matrices * rows * columns);
   mlir::MLIRContext context;
-  context.loadDialect<MoeDialect>();
+  context.loadDialect<MoeDialect, plan::PlanDialect>();
   auto type =
       mlir::RankedTensorType::get({matrices, rows, columns}, mlir::Float32Type::get(&context));
   auto geometry = PackedGeometry::get(
-      type, PackingAttr::get(&context, layout, FormatAttr::get(&context, format), 0));
+      type, plan::PackingAttr::get(&context, layout, FormatAttr::get(&context, format), 0));
   if (mlir::failed(geometry)) {
     ADD_FAILURE() << "no packing as " << nameOf(format);
     return w;

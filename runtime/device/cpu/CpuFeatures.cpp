@@ -132,6 +132,8 @@ std::vector<std::string> hostFeatures() {
 Result<size_t> chooseImage(std::span<const Image> images, std::span<const std::string> host) {
   std::string found;
   for (size_t i = 0; i < images.size(); ++i) {
+    if (!images[i].launches.empty()) // PTX, not machine code
+      continue;
     std::string needs, lacks;
     for (const std::string &feature : images[i].features) {
       needs += (needs.empty() ? "" : " ") + feature;

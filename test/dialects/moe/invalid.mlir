@@ -32,38 +32,32 @@ moe.weight @weight_c3 : tensor<8xf32> from [#moe.source<"w", [0], [8], true>]
 
 // -----
 
-// expected-error @+1 {{is packed in panels, but is no matrix}}
-moe.weight @weight_c4 : tensor<8xf32> from [#moe.source<"w", [0], [8]>] packed #moe.packing<panel, f32>
+// expected-error @+1 {{is packed as matrix, but has fewer than two dimensions}}
+moe.weight @weight_c4 : tensor<8xf32> from [#moe.source<"w", [0], [8]>] packed #moe.packing<matrix, f32>
 
 // -----
 
 // expected-error @+1 {{is packed as gate and up, but has an odd number of rows}}
 moe.weight @weight_c4 : tensor<3x8xf32> from [#moe.source<"w", [0, 0], [3, 8]>]
-    packed #moe.packing<panel_gate_up, f32>
+    packed #moe.packing<gate_up, f32>
 
 // -----
 
 // expected-error @+1 {{is packed by heads, but its rows are not a multiple of the head dimension}}
 moe.weight @weight_c4 : tensor<4x8xf32> from [#moe.source<"w", [0, 0], [4, 8]>]
-    packed #moe.packing<panel_heads, f32, 3>
+    packed #moe.packing<heads, f32, 3>
 
 // -----
 
 // expected-error @+1 {{is packed in groups of 16, which do not divide its 24 columns}}
 moe.weight @weight_c4 : tensor<4x24xf32> from [#moe.source<"w", [0, 0], [4, 24]>]
-    packed #moe.packing<panel, i4 group 16 scale f16>
+    packed #moe.packing<matrix, i4 group 16 scale f16>
 
 // -----
 
 // expected-error @+1 {{is packed as f16, expected f32, bf16 or codes}}
 moe.weight @weight_c4 : tensor<4x8xf32> from [#moe.source<"w", [0, 0], [4, 8]>]
-    packed #moe.packing<panel, f16>
-
-// -----
-
-// expected-error @+1 {{is packed in fragments, which need bf16 or codes}}
-moe.weight @weight_c4 : tensor<4x8xf32> from [#moe.source<"w", [0, 0], [4, 8]>]
-    packed #moe.packing<fragments, f32>
+    packed #moe.packing<matrix, f16>
 
 // -----
 
@@ -108,7 +102,7 @@ moe.weight @weight_c4 : tensor<4x8xf32> from [#moe.source<"w", [0, 0], [4, 8]>]
 // -----
 
 // expected-error @+1 {{has zeros for 'f8E4M3FN', expected i4}}
-#packing = #moe.packing<panel, f8E4M3FN group 32 scale f32 zeros>
+#packing = #moe.packing<matrix, f8E4M3FN group 32 scale f32 zeros>
 
 // -----
 

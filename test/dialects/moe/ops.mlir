@@ -11,27 +11,27 @@ moe.weight @gate : tensor<2x128x256xbf16> from
 
 // CHECK: moe.weight @qkv : tensor<512x256xbf16> from [#moe.source<"q", [0, 0], [256, 256]>,
 // CHECK-SAME: #moe.source<"k", [0, 0], [128, 256]>, #moe.source<"v", [0, 0], [128, 256]>]
-// CHECK-SAME: packed #moe.packing<panel_heads, bf16, 64>
+// CHECK-SAME: packed #moe.packing<heads, bf16, 64>
 moe.weight @qkv : tensor<512x256xbf16> from
     [#moe.source<"q", [0, 0], [256, 256]>, #moe.source<"k", [0, 0], [128, 256]>,
-     #moe.source<"v", [0, 0], [128, 256]>] packed #moe.packing<panel_heads, bf16, 64>
+     #moe.source<"v", [0, 0], [128, 256]>] packed #moe.packing<heads, bf16, 64>
 
 // CHECK: packed #moe.packing<rows, f32>
 moe.weight @rows : tensor<256xbf16> from [#moe.source<"norm", [0], [256]>]
     packed #moe.packing<rows, f32>
 
-// CHECK: packed #moe.packing<panel_gate_up, f32>
+// CHECK: packed #moe.packing<gate_up, f32>
 moe.weight @gate_up : tensor<64x256xbf16> from [#moe.source<"gate_up", [0, 0], [64, 256]>]
-    packed #moe.packing<panel_gate_up, f32>
+    packed #moe.packing<gate_up, f32>
 
-// CHECK: packed #moe.packing<panel, bf16> {note = "kept"}
+// CHECK: packed #moe.packing<matrix, bf16> {note = "kept"}
 moe.weight @panel : tensor<64x256xbf16> from [#moe.source<"o", [0, 0], [64, 256]>]
-    packed #moe.packing<panel, bf16> {note = "kept"}
+    packed #moe.packing<matrix, bf16> {note = "kept"}
 
 // CHECK: moe.weight @codes
-// CHECK-SAME: encoded #moe.format<i4 group 128 scale bf16> packed #moe.packing<panel, bf16>
+// CHECK-SAME: encoded #moe.format<i4 group 128 scale bf16> packed #moe.packing<matrix, bf16>
 moe.weight @codes : tensor<64x256xbf16> from [#moe.source<"o", [0, 0], [64, 256]>]
-    encoded #moe.format<i4 group 128 scale bf16> packed #moe.packing<panel, bf16>
+    encoded #moe.format<i4 group 128 scale bf16> packed #moe.packing<matrix, bf16>
 
 // CHECK: moe.weight @fp8 : tensor<64x256xbf16> from [#moe.source<"o", [0, 0], [64, 256]>]
 // CHECK-SAME: encoded #moe.format<f8E4M3FN group 256 scale f32>
@@ -42,10 +42,10 @@ moe.weight @fp8 : tensor<64x256xbf16> from [#moe.source<"o", [0, 0], [64, 256]>]
 moe.weight @int8 : tensor<64x256xbf16> from [#moe.source<"o", [0, 0], [64, 256]>]
     packed #moe.packing<rows, i8 group 256 scale f32>
 
-// CHECK: encoded #moe.format<i4 group 32 scale f16 zeros> packed #moe.packing<panel_heads, i4 group 32 scale f16 zeros, 64>
+// CHECK: encoded #moe.format<i4 group 32 scale f16 zeros> packed #moe.packing<heads, i4 group 32 scale f16 zeros, 64>
 moe.weight @zeros : tensor<64x256xbf16> from [#moe.source<"o", [0, 0], [64, 256]>]
     encoded #moe.format<i4 group 32 scale f16 zeros>
-    packed #moe.packing<panel_heads, i4 group 32 scale f16 zeros, 64>
+    packed #moe.packing<heads, i4 group 32 scale f16 zeros, 64>
 
 // CHECK: attributes.formats = [#moe.format<f32>, #moe.format<bf16>, #moe.format<i4 group 128 scale bf16>]
 moe.weight @attributes : tensor<1x1xf32> from [#moe.source<"o", [0, 0], [1, 1]>]

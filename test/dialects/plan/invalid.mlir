@@ -3,49 +3,49 @@
 // tensor_c1
 // expected-error @+1 {{is at 32, which is no multiple of 64}}
 plan.tensor @w at 32 bytes 8192 : tensor<64x64xbf16> from
-    [#moe.source<"w", [0, 0], [64, 64]>] packed #moe.packing<rows, bf16>
+    [#moe.source<"w", [0, 0], [64, 64]>] packed #plan.packing<rows, bf16>
 
 // -----
 
 // tensor_c1: 65 rows need two panels
 // expected-error @+1 {{has 8320 bytes, but its packing needs 16384}}
 plan.tensor @w at 0 bytes 8320 : tensor<65x64xbf16> from
-    [#moe.source<"w", [0, 0], [65, 64]>] packed #moe.packing<panel, bf16>
+    [#moe.source<"w", [0, 0], [65, 64]>] packed #plan.packing<panel, bf16>
 
 // -----
 
 // tensor_c1: pairs of columns
 // expected-error @+1 {{has 8064 bytes, but its packing needs 8192}}
 plan.tensor @w at 0 bytes 8064 : tensor<64x63xbf16> from
-    [#moe.source<"w", [0, 0], [64, 63]>] packed #moe.packing<panel, bf16>
+    [#moe.source<"w", [0, 0], [64, 63]>] packed #plan.packing<panel, bf16>
 
 // -----
 
 // tensor_c1: 2 x 48 rows, so two panels of 32 + 32
 // expected-error @+1 {{has 24576 bytes, but its packing needs 32768}}
 plan.tensor @w at 0 bytes 24576 : tensor<96x64xf32> from
-    [#moe.source<"w", [0, 0], [96, 64]>] packed #moe.packing<panel_gate_up, f32>
+    [#moe.source<"w", [0, 0], [96, 64]>] packed #plan.packing<panel_gate_up, f32>
 
 // -----
 
 // tensor_c1: four heads, a panel each
 // expected-error @+1 {{has 16384 bytes, but its packing needs 65536}}
 plan.tensor @w at 0 bytes 16384 : tensor<64x64xf32> from
-    [#moe.source<"w", [0, 0], [64, 64]>] packed #moe.packing<panel_heads, f32, 16>
+    [#moe.source<"w", [0, 0], [64, 64]>] packed #plan.packing<panel_heads, f32, 16>
 
 // -----
 
 // tensor_c1
 // expected-error @+1 {{its rows are not a multiple of the head dimension}}
 plan.tensor @w at 0 bytes 16384 : tensor<64x64xf32> from
-    [#moe.source<"w", [0, 0], [64, 64]>] packed #moe.packing<panel_heads, f32, 24>
+    [#moe.source<"w", [0, 0], [64, 64]>] packed #plan.packing<panel_heads, f32, 24>
 
 // -----
 
 // tensor_c1
 // expected-error @+1 {{is packed as f16, expected f32, bf16 or codes}}
 plan.tensor @w at 0 bytes 8192 : tensor<64x64xf16> from
-    [#moe.source<"w", [0, 0], [64, 64]>] packed #moe.packing<panel, f16>
+    [#moe.source<"w", [0, 0], [64, 64]>] packed #plan.packing<panel, f16>
 
 // -----
 
@@ -178,39 +178,24 @@ plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
 
 // -----
 
-// tensor_c1: a GPU's
-// expected-error @+1 {{is at 64, which is no multiple of 256}}
-plan.tensor @w at 64 bytes 8192 : tensor<64x64xbf16> from
-    [#moe.source<"w", [0, 0], [64, 64]>] packed #moe.packing<fragments, bf16> device "cuda"
-
-// -----
-
 // tensor_c1: 17 rows are two strips, 65 columns eight tiles
 // expected-error @+1 {{has 2210 bytes, but its packing needs 8192}}
 plan.tensor @w at 0 bytes 2210 : tensor<17x65xbf16> from
-    [#moe.source<"w", [0, 0], [17, 65]>] packed #moe.packing<fragments, bf16>
+    [#moe.source<"w", [0, 0], [17, 65]>] packed #plan.packing<fragments, bf16>
 
 // -----
 
 // tensor_c1: 2 x 9 rows, so two strips of 8 + 8
 // expected-error @+1 {{has 2048 bytes, but its packing needs 4096}}
 plan.tensor @w at 0 bytes 2048 : tensor<18x64xbf16> from
-    [#moe.source<"w", [0, 0], [18, 64]>] packed #moe.packing<fragments_gate_up, bf16>
+    [#moe.source<"w", [0, 0], [18, 64]>] packed #plan.packing<fragments_gate_up, bf16>
 
 // -----
 
 // tensor_c1
 // expected-error @+1 {{is packed in fragments, which need bf16 or codes}}
 plan.tensor @w at 0 bytes 4096 : tensor<16x64xf32> from
-    [#moe.source<"w", [0, 0], [16, 64]>] packed #moe.packing<fragments, f32>
-
-// -----
-
-plan.program @p device "cuda" tokens 1 rows 1 scratch 0 arena 256 {
-  // program_c2
-  // expected-error @+1 {{is at 64, expected a multiple of 256 in a program of "cuda"}}
-  %a = plan.alloc 64 at 64
-}
+    [#moe.source<"w", [0, 0], [16, 64]>] packed #plan.packing<fragments, f32>
 
 // -----
 
@@ -222,24 +207,8 @@ plan.program @p device "cuda" tokens 1 rows 1 scratch 0 {
 
 // -----
 
-plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
-  // input_c1
-  // expected-error @+1 {{is in a program of "cpu", and only kernels of GPUs choose tokens}}
-  %s = plan.input sampling
-}
-
-// -----
-
-plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
-  // ids_c1
-  // expected-error @+1 {{is in a program of "cpu", and only kernels of GPUs choose tokens}}
-  %i = plan.ids
-}
-
-// -----
-
 plan.tensor @w at 0 bytes 8192 : tensor<64x64xbf16> from
-    [#moe.source<"w", [0, 0], [64, 64]>] packed #moe.packing<fragments, bf16>
+    [#moe.source<"w", [0, 0], [64, 64]>] packed #plan.packing<fragments, bf16>
 plan.program @p device "cuda" tokens 1 rows 1 scratch 0 {
   // weight_c1
   // expected-error @+1 {{uses @w of "cpu" in a program of "cuda"}}
@@ -260,15 +229,15 @@ plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
 plan.kernel @k device "cpu" operands 0
 plan.program @p device "cpu" tokens 1 rows 1 scratch 0 {
   // call_c2
-  // expected-error @+1 {{has blocks in a program of "cpu"}}
+  // expected-error @+1 {{has blocks, and @k is not launched as a grid}}
   plan.call @k() blocks 1
 }
 
 // -----
 
-plan.kernel @k device "cuda" operands 0
+plan.kernel @k device "cuda" operands 0 grid
 plan.program @p device "cuda" tokens 1 rows 1 scratch 0 {
   // call_c2
-  // expected-error @+1 {{has 0 blocks in a program of "cuda", expected some}}
+  // expected-error @+1 {{has 0 blocks, and @k is launched as a grid, expected some}}
   plan.call @k()
 }

@@ -1,9 +1,9 @@
 // RUN: moe-opt %s | moe-opt | FileCheck %s
 // RUN: moe-opt %s --mlir-print-op-generic | moe-opt | FileCheck %s
 
-// CHECK: plan.tensor @embed at 4096 bytes 8192 : tensor<64x64xbf16> from [#moe.source<"e", [0, 0], [64, 64]>] packed #moe.packing<rows, bf16>
+// CHECK: plan.tensor @embed at 4096 bytes 8192 : tensor<64x64xbf16> from [#moe.source<"e", [0, 0], [64, 64]>] packed #plan.packing<rows, bf16>
 plan.tensor @embed at 4096 bytes 8192 : tensor<64x64xbf16> from
-    [#moe.source<"e", [0, 0], [64, 64]>] packed #moe.packing<rows, bf16>
+    [#moe.source<"e", [0, 0], [64, 64]>] packed #plan.packing<rows, bf16>
 // CHECK: plan.pool @global layers 2 page_tokens 64 page_bytes 65536
 plan.pool @global layers 2 page_tokens 64 page_bytes 65536
 // CHECK: plan.pool @chunked layers 6 page_tokens 64 page_bytes 196608 chunk 128
@@ -44,17 +44,17 @@ plan.program @cpu.8 device "cpu" tokens 8 rows 4 scratch 4096 arena 4096 {
 }
 
 // A GPU's plan names its device throughout.
-// CHECK: plan.tensor @norm at 256 bytes 256 : tensor<64xf32> from [#moe.source<"n", [0], [64]>] packed #moe.packing<rows, f32> device "cuda"
+// CHECK: plan.tensor @norm at 256 bytes 256 : tensor<64xf32> from [#moe.source<"n", [0], [64]>] packed #plan.packing<rows, f32> device "cuda"
 plan.tensor @norm at 256 bytes 256 : tensor<64xf32> from [#moe.source<"n", [0], [64]>]
-    packed #moe.packing<rows, f32> device "cuda"
-// CHECK: plan.tensor @w at 512 bytes 2048 : tensor<16x60xbf16> from [#moe.source<"w", [0, 0], [16, 60]>] packed #moe.packing<fragments, bf16> device "cuda"
+    packed #plan.packing<rows, f32> device "cuda"
+// CHECK: plan.tensor @w at 512 bytes 2048 : tensor<16x60xbf16> from [#moe.source<"w", [0, 0], [16, 60]>] packed #plan.packing<fragments, bf16> device "cuda"
 plan.tensor @w at 512 bytes 2048 : tensor<16x60xbf16> from [#moe.source<"w", [0, 0], [16, 60]>]
-    packed #moe.packing<fragments, bf16> device "cuda"
+    packed #plan.packing<fragments, bf16> device "cuda"
 // CHECK: plan.pool @cuda.global layers 2 page_tokens 64 page_bytes 65536 device "cuda"
 plan.pool @cuda.global layers 2 page_tokens 64 page_bytes 65536 device "cuda"
 // CHECK: plan.pool @cuda.chunked layers 6 page_tokens 64 page_bytes 196608 chunk 128 device "cuda"
 plan.pool @cuda.chunked layers 6 page_tokens 64 page_bytes 196608 chunk 128 device "cuda"
-plan.kernel @norm_bf16 device "cuda" operands 5
+plan.kernel @norm_bf16 device "cuda" operands 5 grid
 // CHECK-LABEL: plan.program @cuda.8 device "cuda"
 // CHECK: %[[COUNTERS:.*]] = plan.counters 128
 // CHECK: plan.call @norm_bf16(%{{.*}}, %{{.*}}, %{{.*}}, %[[COUNTERS]], %{{.*}}) blocks 8{{$}}

@@ -1,5 +1,5 @@
 // The formulas of Packing.h.
-#include "dialects/moe/Packing.h"
+#include "dialects/plan/Packing.h"
 #include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
@@ -23,7 +23,7 @@ int64_t moe::unitColumns(Storage element) {
   llvm_unreachable("unknown element");
 }
 
-FailureOr<PackedGeometry> PackedGeometry::get(RankedTensorType type, PackingAttr packing,
+FailureOr<PackedGeometry> PackedGeometry::get(RankedTensorType type, plan::PackingAttr packing,
                                               llvm::function_ref<InFlightDiagnostic()> emitError) {
   auto fail = [&](const Twine &why) -> FailureOr<PackedGeometry> {
     if (emitError)
@@ -97,13 +97,6 @@ int64_t moe::panelBytes(const WeightFormat &f, int64_t k) {
   if (!f.quantized())
     return divideCeil(k, unit) * unitBytes;
   return k / f.group * (groupHeadBytes(f) + divideCeil(f.group, unit) * unitBytes);
-}
-
-bool moe::takenAsFragments(const WeightFormat &f, int64_t k) {
-  if (!f.quantized())
-    return f == WeightFormat{Storage::BF16};
-  const bool blocks = f.group == 128 || (f.group >= 16 && 64 % f.group == 0);
-  return blocks || (f.group == k && f.group > 16 && !f.zeros);
 }
 
 CodeStrip moe::codeStrip(const WeightFormat &f, int64_t k) {
@@ -236,7 +229,7 @@ int64_t PackedGeometry::zero(int64_t outerIndex, int64_t row, int64_t group) con
          packedRow(row) % panelLanes;
 }
 
-int64_t moe::packedBytes(RankedTensorType type, PackingAttr packing) {
+int64_t moe::packedBytes(RankedTensorType type, plan::PackingAttr packing) {
   FailureOr<PackedGeometry> geometry = PackedGeometry::get(type, packing);
   assert(succeeded(geometry) && "the packing does not fit the type");
   return geometry->bytes();

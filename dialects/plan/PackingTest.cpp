@@ -1,5 +1,5 @@
 // Packed layouts: places worked out by hand, and on random shapes that no two elements share one.
-#include "dialects/moe/Packing.h"
+#include "dialects/plan/Packing.h"
 #include "mlir/IR/MLIRContext.h"
 #include <gtest/gtest.h>
 
@@ -13,13 +13,13 @@ namespace {
 
 class PackingTest : public testing::Test {
 protected:
-  PackingTest() { context.loadDialect<MoeDialect>(); }
+  PackingTest() { context.loadDialect<MoeDialect, plan::PlanDialect>(); }
 
   PackedGeometry geometry(ArrayRef<int64_t> shape, Layout layout, bool bf16, int64_t headDim = 0) {
     Type f32 = Float32Type::get(&context);
     Type storage = bf16 ? Type(BFloat16Type::get(&context)) : f32;
     auto type = RankedTensorType::get(shape, f32);
-    auto packing = PackingAttr::get(&context, layout, storage, headDim);
+    auto packing = plan::PackingAttr::get(&context, layout, storage, headDim);
     FailureOr<PackedGeometry> result = PackedGeometry::get(type, packing);
     EXPECT_TRUE(succeeded(result));
     EXPECT_EQ(result->bytes(), packedBytes(type, packing));
@@ -31,7 +31,7 @@ protected:
     auto type = RankedTensorType::get(shape, Float32Type::get(&context));
     auto attr = FormatAttr::get(&context, format);
     EXPECT_EQ(attr.getFormat(), format);
-    auto packing = PackingAttr::get(&context, layout, attr, headDim);
+    auto packing = plan::PackingAttr::get(&context, layout, attr, headDim);
     FailureOr<PackedGeometry> result = PackedGeometry::get(type, packing);
     EXPECT_TRUE(succeeded(result));
     EXPECT_EQ(result->bytes(), packedBytes(type, packing));

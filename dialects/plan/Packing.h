@@ -60,10 +60,10 @@
 // In `rows` each row has its scales, its zeros, room up to a multiple of 4 bytes, its codes in
 // order (I4: column 2 i in the lower half of byte i), and room up to a multiple of 4 bytes. Rows
 // that pad a panel have scales of zero, columns that pad a unit any code.
-#ifndef MOE_DIALECTS_MOE_PACKING_H
-#define MOE_DIALECTS_MOE_PACKING_H
+#ifndef MOE_DIALECTS_PLAN_PACKING_H
+#define MOE_DIALECTS_PLAN_PACKING_H
 
-#include "dialects/moe/MoeDialect.h"
+#include "dialects/plan/PlanDialect.h"
 
 namespace moe {
 
@@ -78,9 +78,6 @@ struct CodeStrip {
   int64_t bytes() const { return blocks * blockBytes(); }
 };
 CodeStrip codeStrip(const WeightFormat &format, int64_t k);
-// Whether kernels multiply `fragments` of the format with k columns: bf16, codes in groups of 128,
-// 64, 32 or 16 columns or, without zeros, of whole rows.
-bool takenAsFragments(const WeightFormat &format, int64_t k);
 
 struct PackedGeometry {
   static constexpr int64_t panelLanes = 64;
@@ -98,7 +95,7 @@ struct PackedGeometry {
 
   // Fails where the packing does not fit the type; `emitError` then starts the message.
   static mlir::FailureOr<PackedGeometry>
-  get(mlir::RankedTensorType type, PackingAttr packing,
+  get(mlir::RankedTensorType type, plan::PackingAttr packing,
       llvm::function_ref<mlir::InFlightDiagnostic()> emitError = {});
 
   bool fragments() const {
@@ -143,7 +140,7 @@ int64_t panelBytes(const WeightFormat &format, int64_t k);
 int64_t groupHeadBytes(const WeightFormat &format);
 
 // Bytes that `type` needs when it is packed so; the packing must fit (see PackedGeometry::get).
-int64_t packedBytes(mlir::RankedTensorType type, PackingAttr packing);
+int64_t packedBytes(mlir::RankedTensorType type, plan::PackingAttr packing);
 
 } // namespace moe
 
