@@ -170,7 +170,7 @@ TEST(CpuExecutor, RefusesWhatItCannotRun) {
   auto executor = open(plan, 1);
   ASSERT_FALSE(executor);
   EXPECT_EQ(executor.error().message,
-            "cpu:test has no kernel number 3, which a step program calls");
+            "cpu:test has no kernel number 3 as a step program calls it; compile the plan again");
   plan = handMadePlan();
   plan.programs.clear();
   EXPECT_FALSE(open(plan, 1));

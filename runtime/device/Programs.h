@@ -23,6 +23,23 @@ enum class InputName : uint8_t {
   Sampling
 };
 
+// An element of the input Sampling, one for each row: what is wanted of it. Kernels read the fields
+// by offset; those of Draw in Device.h have the same names.
+struct RowSampling {
+  enum : uint32_t {
+    writesLogits = 1, // to the operand Logits
+    draws = 2,        // from them; otherwise the row's id is that of its largest logit
+  };
+  uint32_t flags;
+  float scale; // with `draws` above 0
+  uint64_t random;
+  uint64_t topP;
+  uint64_t minWeight;
+  int32_t topK;
+  int32_t reserved;
+};
+static_assert(sizeof(RowSampling) == 40);
+
 struct Operand {
   OperandKind kind;
   uint32_t index = 0;  // Input: an InputName. Weight: into sections. Cache: into pools

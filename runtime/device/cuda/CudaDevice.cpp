@@ -3,6 +3,7 @@
 // ids or logits that are wanted.
 #include "runtime/device/cuda/CudaDevice.h"
 
+#include "runtime/device/ProgramExecutor.h"
 #include "runtime/device/cuda/Image.h"
 #include "runtime/device/cuda/KernelAbi.h"
 #include "runtime/device/cuda/Weights.h"
@@ -13,64 +14,9 @@
 namespace moe::cuda {
 namespace {
 
-constexpr uint64_t kAlignment = 256;
-constexpr int kInputs = 7;
-
-uint64_t aligned(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-// What all programs together need.
-struct Sizes {
-  int32_t tokens = 0, rows = 0;
-  uint64_t arena = 0, counters = 0;
-};
-
-Sizes sizesOf(const DevicePlan &plan) {
-  Sizes sizes;
-  for (const Program &program : plan.programs) {
-    sizes.tokens = std::max(sizes.tokens, program.tokens);
-    sizes.rows = std::max(sizes.rows, program.rows);
-    sizes.arena = std::max(sizes.arena, program.arenaBytes);
-    sizes.counters = std::max(sizes.counters, program.counterBytes);
-  }
-  return sizes;
+uint64_t activationBytes(const ProgramSizes &sizes) {
+  return sizes.arenaBytes + sizes.counterBytes + sizes.logitsBytes + sizes.idsBytes;
 }
-
-uint64_t idsBytes(const Sizes &sizes) {
-  return uint64_t(std::max(sizes.rows, 1)) * sizeof(int32_t);
-}
-uint64_t logitsBytes(const Sizes &sizes, int64_t vocab) {
-  return uint64_t(std::max(sizes.rows, 1)) * uint64_t(vocab) * sizeof(float);
-}
-uint64_t outputBytes(const Sizes &sizes, int64_t vocab) {
-  return logitsBytes(sizes, vocab) + idsBytes(sizes);
-}
-
-// Whether every program tells ids.
-bool choosesIds(const DevicePlan &plan) {
-  return std::all_of(plan.programs.begin(), plan.programs.end(), [](const Program &program) {
-    return std::any_of(program.calls.begin(), program.calls.end(), [](const Call &call) {
-      return std::any_of(call.operands.begin(), call.operands.end(),
-                         [](const Operand &operand) { return operand.kind == OperandKind::Ids; });
-    });
-  });
-}
-
-// Where the inputs of a program lie in the block of inputs: StepInfo, the step's own inputs, packed
-// so that a small step is a small copy, and after those of the largest program the tables.
-struct InputLayout {
-  uint64_t offsets[kInputs] = {};
-  uint64_t end = 0; // of the step's own inputs
-
-  InputLayout(int32_t tokens, int32_t rows) : end(aligned(sizeof(StepInfo))) {
-    for (InputName name :
-         {InputName::Tokens, InputName::Positions, InputName::Sequences, InputName::Rows}) {
-      offsets[size_t(name)] = end;
-      end += aligned(uint64_t(name == InputName::Rows ? rows : tokens) * sizeof(int32_t));
-    }
-    offsets[size_t(InputName::Sampling)] = end;
-    end += aligned(uint64_t(rows) * sizeof(RowSampling));
-  }
-};
 
 struct BoundKernel {
   CUfunction function = nullptr;
@@ -78,81 +24,55 @@ struct BoundKernel {
   uint32_t mostBlocks = 1; // resident together
 };
 
-struct BoundProgram {
-  int32_t tokens, rows;
-  InputLayout layout;
-  GraphExec graph;
-};
-
-class CudaExecutor final : public Executor {
+class CudaExecutor final : public ProgramExecutor {
 public:
   static Result<std::unique_ptr<Executor>> create(std::shared_ptr<const Gpu> gpu,
                                                   const DevicePlan &plan,
                                                   const ExecutorOptions &options,
                                                   const CudaOptions &cuda);
-  CudaExecutor(std::shared_ptr<const Gpu> gpu) : gpu(std::move(gpu)) {}
+  CudaExecutor(std::shared_ptr<const Gpu> gpu, const DevicePlan &plan,
+               const ExecutorOptions &options)
+      : ProgramExecutor(plan, options, /*headerBytes=*/sizeof(StepInfo)), gpu(std::move(gpu)) {}
   ~CudaExecutor() override;
-  Result<StepResult> run(const Step &step) override;
-  bool samples() const override { return choosing; }
-  int32_t maxTokens() const override { return sizes.tokens; }
-  int32_t maxRows() const override { return sizes.rows; }
   std::string description() const override { return about; }
 
 private:
+  Result<StepResult> runProgram(const Step &step, size_t program) override;
+  Result<StepResult> tryProgram(const Step &step, size_t program);
   Status prepare(const DevicePlan &plan, const CudaOptions &cuda);
   Status loadKernels(const DevicePlan &plan);
   Status loadKernel(const std::string &name, uint32_t operands, BoundKernel &kernel);
   Status allocate(const DevicePlan &plan);
   Error outOfMemory(const Error &error, const DevicePlan &plan, const CudaOptions &cuda) const;
-  Result<CUdeviceptr> addressOf(const Operand &operand, const InputLayout &layout) const;
-  Result<GraphExec> record(const Program &program, const InputLayout &layout);
-  Status launch(const Program &program, const InputLayout &layout);
-  void copyInputs(const Step &step, const BoundProgram &program);
-  void copySampling(const Step &step, const BoundProgram &program);
+  BufferAddresses<CUdeviceptr> bufferAddresses(const DevicePlan &plan) const;
+  Result<GraphExec> record(const DevicePlan &plan, size_t program,
+                           const BufferAddresses<CUdeviceptr> &buffers);
+  Status launch(const DevicePlan &plan, size_t program,
+                const BufferAddresses<CUdeviceptr> &buffers);
+  Status upload(uint64_t begin, uint64_t end);
   Status fetchLogits(const Step &step);
-  Result<StepResult> runStep(const Step &step, const BoundProgram &program);
-
-  int32_t *hostInput(uint64_t offset) const {
-    return reinterpret_cast<int32_t *>(static_cast<std::byte *>(hostInputs.get()) + offset);
-  }
 
   const std::shared_ptr<const Gpu> gpu; // first: the context outlives what is in it
-  ExecutorOptions options;
-  int64_t vocab = 0;
-  bool choosing = false;
-  Sizes sizes;
   std::string about;
-  uint64_t tableOffsets[kInputs] = {};       // of GlobalTable and ChunkedTable
-  std::vector<InputName> tableOf;            // per pool of the plan
-  uint64_t changedBegin = 0, changedEnd = 0; // bytes of the tables that this step changed
-  std::optional<Error> lost;                 // what ended it all
+  std::optional<Error> lost; // what ended it all
 
   Stream stream;
   Module module;
   std::vector<BoundKernel> kernels; // per kernel of the plan
   Weights weights;
-  Memory arena, counters, inputs, logits, ids;
+  Memory arena, counters, inputBlock, logits, ids;
   HostMemory hostInputs, hostLogits, hostIds;
   std::vector<Memory> pools;
-  std::vector<BoundProgram> programs;
+  std::vector<GraphExec> graphs; // per program of the plan
 };
 
 Result<std::unique_ptr<Executor>> CudaExecutor::create(std::shared_ptr<const Gpu> gpu,
                                                        const DevicePlan &plan,
                                                        const ExecutorOptions &options,
                                                        const CudaOptions &cuda) {
-  if (plan.programs.empty())
-    return Error{Code::InvalidPlan, "the plan has no step programs for device cuda"};
-  if (options.poolPages.size() != plan.pools.size() || options.maxSequences < 1 ||
-      options.tableStride < 1)
-    return Error{Code::InvalidArgument, "an executor needs at least one sequence and page, and a "
-                                        "size for each cache pool of the plan"};
+  MOE_TRY(checkExecutor(plan, options, "cuda"));
   MOE_TRY(gpu->makeCurrent());
-  auto executor = std::make_unique<CudaExecutor>(std::move(gpu));
-  executor->options = options;
-  executor->vocab = plan.vocab;
-  executor->choosing = choosesIds(plan);
-  executor->sizes = sizesOf(plan);
+  auto executor = std::make_unique<CudaExecutor>(std::move(gpu), plan, options);
   if (Status status = executor->prepare(plan, cuda); !status)
     return status.error().code == Code::ResourceExhausted
                ? executor->outOfMemory(status.error(), plan, cuda)
@@ -174,16 +94,11 @@ Status CudaExecutor::prepare(const DevicePlan &plan, const CudaOptions &cuda) {
   MOE_ASSIGN(ranges, weightRanges(plan));
   MOE_ASSIGN(uploaded, Weights::upload(*gpu, plan, std::move(ranges), stream.get(), cuda.progress));
   weights = std::move(uploaded);
-  for (const Program &program : plan.programs) {
-    InputLayout layout(program.tokens, program.rows);
-    for (InputName table : {InputName::GlobalTable, InputName::ChunkedTable})
-      layout.offsets[size_t(table)] = tableOffsets[size_t(table)];
-    MOE_ASSIGN(graph, record(program, layout));
-    programs.push_back({program.tokens, program.rows, layout, std::move(graph)});
+  const BufferAddresses<CUdeviceptr> buffers = bufferAddresses(plan);
+  for (size_t i = 0; i < plan.programs.size(); ++i) {
+    MOE_ASSIGN(graph, record(plan, i, buffers));
+    graphs.push_back(std::move(graph));
   }
-  std::sort(programs.begin(), programs.end(), [](const BoundProgram &a, const BoundProgram &b) {
-    return a.tokens != b.tokens ? a.tokens < b.tokens : a.rows < b.rows;
-  });
   return ok();
 }
 
@@ -199,8 +114,7 @@ Status CudaExecutor::loadKernels(const DevicePlan &plan) {
       uint32_t i = call.kernel;
       if (i >= kernels.size() || i >= image.launches.size() || i >= image.entries.size() ||
           image.entries[i] == Image::absent || call.operands.size() != plan.kernels[i].operands)
-        return Error{Code::InvalidPlan, image.target + " has no kernel number " +
-                                            std::to_string(i) + " as a step program calls it"};
+        return missingKernel(image.target, i);
       if (kernels[i].function)
         continue;
       kernels[i].launch = image.launches[i];
@@ -294,42 +208,29 @@ Status CudaExecutor::allocate(const DevicePlan &plan) {
     to = std::move(memory);
     return ok();
   };
-  MOE_TRY(take(arena, sizes.arena, "activations"));
-  MOE_TRY(take(counters, sizes.counters, "counters"));
-  MOE_TRY(zero(counters, sizes.counters));
-  MOE_TRY(take(logits, logitsBytes(sizes, vocab), "logits"));
-  MOE_ASSIGN(pinnedLogits, gpu->allocateHost(logitsBytes(sizes, vocab), "logits"));
+  MOE_TRY(take(arena, sizes.arenaBytes, "activations"));
+  MOE_TRY(take(counters, sizes.counterBytes, "counters"));
+  MOE_TRY(zero(counters, sizes.counterBytes));
+  MOE_TRY(take(logits, sizes.logitsBytes, "logits"));
+  MOE_ASSIGN(pinnedLogits, gpu->allocateHost(sizes.logitsBytes, "logits"));
   hostLogits = std::move(pinnedLogits);
-  MOE_TRY(take(ids, idsBytes(sizes), "ids"));
-  MOE_ASSIGN(pinnedIds, gpu->allocateHost(idsBytes(sizes), "ids"));
+  MOE_TRY(take(ids, sizes.idsBytes, "ids"));
+  MOE_ASSIGN(pinnedIds, gpu->allocateHost(sizes.idsBytes, "ids"));
   hostIds = std::move(pinnedIds);
 
   for (size_t i = 0; i < plan.pools.size(); ++i) {
-    const CachePool &pool = plan.pools[i];
-    uint64_t bytes;
-    if (options.poolPages[i] < 0 ||
-        __builtin_mul_overflow(uint64_t(options.poolPages[i]), pool.pageBytes, &bytes))
-      return Error{Code::ResourceExhausted, "the KV cache has more bytes than addresses"};
-    Memory memory;
-    MOE_TRY(take(memory, bytes, "KV pages of the pool \"" + pool.name + "\""));
+    const uint64_t bytes = uint64_t(options.poolPages[i]) * plan.pools[i].pageBytes;
+    Memory &memory = pools.emplace_back();
+    MOE_TRY(take(memory, bytes, "KV pages of the pool \"" + plan.pools[i].name + "\""));
     MOE_TRY(zero(memory, bytes));
-    pools.push_back(std::move(memory));
-    tableOf.push_back(pool.name == "chunked" ? InputName::ChunkedTable : InputName::GlobalTable);
   }
 
-  uint64_t end = 0;
-  for (const Program &program : plan.programs)
-    end = std::max(end, InputLayout(program.tokens, program.rows).end);
-  for (InputName table : {InputName::GlobalTable, InputName::ChunkedTable}) {
-    tableOffsets[size_t(table)] = end;
-    end +=
-        aligned(uint64_t(options.maxSequences) * uint64_t(options.tableStride) * sizeof(int32_t));
-  }
-  MOE_TRY(take(inputs, end, "the inputs of a step"));
-  MOE_TRY(zero(inputs, end));
-  MOE_ASSIGN(pinnedInputs, gpu->allocateHost(end, "the inputs of a step"));
+  const uint64_t block = inputs.blockBytes();
+  MOE_TRY(take(inputBlock, block, "the inputs of a step"));
+  MOE_TRY(zero(inputBlock, block));
+  MOE_ASSIGN(pinnedInputs, gpu->allocateHost(block, "the inputs of a step"));
   hostInputs = std::move(pinnedInputs);
-  std::memset(hostInputs.get(), 0, end); // as on the device: only differences are copied
+  std::memset(hostInputs.get(), 0, block); // as on the device: only differences are copied
   return ok();
 }
 
@@ -346,48 +247,29 @@ Error CudaExecutor::outOfMemory(const Error &error, const DevicePlan &plan,
   (void)gpu->api.cuMemGetInfo(&free, &total);
   return {Code::ResourceExhausted,
           error.message + "; the session needs " + bytesText(weightBytes) + " for weights, " +
-              bytesText(cache) + " for the KV cache and " +
-              bytesText(sizes.arena + sizes.counters + outputBytes(sizes, vocab)) +
+              bytesText(cache) + " for the KV cache and " + bytesText(activationBytes(sizes)) +
               " for activations, the device has " + bytesText(total) +
               ": ask for less with --context, end what else uses the device, or choose --device "
               "cpu"};
 }
 
-Result<CUdeviceptr> CudaExecutor::addressOf(const Operand &operand,
-                                            const InputLayout &layout) const {
-  switch (operand.kind) {
-  case OperandKind::Input:
-    if (operand.index < kInputs)
-      return inputs.get() + layout.offsets[operand.index];
-    break;
-  case OperandKind::Arena:
-    if (operand.offset < sizes.arena)
-      return arena.get() + operand.offset;
-    break;
-  case OperandKind::Weight:
-    return weights.address(operand.index, operand.offset);
-  case OperandKind::Cache:
-    if (operand.index < pools.size())
-      return pools[operand.index].get() + operand.offset;
-    break;
-  case OperandKind::Logits:
-    return logits.get();
-  case OperandKind::Ids:
-    return ids.get();
-  case OperandKind::Counters:
-    if (operand.offset < sizes.counters)
-      return counters.get() + operand.offset;
-    break;
-  }
-  return Error{Code::InvalidPlan, "a kernel call has an operand that does not exist"};
+BufferAddresses<CUdeviceptr> CudaExecutor::bufferAddresses(const DevicePlan &plan) const {
+  BufferAddresses<CUdeviceptr> buffers{
+      inputBlock.get(), arena.get(), counters.get(), logits.get(), ids.get(), {}, {}};
+  for (uint32_t section = 0; section < plan.sections.size(); ++section)
+    buffers.sections.push_back(weights.address(section));
+  for (const Memory &pool : pools)
+    buffers.pools.push_back(pool.get());
+  return buffers;
 }
 
-Result<GraphExec> CudaExecutor::record(const Program &program, const InputLayout &layout) {
+Result<GraphExec> CudaExecutor::record(const DevicePlan &plan, size_t program,
+                                       const BufferAddresses<CUdeviceptr> &buffers) {
   const DriverApi &api = gpu->api;
   // Capture of this thread's calls alone: other sessions may be at work.
   MOE_TRY(gpu->check(api.cuStreamBeginCapture(stream.get(), StreamCaptureMode::threadLocal),
                      "record a step"));
-  Status launched = launch(program, layout);
+  Status launched = launch(plan, program, buffers);
   CUgraph captured = nullptr;
   CUresult ended = api.cuStreamEndCapture(stream.get(), &captured);
   Graph graph(api, captured);
@@ -395,23 +277,26 @@ Result<GraphExec> CudaExecutor::record(const Program &program, const InputLayout
   MOE_TRY(gpu->check(ended, "record a step"));
   CUgraphExec exec = nullptr;
   MOE_TRY(gpu->check(api.cuGraphInstantiateWithFlags(&exec, graph.get(), 0),
-                     "make a graph of " + std::to_string(program.calls.size()) + " kernels"));
+                     "make a graph of " + std::to_string(plan.programs[program].calls.size()) +
+                         " kernels"));
   return GraphExec(api, exec);
 }
 
-Status CudaExecutor::launch(const Program &program, const InputLayout &layout) {
+Status CudaExecutor::launch(const DevicePlan &plan, size_t program,
+                            const BufferAddresses<CUdeviceptr> &buffers) {
   // Graphs keep programmatic dependencies since CUDA 12.3; without them kernels wait in full.
   const bool programmatic = gpu->major >= 9 && gpu->driverVersion >= 12030;
   std::vector<CUdeviceptr> addresses;
   std::vector<void *> parameters;
-  for (const Call &call : program.calls) {
+  const std::vector<Call> &calls = plan.programs[program].calls;
+  for (const Call &call : calls) {
     const BoundKernel &kernel = kernels[call.kernel];
     addresses.clear();
     for (const Operand &operand : call.operands) {
-      MOE_ASSIGN(address, addressOf(operand, layout));
+      MOE_ASSIGN(address, addressOf(buffers, operand, program));
       addresses.push_back(address);
     }
-    addresses.push_back(inputs.get()); // StepInfo
+    addresses.push_back(inputBlock.get()); // StepInfo
     parameters.clear();
     for (CUdeviceptr &address : addresses)
       parameters.push_back(&address);
@@ -426,7 +311,7 @@ Status CudaExecutor::launch(const Program &program, const InputLayout &layout) {
     config.blockDimY = config.blockDimZ = 1;
     config.sharedMemBytes = kernel.launch.sharedBytes;
     config.hStream = stream.get();
-    if (programmatic && kernel.launch.dependent && &call != program.calls.data()) {
+    if (programmatic && kernel.launch.dependent && &call != calls.data()) {
       config.attrs = &attribute;
       config.numAttrs = 1;
     }
@@ -437,58 +322,11 @@ Status CudaExecutor::launch(const Program &program, const InputLayout &layout) {
   return ok();
 }
 
-void CudaExecutor::copyInputs(const Step &step, const BoundProgram &program) {
-  const StepInfo info{int32_t(step.tokens.size()), int32_t(step.rows.size()), options.tableStride,
-                      0};
-  std::memcpy(hostInputs.get(), &info, sizeof info);
-  auto copy = [&](InputName name, std::span<const int32_t> values) {
-    if (!values.empty())
-      std::memcpy(hostInput(program.layout.offsets[size_t(name)]), values.data(),
-                  values.size_bytes());
-  };
-  copy(InputName::Tokens, step.tokens);
-  copy(InputName::Positions, step.positions);
-  copy(InputName::Sequences, step.sequences);
-  copy(InputName::Rows, step.rows);
-  copySampling(step, program);
-  // Of the tables what the step can look at, up to the page of each sequence's last token; most
-  // steps change nothing there.
-  changedBegin = UINT64_MAX;
-  changedEnd = 0;
-  for (size_t i = 0; i < step.tokens.size(); ++i) {
-    if (i + 1 < step.tokens.size() && step.sequences[i + 1] == step.sequences[i] &&
-        step.positions[i + 1] >= step.positions[i])
-      continue;
-    size_t row = size_t(step.sequences[i]) * options.tableStride;
-    size_t bytes = (size_t(step.positions[i]) / 64 + 1) * sizeof(int32_t);
-    for (size_t pool = 0; pool < pools.size(); ++pool) {
-      uint64_t offset = tableOffsets[size_t(tableOf[pool])] + row * sizeof(int32_t);
-      const int32_t *from = step.tables[pool].data() + row;
-      if (!std::memcmp(hostInput(offset), from, bytes))
-        continue;
-      std::memcpy(hostInput(offset), from, bytes);
-      changedBegin = std::min(changedBegin, offset);
-      changedEnd = std::max(changedEnd, offset + bytes);
-    }
-  }
-}
-
-void CudaExecutor::copySampling(const Step &step, const BoundProgram &program) {
-  auto *to = reinterpret_cast<RowSampling *>(
-      hostInput(program.layout.offsets[size_t(InputName::Sampling)]));
-  for (size_t row = 0; row < step.rows.size(); ++row) {
-    const RowOutput wanted = step.outputs.empty() ? RowOutput{} : step.outputs[row];
-    const Draw &draw = wanted.draw;
-    const bool draws = wanted.id && draw.scale > 0;
-    to[row] = {(wanted.logits || draws ? RowSampling::writesLogits : 0u) |
-                   (draws ? RowSampling::draws : 0u),
-               draw.scale,
-               draw.random,
-               draw.topP,
-               draw.minWeight,
-               draw.topK,
-               0};
-  }
+Status CudaExecutor::upload(uint64_t begin, uint64_t end) {
+  return gpu->check(gpu->api.cuMemcpyHtoDAsync(inputBlock.get() + begin,
+                                               static_cast<std::byte *>(hostInputs.get()) + begin,
+                                               end - begin, stream.get()),
+                    "copy the inputs of a step");
 }
 
 // Copies each run of rows whose logits are wanted; mostly all of them or none.
@@ -508,20 +346,19 @@ Status CudaExecutor::fetchLogits(const Step &step) {
   return ok();
 }
 
-Result<StepResult> CudaExecutor::runStep(const Step &step, const BoundProgram &program) {
+Result<StepResult> CudaExecutor::tryProgram(const Step &step, size_t program) {
   const DriverApi &api = gpu->api;
   MOE_TRY(gpu->makeCurrent());
-  copyInputs(step, program);
-  const auto upload = [&](uint64_t begin, uint64_t end) {
-    return gpu->check(
-        api.cuMemcpyHtoDAsync(inputs.get() + begin, hostInput(begin), end - begin, stream.get()),
-        "copy the inputs of a step");
-  };
+  const StepInfo info{int32_t(step.tokens.size()), int32_t(step.rows.size()), options.tableStride,
+                      0};
+  std::memcpy(hostInputs.get(), &info, sizeof info);
+  const StepInputs::Range changed =
+      inputs.fill(step, program, static_cast<std::byte *>(hostInputs.get()));
   // Mostly one copy. Tables lie behind the inputs of the largest program.
-  MOE_TRY(upload(0, program.layout.end));
-  if (changedBegin < changedEnd)
-    MOE_TRY(upload(changedBegin, changedEnd));
-  MOE_TRY(gpu->check(api.cuGraphLaunch(program.graph.get(), stream.get()), "start a step"));
+  MOE_TRY(upload(0, inputs.packedBytes(program)));
+  if (!changed.empty())
+    MOE_TRY(upload(changed.begin, changed.end));
+  MOE_TRY(gpu->check(api.cuGraphLaunch(graphs[program].get(), stream.get()), "start a step"));
   MOE_TRY(fetchLogits(step));
   const size_t rows = step.rows.size();
   if (std::any_of(step.outputs.begin(), step.outputs.end(), [](auto &row) { return row.id; }))
@@ -533,18 +370,10 @@ Result<StepResult> CudaExecutor::runStep(const Step &step, const BoundProgram &p
                     {static_cast<const int32_t *>(hostIds.get()), rows}};
 }
 
-Result<StepResult> CudaExecutor::run(const Step &step) {
+Result<StepResult> CudaExecutor::runProgram(const Step &step, size_t program) {
   if (lost)
     return *lost;
-  MOE_TRY(checkStep(step, options, pools.size(), vocab, samples()));
-  auto program = std::find_if(programs.begin(), programs.end(), [&](const BoundProgram &p) {
-    return size_t(p.tokens) >= step.tokens.size() && size_t(p.rows) >= step.rows.size();
-  });
-  if (program == programs.end())
-    return Error{Code::InvalidArgument, "a step of " + std::to_string(step.tokens.size()) +
-                                            " tokens and " + std::to_string(step.rows.size()) +
-                                            " rows of logits is larger than every program's"};
-  auto result = runStep(step, *program);
+  auto result = tryProgram(step, program);
   if (!result) // counters and cache are in no known state, and most such errors stay
     lost = Error{result.error().code, result.error().message + "; the session is lost, make a new "
                                                                "one"};
@@ -573,8 +402,7 @@ public:
     MOE_ASSIGN(ranges, weightRanges(plan));
     for (const WeightRange &range : ranges)
       memory.weights += range.end - range.begin;
-    Sizes sizes = sizesOf(plan);
-    memory.activations = sizes.arena + sizes.counters + outputBytes(sizes, plan.vocab);
+    memory.activations = activationBytes(sizesOf(plan));
     return std::optional<DeviceMemory>(memory);
   }
 

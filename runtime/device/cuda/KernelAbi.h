@@ -14,6 +14,8 @@
 #ifndef MOE_RUNTIME_DEVICE_CUDA_KERNELABI_H
 #define MOE_RUNTIME_DEVICE_CUDA_KERNELABI_H
 
+#include "runtime/device/Programs.h"
+
 #include <cstdint>
 
 namespace moe::cuda {
@@ -27,22 +29,8 @@ struct StepInfo {
   int32_t reserved;
 };
 
-// What is wanted of a row of logits: the input Sampling, one for each row. Draw of Device.h, whose
-// fields have the same names.
-struct RowSampling {
-  enum : uint32_t {
-    writesLogits = 1, // to the operand Logits
-    draws = 2,        // from them; otherwise the row's id is that of its largest logit
-  };
-  uint32_t flags;
-  float scale; // with `draws` above 0
-  uint64_t random;
-  uint64_t topP;
-  uint64_t minWeight;
-  int32_t topK;
-  int32_t reserved;
-};
-static_assert(sizeof(RowSampling) == 40);
+// Of the input Sampling.
+using moe::RowSampling;
 
 } // namespace moe::cuda
 

@@ -24,8 +24,10 @@ public:
   static Result<Weights> upload(const Gpu &gpu, const DevicePlan &plan,
                                 std::vector<WeightRange> ranges, CUstream stream,
                                 const std::function<void(uint64_t, uint64_t)> &progress);
-  CUdeviceptr address(uint32_t section, uint64_t offset) const {
-    return memory[section].get() + (offset - ranges[section].begin);
+  // Where the section would begin if all of it were on the device; only the range that programs
+  // read has memory behind it.
+  CUdeviceptr address(uint32_t section) const {
+    return memory[section].get() - ranges[section].begin;
   }
 
 private:
