@@ -1,5 +1,7 @@
-// CudaDevice with kernels in PTX: on the simulator, and on this machine's GPU where it has one.
+// CudaDevice with kernels in PTX, on the simulator and on this machine's GPU where it has one: the
+// tests of all devices, and what is PTX's own.
 #include "runtime/device/Devices.h"
+#include "runtime/device/TestDeviceSuite.h"
 #include "runtime/device/cuda/TestKernels.h"
 #include "runtime/device/cuda/TestPlan.h"
 #include "runtime/device/ptxsim/Driver.h"
@@ -102,6 +104,40 @@ SUM:
 END:
   ret;
 }
+
+.visible .entry choose(.param .u64 sampling, .param .u64 ids, .param .u64 info)
+{
+  .reg .pred %p; .reg .b32 %i, %n, %flags, %id, %t; .reg .b64 %sampling, %ids, %info, %d; .reg .f32 %f;
+  ld.param.u64 %sampling, [sampling]; ld.param.u64 %ids, [ids]; ld.param.u64 %info, [info];
+  WAIT
+  ld.global.u32 %n, [%info+4];
+  mov.u32 %i, %tid.x;
+  setp.ge.s32 %p, %i, %n;
+  @%p bra END;
+  mul.wide.s32 %d, %i, 40;
+  add.s64 %d, %sampling, %d;
+  ld.global.u32 %flags, [%d];
+  add.s32 %id, %flags, 1000;
+  and.b32 %t, %flags, 2;
+  setp.eq.s32 %p, %t, 0;
+  @%p bra WRITE;
+  ld.global.f32 %f, [%d+4];
+  cvt.rzi.s32.f32 %id, %f;
+  ld.global.u32 %t, [%d+8];
+  add.s32 %id, %id, %t;
+  ld.global.u32 %t, [%d+16];
+  add.s32 %id, %id, %t;
+  ld.global.u32 %t, [%d+24];
+  add.s32 %id, %id, %t;
+  ld.global.u32 %t, [%d+32];
+  add.s32 %id, %id, %t;
+WRITE:
+  mul.wide.s32 %d, %i, 4;
+  add.s64 %d, %ids, %d;
+  st.global.u32 [%d], %id;
+END:
+  ret;
+}
 )";
 
 std::string kernelsFor(const std::string &target, bool programmatic) {
@@ -113,18 +149,10 @@ std::string kernelsFor(const std::string &target, bool programmatic) {
   return text;
 }
 
-class CudaPtxTest : public testing::TestWithParam<const char *> {};
-
-TEST_P(CudaPtxTest, RunsRaggedSteps) {
-  const std::vector<std::string> devices{"cuda"};
-  auto device = openDevice(GetParam(), devices, {});
-  if (!device && device.error().code == Code::Unavailable)
-    GTEST_SKIP() << device.error().message;
-  ASSERT_TRUE(device) << device.error().message;
-  DevicePlan plan = handMadePlan();
-  std::string fast = kernelsFor("sm_90", true), plain = kernelsFor("sm_80", false);
-  for (auto &program : plan.programs)
-    program.calls[0].blocks = 2;
+// PTX with programmatic dependencies for GPUs that have them, and without for others.
+void addPtx(DevicePlan &plan) {
+  static const std::string fast = kernelsFor("sm_90", true), plain = kernelsFor("sm_80", false);
+  addImage(plan);
   plan.images.push_back(plan.images[0]);
   plan.images[0].target = "cuda:sm_90";
   plan.images[0].features = {"cuda", "sm_90"};
@@ -132,17 +160,43 @@ TEST_P(CudaPtxTest, RunsRaggedSteps) {
   plan.images[1].target = "cuda:sm_80";
   plan.images[1].features = {"cuda", "sm_80"};
   plan.images[1].code = std::as_bytes(std::span(plain));
-  plan.images[1].launches[2].dependent = plan.images[1].launches[3].dependent = false;
-  auto &chosen = plan.images;
-  for (int round = 0; round < 2; ++round, chosen.erase(chosen.begin())) {
+  for (KernelLaunch &launch : plan.images[1].launches)
+    launch.dependent = false;
+}
+
+SuiteDevice deviceNamed(const std::string &name) {
+  SuiteDevice suite;
+  suite.name = name;
+  suite.open = [name] { return openDevice(name, std::vector<std::string>{"cuda"}, {}); };
+  suite.prepare = addPtx;
+  return suite;
+}
+
+INSTANTIATE_TEST_SUITE_P(Cuda, DeviceSuite,
+                         testing::Values(deviceNamed("ptxsim"), deviceNamed("cuda")), suiteName);
+INSTANTIATE_TEST_SUITE_P(Cuda, KernelSuite,
+                         testing::Values(deviceNamed("ptxsim"), deviceNamed("cuda")), suiteName);
+
+class CudaPtxTest : public testing::TestWithParam<const char *> {};
+
+// Several blocks share the work, and the kernels of an older GPU run too.
+TEST_P(CudaPtxTest, RunsRaggedStepsWithEachImage) {
+  const std::vector<std::string> devices{"cuda"};
+  auto device = openDevice(GetParam(), devices, {});
+  if (!device && device.error().code == Code::Unavailable)
+    GTEST_SKIP() << device.error().message;
+  ASSERT_TRUE(device) << device.error().message;
+  DevicePlan plan = handMadePlan();
+  addPtx(plan);
+  for (auto &program : plan.programs)
+    program.calls[0].blocks = 2;
+  for (int round = 0; round < 2; ++round, plan.images.erase(plan.images.begin())) {
     if (!(*device)->supports(plan))
       continue;
-    auto executor = (*device)->createExecutor(plan, {2, 4, {8, 8}});
+    auto executor = (*device)->createExecutor(plan, executorOptions);
     ASSERT_TRUE(executor) << executor.error().message;
     Tables tables;
     runRaggedSteps(**executor, tables);
-    for (int i = 0; i < 100; ++i)
-      EXPECT_EQ(*run(**executor, tables, {0}, {6}, {0}, {0}), expected({{0, 14}}));
   }
 }
 
@@ -153,14 +207,14 @@ TEST_P(CudaPtxTest, SaysThatAKernelFailed) {
   if (!device && device.error().code == Code::Unavailable)
     GTEST_SKIP() << device.error().message;
   ASSERT_TRUE(device) << device.error().message;
-  DevicePlan plan = handMadePlan();
+  DevicePlan plan = cudaPlan();
   std::string text = kernelsFor("sm_80", false);
   text.replace(text.find("ld.global.u32 %n, [%info];"), 26, "ld.global.u32 %n, [%info+-16777216];");
   for (KernelLaunch &launch : plan.images[0].launches)
     launch.dependent = false;
   plan.images[0].features = {"cuda", "sm_80"};
   plan.images[0].code = std::as_bytes(std::span(text));
-  auto executor = (*device)->createExecutor(plan, {2, 4, {8, 8}});
+  auto executor = (*device)->createExecutor(plan, executorOptions);
   ASSERT_TRUE(executor) << executor.error().message;
   if (std::string(GetParam()) == "cuda")
     return; // what lies there is not known, and the error would stay for other tests
@@ -178,12 +232,12 @@ TEST_P(CudaPtxTest, SaysWhatIsWrongWithPtx) {
   if (!device && device.error().code == Code::Unavailable)
     GTEST_SKIP() << device.error().message;
   ASSERT_TRUE(device) << device.error().message;
-  DevicePlan plan = handMadePlan();
+  DevicePlan plan = cudaPlan();
   std::string text = kernelsFor("sm_80", false);
   text.replace(text.find("mad.lo.s32"), 10, "mad.no.s32");
   plan.images[0].features = {"cuda", "sm_80"};
   plan.images[0].code = std::as_bytes(std::span(text));
-  auto executor = (*device)->createExecutor(plan, {2, 4, {8, 8}});
+  auto executor = (*device)->createExecutor(plan, executorOptions);
   ASSERT_FALSE(executor);
   EXPECT_EQ(executor.error().code, Code::InvalidPlan) << executor.error().message;
 }
