@@ -31,6 +31,7 @@ RULES = {
     "runtime/device/": [STATUS],
     "runtime/device/cpu/": [STATUS, "runtime/device/*"],
     "runtime/device/cuda/": [STATUS, "runtime/device/*"],
+    "runtime/device/null/": [STATUS, "runtime/device/*"],
     "runtime/device/ptxsim/": [STATUS, "runtime/device/*", "runtime/device/cuda/DriverApi.h"],
     "runtime/session/": ["runtime/"],
     "runtime/moe.cpp": ["runtime/"],  # the C interface

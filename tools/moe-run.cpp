@@ -12,7 +12,8 @@ namespace {
 
 void addPlace(CLI::App &app, PlaceOptions &place, bool json = true) {
   app.add_option("plan", place.plan, "the plan file, made by moec compile")->type_name("PLAN");
-  app.add_option("--device", place.device, "auto, cuda, cuda:N, cpu, or ptxsim to simulate a GPU")
+  app.add_option("--device", place.device,
+                 "auto, cuda, cuda:N, cpu, ptxsim to simulate a GPU, or null to run no kernels")
       ->capture_default_str();
   app.add_option("--threads", place.threads, "threads of a CPU (default: all that it may use)")
       ->check(CLI::Range(1, 4096));

@@ -3,6 +3,7 @@
 
 #include "runtime/device/cpu/CpuDevice.h"
 #include "runtime/device/cuda/CudaDevice.h"
+#include "runtime/device/null/NullDevice.h"
 #include "runtime/device/ptxsim/Driver.h"
 
 #include <algorithm>
@@ -11,33 +12,44 @@
 namespace moe {
 namespace {
 
-struct Entry {
-  std::string_view name;
-  std::string_view planDevice; // whose programs it runs
-  bool automatic;              // "auto" may take it
-  bool numbered;               // there may be several: "cuda:1"
-  Result<std::unique_ptr<Device>> (*open)(const DeviceOptions &options, int index);
+// Which device of an entry is meant.
+struct Place {
+  int index = 0;          // of several: "cuda:1"
+  std::string planDevice; // whose programs it runs
 };
 
-Result<std::unique_ptr<Device>> openCpu(const DeviceOptions &options, int) {
+struct Entry {
+  std::string_view name;
+  std::string_view planDevice; // whose programs it runs; empty: any's, "null:cuda"
+  bool automatic;              // "auto" may take it
+  bool numbered;               // there may be several: "cuda:1"
+  Result<std::unique_ptr<Device>> (*open)(const DeviceOptions &options, const Place &place);
+};
+
+Result<std::unique_ptr<Device>> openCpu(const DeviceOptions &options, const Place &) {
   cpu::CpuOptions cpuOptions;
   cpuOptions.threads = options.threads;
   return cpu::openCpuDevice(std::move(cpuOptions));
 }
 
-Result<std::unique_ptr<Device>> openCuda(const DeviceOptions &options, int index) {
+Result<std::unique_ptr<Device>> openCuda(const DeviceOptions &options, const Place &place) {
   MOE_ASSIGN(driver, cuda::loadDriver());
-  return cuda::openCudaDevice(*driver, {"cuda", index, options.progress});
+  return cuda::openCudaDevice(*driver, {"cuda", place.index, options.progress});
 }
 
-Result<std::unique_ptr<Device>> openPtxsim(const DeviceOptions &options, int index) {
-  return cuda::openCudaDevice(ptxsim::simulatedDriver(), {"ptxsim", index, options.progress});
+Result<std::unique_ptr<Device>> openPtxsim(const DeviceOptions &options, const Place &place) {
+  return cuda::openCudaDevice(ptxsim::simulatedDriver(), {"ptxsim", place.index, options.progress});
+}
+
+Result<std::unique_ptr<Device>> openNull(const DeviceOptions &, const Place &place) {
+  return null::openNullDevice(place.planDevice);
 }
 
 constexpr Entry devices[] = {
     {"cuda", "cuda", true, true, openCuda},
     {"cpu", "cpu", true, false, openCpu},
     {"ptxsim", "cuda", false, false, openPtxsim},
+    {"null", "", false, false, openNull},
 };
 
 std::string joined(std::span<const std::string> names) {
@@ -47,16 +59,29 @@ std::string joined(std::span<const std::string> names) {
   return text.empty() ? "none" : text;
 }
 
-// The number of "cuda:1", 0 for "cuda", -1 for anything else.
-int indexIn(std::string_view name, const Entry &entry) {
-  if (name == entry.name)
-    return 0;
-  if (!entry.numbered || !name.starts_with(entry.name) || name[entry.name.size()] != ':')
-    return -1;
+// What `name` means as a device of the entry: "cuda", "cuda:1", "null", "null:cuda". Nothing if it
+// is none of them.
+std::optional<Place> placeIn(std::string_view name, const Entry &entry,
+                             std::span<const std::string> planDevices) {
+  const bool any = entry.planDevice.empty();
+  Place place{0, std::string(entry.planDevice)};
+  if (name == entry.name) {
+    if (any)
+      place.planDevice = planDevices.empty() ? name : planDevices.front();
+    return place;
+  }
+  if (!name.starts_with(entry.name) || name[entry.name.size()] != ':')
+    return std::nullopt;
   name.remove_prefix(entry.name.size() + 1);
-  int index = -1;
-  auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), index);
-  return error == std::errc() && end == name.data() + name.size() && index >= 0 ? index : -1;
+  if (any) {
+    place.planDevice = name;
+    return name.empty() ? std::nullopt : std::optional(place);
+  }
+  auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), place.index);
+  if (!entry.numbered || error != std::errc() || end != name.data() + name.size() ||
+      place.index < 0)
+    return std::nullopt;
+  return place;
 }
 
 } // namespace
@@ -72,8 +97,8 @@ Result<std::unique_ptr<Device>> openDevice(std::string_view name,
                                            std::span<const std::string> planDevices,
                                            const DeviceOptions &options,
                                            const std::function<Status(const Device &)> &fits) {
-  auto inPlan = [&](const Entry &entry) {
-    return std::find(planDevices.begin(), planDevices.end(), entry.planDevice) != planDevices.end();
+  auto inPlan = [&](std::string_view device) {
+    return std::find(planDevices.begin(), planDevices.end(), device) != planDevices.end();
   };
   if (name == "auto") {
     std::string reasons;
@@ -82,9 +107,9 @@ Result<std::unique_ptr<Device>> openDevice(std::string_view name,
       if (!entry.automatic)
         continue;
       tried.emplace_back(entry.name);
-      if (!inPlan(entry))
+      if (!inPlan(entry.planDevice))
         continue;
-      auto device = entry.open(options, 0);
+      auto device = entry.open(options, {0, std::string(entry.planDevice)});
       Status status = !device ? Status(device.error()) : fits ? fits(**device) : ok();
       if (status)
         return device;
@@ -94,14 +119,14 @@ Result<std::unique_ptr<Device>> openDevice(std::string_view name,
                                         ", this program runs " + joined(tried) + reasons};
   }
   for (const Entry &entry : devices) {
-    int index = indexIn(name, entry);
-    if (index < 0)
+    std::optional<Place> place = placeIn(name, entry, planDevices);
+    if (!place)
       continue;
-    if (!inPlan(entry))
-      return Error{Code::Unavailable,
-                   "the plan has no programs for device " + std::string(entry.planDevice) +
-                       ", only for " + joined(planDevices) + "; compile it with another --target"};
-    return entry.open(options, index);
+    if (!inPlan(place->planDevice))
+      return Error{Code::Unavailable, "the plan has no programs for device " + place->planDevice +
+                                          ", only for " + joined(planDevices) +
+                                          "; compile it with another --target"};
+    return entry.open(options, *place);
   }
   return Error{Code::InvalidArgument, "unknown device '" + std::string(name) +
                                           "'; the devices are auto, " + joined(deviceNames())};

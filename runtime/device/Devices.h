@@ -15,10 +15,11 @@ struct DeviceOptions {
   std::function<void(uint64_t done, uint64_t total)> progress{};
 };
 
-// Best first; then what "auto" never takes, simulators.
+// Best first; then what "auto" never takes: simulators, and "null", which runs nothing.
 std::vector<std::string> deviceNames();
 
-// Opens `name`, which may say which one of several: "cuda:1". For "auto" it opens the first that
+// Opens `name`, which may say which one of several, "cuda:1", or for "null" whose programs it takes
+// where not the first of `planDevices`: "null:cuda". For "auto" it opens the first that
 // `planDevices` (the devices a plan has programs for) has, that opens, and that `fits`, where
 // given.
 Result<std::unique_ptr<Device>>

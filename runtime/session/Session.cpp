@@ -28,6 +28,7 @@ Result<Session> Session::create(const Plan &plan, const SessionOptions &options)
   MOE_ASSIGN(session, create(std::move(model), options, [&](const ExecutorOptions &executor) {
                return device->createExecutor(programs, executor);
              }));
+  session.deviceName = device->name();
   session.programsOf = device->planDevice();
   return std::move(session);
 }

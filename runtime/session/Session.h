@@ -114,6 +114,7 @@ public:
   uint64_t cacheBytes() const { return bytes; } // of the KV cache when all of it is in use
   std::string description() const { return executor->description(); }
   bool samplesOnDevice() const { return executor->samples(); } // without a repetition penalty
+  const std::string &device() const { return deviceName; }     // that was opened: "cpu", "null"
   const std::string &planDevice() const { return programsOf; } // whose programs run: "cpu", "cuda"
 
 private:
@@ -143,7 +144,7 @@ private:
   SessionOptions options; // with the defaults filled in
   KvCache cache;
   std::unique_ptr<Executor> executor;
-  std::string programsOf;
+  std::string deviceName, programsOf;
   const std::atomic<bool> *cancel = nullptr;
   uint64_t bytes = 0;
   std::vector<Slot> slots;

@@ -115,6 +115,21 @@ TEST_F(MoeRun, SimulatesAGpu) {
   EXPECT_NE(o.err.find(" would fit"), std::string::npos) << o.err;
 }
 
+// No kernel runs, so there is no memory to compare with.
+TEST_F(MoeRun, MeasuresTheRuntimeAlone) {
+  for (const char *device : {"null", "null:cuda"}) {
+    Outcome o = run(std::string("bench @both.plan --prompt 8 --generate 4 --repeat 1 --device ") +
+                    device);
+    EXPECT_EQ(o.status, 0) << o.err;
+    EXPECT_EQ(o.out.find("null, which runs no kernels, 1 rounds"), 0u) << o.out;
+    EXPECT_NE(o.out.find("the runtime alone: "), std::string::npos) << o.out;
+    EXPECT_EQ(o.out.find("GB/s"), std::string::npos) << o.out;
+  }
+  Outcome o = run("bench @toy.plan --device null:cuda");
+  EXPECT_EQ(o.status, 1);
+  EXPECT_NE(o.err.find("no programs for device cuda, only for cpu"), std::string::npos) << o.err;
+}
+
 TEST_F(MoeRun, TakesPromptsFromFilesAndPipes) {
   const std::string prompt = "A longer prompt, of more tokens than the largest step takes.\n";
   write("prompt", prompt);

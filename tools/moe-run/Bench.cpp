@@ -90,14 +90,16 @@ Result<int> runBench(const BenchOptions &options) {
   const std::vector<int32_t> random =
       randomTokens(options.serve ? session.context() : longest, session.vocab());
   const std::span<const int32_t> tokens = random;
-  const WeightBytes weights = weightBytes(opened->plan, session.planDevice());
+  const bool runtimeAlone = session.device() == "null"; // no kernel reads weights
+  const WeightBytes weights =
+      runtimeAlone ? WeightBytes{} : weightBytes(opened->plan, session.planDevice());
   if (options.serve) {
     MOE_TRY(serveBench(session, tokens, weights));
     return 0;
   }
   // Of the system's memory: no measure for a device with its own.
   std::unique_ptr<ReadBandwidth> probe;
-  if (session.planDevice() == "cpu")
+  if (session.device() == "cpu")
     probe = ReadBandwidth::create(options.place.threads > 0 ? options.place.threads
                                                             : cpu::defaultThreads());
 
@@ -156,8 +158,11 @@ Result<int> runBench(const BenchOptions &options) {
     report += "decode " + std::to_string(options.generate) + " tokens" +
               (options.depth ? " after " + std::to_string(options.depth) : "") + ": " +
               textOf(decodeSpread, 1, 1) + " tokens/s\n";
-    report += "weights: " + fixed(active / 1e6, 1) + " MB a token, " + textOf(usedSpread, 1e9, 2) +
-              " GB/s\n";
+    if (runtimeAlone)
+      report += "the runtime alone: " + fixed(1e6 / decodeSpread.median, 2) + " us a token\n";
+    else
+      report += "weights: " + fixed(active / 1e6, 1) + " MB a token, " +
+                textOf(usedSpread, 1e9, 2) + " GB/s\n";
     if (probe)
       report += "memory reads " + textOf(readSpread, 1e9, 1) + " GB/s beside it; share of that " +
                 textOf(shareSpread, 1, 2) + "\n";
