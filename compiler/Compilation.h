@@ -5,6 +5,7 @@
 #define MOE_COMPILER_COMPILATION_H
 
 #include "compiler/Compiler.h"
+#include "compiler/InputFiles.h"
 #include "compiler/calibrate/CalibratedTensors.h"
 #include "compiler/import/Config.h"
 #include "compiler/import/TokenizerFile.h"
@@ -27,6 +28,7 @@ private:
   using Module = mlir::OwningOpRef<mlir::ModuleOp>;
 
   // ReadInputs.cpp
+  std::string folderOfInput() const; // of the checkpoint
   llvm::Error readInput();
   llvm::Error readTokenizer();
   llvm::Error readTargets();
@@ -74,6 +76,7 @@ private:
   std::string messages; // diagnostics, in the order of their arrival
   mlir::ScopedDiagnosticHandler diagnostics;
 
+  InputFiles inputs;
   Llama4Config config;
   std::unique_ptr<TensorSource> tensors;
   CalibratedTensors *calibrated = nullptr;   // where `tensors` is that

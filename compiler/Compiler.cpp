@@ -183,6 +183,9 @@ llvm::Error Compilation::run() {
     return error;
   if (auto error = checkPassNames())
     return error;
+  if (options.emit != Emit::Ptx && !options.output.empty()) // printPtx checks its files
+    if (auto error = inputs.checkOutput(options.output))
+      return error;
 
   if (options.emit == Emit::File)
     if (auto error = readTokenizer())

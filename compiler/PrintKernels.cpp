@@ -47,35 +47,49 @@ static llvm::Error writeFile(StringRef path, StringRef text) {
 }
 
 llvm::Error Compilation::printPtx() {
-  for (const std::unique_ptr<Target> &target : targets) {
-    if (target->assemblyLanguage() != "ptx")
-      continue;
-    for (size_t version = 0; version < target->versions(); ++version) {
-      const std::string of = target->versionName(version);
-      llvm::SmallString<256> folder(options.output);
-      if (!folder.empty()) {
-        llvm::sys::path::append(folder, of);
-        if (std::error_code code = llvm::sys::fs::create_directories(folder))
-          return llvm::createStringError("cannot make the folder '" + folder +
-                                         "': " + code.message());
-      }
-      auto print = [&](StringRef name, ModuleOp kernel) -> llvm::Error {
-        auto text = target->assembly(version, kernel);
-        if (!text)
-          return text.takeError();
-        if (folder.empty()) {
-          out << "// " << of << " " << name << "\n" << *text;
-          return llvm::Error::success();
-        }
-        llvm::SmallString<256> path(folder);
-        llvm::sys::path::append(path, name + ".ptx");
-        return moe::writeFile(path, *text);
-      };
-      if (auto error = target->visitKernels(version, print))
-        return error;
-    }
+  const bool toFiles = !options.output.empty();
+  auto pathOf = [&](StringRef target, StringRef kernel) {
+    llvm::SmallString<256> path(options.output);
+    llvm::sys::path::append(path, target, kernel + ".ptx");
+    return path.str().str();
+  };
+  auto forEachVersion =
+      [&](llvm::function_ref<llvm::Error(Target &, size_t version, const std::string &name)> visit)
+      -> llvm::Error {
+    for (const std::unique_ptr<Target> &target : targets)
+      for (size_t version = 0; version < target->versions(); ++version)
+        if (target->assemblyLanguage() == "ptx")
+          if (auto error = visit(*target, version, target->versionName(version)))
+            return error;
+    return llvm::Error::success();
+  };
+  if (toFiles) { // all are checked before the first is written
+    auto check = [&](Target &target, size_t, const std::string &name) -> llvm::Error {
+      for (const std::string &kernel : target.kernelNames())
+        if (auto error = inputs.checkOutput(pathOf(name, kernel)))
+          return error;
+      return llvm::Error::success();
+    };
+    if (auto error = forEachVersion(check))
+      return error;
   }
-  return llvm::Error::success();
+  return forEachVersion([&](Target &target, size_t version, const std::string &name) {
+    llvm::SmallString<256> folder(options.output);
+    llvm::sys::path::append(folder, name);
+    if (toFiles)
+      if (std::error_code code = llvm::sys::fs::create_directories(folder))
+        return llvm::createStringError("cannot make the folder '" + folder +
+                                       "': " + code.message());
+    return target.visitKernels(version, [&](StringRef kernel, ModuleOp module) -> llvm::Error {
+      auto text = target.assembly(version, module);
+      if (!text)
+        return text.takeError();
+      if (toFiles)
+        return moe::writeFile(pathOf(name, kernel), *text);
+      out << "// " << name << " " << kernel << "\n" << *text;
+      return llvm::Error::success();
+    });
+  });
 }
 
 } // namespace moe

@@ -11,6 +11,13 @@ using namespace mlir;
 
 namespace moe {
 
+std::string Compilation::folderOfInput() const {
+  llvm::StringRef folder = options.input;
+  if (!llvm::sys::fs::is_directory(folder))
+    folder = llvm::sys::path::parent_path(folder);
+  return folder.empty() ? "." : folder.str();
+}
+
 llvm::Error Compilation::readInput() {
   std::vector<std::string> warnings;
   llvm::SmallString<256> configPath(options.input);
@@ -25,6 +32,11 @@ llvm::Error Compilation::readInput() {
     llvm::sys::path::remove_filename(configPath);
     llvm::sys::path::append(configPath, "config.json");
   }
+  inputs.addFile(options.input);
+  inputs.addFile(options.calibrate);
+  inputs.addFolder(folderOfInput());
+  for (const std::string &folder : options.lora)
+    inputs.addFolder(folder);
   auto parsed = Llama4Config::open(configPath, warnings);
   if (!parsed)
     return parsed.takeError();
@@ -45,6 +57,8 @@ llvm::Error Compilation::readInput() {
     auto checkpoint = Checkpoint::open(options.input);
     if (!checkpoint)
       return checkpoint.takeError();
+    for (const std::string &file : checkpoint->files()) // an index may name any
+      inputs.addFile(file);
     tensors = std::make_unique<Checkpoint>(std::move(*checkpoint));
     if (config.quantization) {
       auto decoded = QuantizedTensors::open(std::move(tensors), *config.quantization, config.dtype);
@@ -69,10 +83,7 @@ llvm::Error Compilation::readTokenizer() {
   if (!options.tokenizer)
     return llvm::Error::success();
   std::vector<std::string> warnings;
-  llvm::SmallString<256> folder(options.input);
-  if (!llvm::sys::fs::is_directory(folder))
-    llvm::sys::path::remove_filename(folder);
-  auto model = TokenizerModel::open(folder.empty() ? "." : folder.str(), warnings);
+  auto model = TokenizerModel::open(folderOfInput(), warnings);
   if (!model)
     return model.takeError();
   for (const std::string &warning : warnings)
@@ -121,8 +132,11 @@ llvm::Error Compilation::readTargets() {
                                    "give for example --target cuda:sm_90a");
   if (options.emit == Emit::File)
     for (const std::unique_ptr<Target> &target : targets)
-      if (auto error = target->findTools())
-        return error;
+      if (auto tools = target->findTools())
+        for (const std::string &tool : *tools)
+          inputs.addFile(tool);
+      else
+        return tools.takeError();
   return llvm::Error::success();
 }
 

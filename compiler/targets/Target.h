@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace moe {
 
@@ -58,13 +59,17 @@ public:
   //===--- Code ----------------------------------------------------------------------------------
   // The language of its assembly: "asm", "ptx".
   virtual llvm::StringRef assemblyLanguage() const = 0;
-  // Finds the tools that images are made with.
-  virtual llvm::Error findTools() { return llvm::Error::success(); }
+  // Finds the tools that images are made with, and says their paths.
+  virtual llvm::Expected<std::vector<std::string>> findTools() {
+    return std::vector<std::string>();
+  }
   // Chooses kernels for `@step` of a fused model, packed for this target, with programs of up to
   // `maxStep` tokens, and keeps them. Returns the plan, memory not planned yet; emits a diagnostic
   // and fails where the kernels do not cover the model.
   virtual mlir::FailureOr<mlir::OwningOpRef<mlir::ModuleOp>> lower(mlir::ModuleOp model,
                                                                    int64_t maxStep) = 0;
+  // After lower(): the names of the kernels, in the order of first use.
+  virtual std::vector<std::string> kernelNames() const = 0;
   // After lower(): calls `visit` for each kernel as it was built for a version.
   using VisitKernel = llvm::function_ref<llvm::Error(llvm::StringRef name, mlir::ModuleOp kernel)>;
   virtual llvm::Error visitKernels(size_t version, VisitKernel visit) = 0;

@@ -44,6 +44,12 @@ public:
     kernels = std::move(lowered->kernels);
     return std::move(lowered->module);
   }
+  std::vector<std::string> kernelNames() const override {
+    std::vector<std::string> names;
+    for (const codegen::CpuPlanKernel &kernel : kernels)
+      names.push_back(kernel.name);
+    return names;
+  }
   llvm::Error visitKernels(size_t version, VisitKernel visit) override;
   llvm::Expected<std::string> assembly(size_t version, ModuleOp kernel) override;
   llvm::Expected<std::string> text(size_t version, KernelText kind) override;

@@ -29,7 +29,7 @@ public:
   std::string refusal(WeightRole role, const WeightFormat &format, int64_t columns) const override;
 
   StringRef assemblyLanguage() const override { return "ptx"; }
-  llvm::Error findTools() override;
+  llvm::Expected<std::vector<std::string>> findTools() override;
   FailureOr<OwningOpRef<ModuleOp>> lower(ModuleOp model, int64_t maxStep) override {
     auto lowered = codegen::lowerToCuda(model, maxStep);
     if (mlir::failed(lowered))
@@ -37,6 +37,12 @@ public:
     kernels = std::move(lowered->kernels);
     context = model.getContext();
     return std::move(lowered->module);
+  }
+  std::vector<std::string> kernelNames() const override {
+    std::vector<std::string> names;
+    for (const codegen::CudaSpec &spec : kernels)
+      names.push_back(codegen::nameOf(spec));
+    return names;
   }
   llvm::Error visitKernels(size_t version, VisitKernel visit) override;
   llvm::Expected<std::string> assembly(size_t version, ModuleOp kernel) override;
@@ -79,17 +85,20 @@ std::string Cuda::refusal(WeightRole role, const WeightFormat &format, int64_t c
          "whole rows: use for example --weights bf16 or int4, or targets of CPUs alone";
 }
 
-llvm::Error Cuda::findTools() {
+llvm::Expected<std::vector<std::string>> Cuda::findTools() {
+  std::vector<std::string> paths;
   if (!options.assemblePtx)
-    return llvm::Error::success();
+    return paths;
   auto found = codegen::findPtxas(options.ptxas);
   if (!found)
     return found.takeError();
   ptxas = *found;
-  if (!ptxas)
+  if (ptxas)
+    paths.push_back(*ptxas);
+  else
     options.note("no ptxas was found, so the plan has PTX and no cubins: the driver compiles it "
                  "when it is first loaded");
-  return llvm::Error::success();
+  return paths;
 }
 
 llvm::Expected<OwningOpRef<ModuleOp>> Cuda::emit(const codegen::CudaSpec &spec, size_t version) {
