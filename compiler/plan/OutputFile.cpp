@@ -1,5 +1,6 @@
 // No name, write, flush, name, rename.
 #include "compiler/plan/OutputFile.h"
+#include "llvm/Support/MathExtras.h"
 
 #include <cerrno>
 #include <cstring>
@@ -16,8 +17,11 @@ static std::string folderOf(const std::string &path) {
   return slash == std::string::npos ? "." : path.substr(0, std::max<size_t>(slash, 1));
 }
 
-static std::string megabytes(uint64_t bytes) {
-  return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MB";
+std::optional<uint64_t> moe::freeBytes(const std::string &folder) {
+  struct statvfs disk;
+  if (statvfs(folder.c_str(), &disk) || !disk.f_blocks)
+    return std::nullopt;
+  return uint64_t(disk.f_bavail) * disk.f_frsize;
 }
 
 Error OutputFile::failure(const char *what) const {
@@ -26,7 +30,7 @@ Error OutputFile::failure(const char *what) const {
                            Twine("cannot ") + what + " '" + path + "': " + std::strerror(code));
 }
 
-Expected<OutputFile> OutputFile::create(StringRef path, uint64_t size) {
+Expected<OutputFile> OutputFile::create(StringRef path, uint64_t size, FreeBytes freeBytes) {
   OutputFile file;
   file.path = path.str();
   // Renaming would replace a device by a file, and fail for a folder after all the work.
@@ -35,16 +39,15 @@ Expected<OutputFile> OutputFile::create(StringRef path, uint64_t size) {
     return createStringError(std::make_error_code(std::errc::invalid_argument),
                              "cannot write '" + path + "': it is " +
                                  (S_ISDIR(info.st_mode) ? "a folder" : "no regular file"));
-  struct statvfs disk;
   const std::string folder = folderOf(file.path);
-  if (statvfs(folder.c_str(), &disk))
-    return file.failure("write");
-  const uint64_t free = uint64_t(disk.f_bavail) * disk.f_frsize;
-  if (disk.f_blocks && free < size)
+  // A file that is replaced gives nothing back before the new one is complete.
+  if (std::optional<uint64_t> free = freeBytes(folder); free && *free < size)
     return createStringError(std::make_error_code(std::errc::no_space_on_device),
-                             "cannot write '" + path + "': it takes " + megabytes(size) +
-                                 ", and '" + folder + "' has " + megabytes(free) +
-                                 " of free space");
+                             "cannot write '" + path + "': it takes " +
+                                 Twine(divideCeil(size, uint64_t(1) << 20)) + " MB, and '" +
+                                 folder + "' has " + Twine(*free >> 20) +
+                                 " MB of free space; make room there, or give the output a path "
+                                 "on another disk");
 
   file.temporary = file.path + ".tmp-" + std::to_string(getpid());
   unlink(file.temporary.c_str()); // of a process that had this id and was killed

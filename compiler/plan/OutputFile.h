@@ -6,9 +6,15 @@
 #include "llvm/Support/Error.h"
 
 #include <csignal>
+#include <cstdint>
+#include <optional>
 #include <string>
 
 namespace moe {
+
+// What may still be written to files of a folder; none where its file system does not say, as some
+// that are made up or far away.
+std::optional<uint64_t> freeBytes(const std::string &folder);
 
 // Written as a file without a name in the same folder, so that nothing is left even if the process
 // is killed; commit names it "<path>.tmp-<pid>" and renames that. On file systems that have no such
@@ -17,9 +23,12 @@ namespace moe {
 // any other.
 class OutputFile {
 public:
+  using FreeBytes = std::optional<uint64_t> (*)(const std::string &folder);
+
   // Fails where `path` could not become the file: a folder, no folder, no right, too little room
-  // for `size` bytes.
-  static llvm::Expected<OutputFile> create(llvm::StringRef path, uint64_t size);
+  // for `size` bytes beside a file that is there already.
+  static llvm::Expected<OutputFile> create(llvm::StringRef path, uint64_t size,
+                                           FreeBytes freeBytes = moe::freeBytes);
   OutputFile(OutputFile &&other);
   ~OutputFile();
 
