@@ -45,7 +45,6 @@ struct CompileOptions {
   unsigned jobs = 0;           // threads that calibrate and pack weights; 0: all
   Emit emit = Emit::File;
   std::vector<std::string> printAfter; // passes, by their names on the command line
-  std::string command;                 // for the plan's provenance
 };
 
 // What packing the weights took.

@@ -1,6 +1,6 @@
 // Hands everything that goes into a plan to its writer.
 #include "compiler/Compilation.h"
-#include "llvm/Support/Path.h"
+#include "compiler/Provenance.h"
 
 using namespace mlir;
 
@@ -63,13 +63,10 @@ llvm::Error Compilation::writeFile() {
     if (tokenizer->chat)
       inputs.chat = toPlan(*tokenizer->chat, config.eosTokens);
   }
-  llvm::SmallString<256> input(options.input);
-  llvm::sys::path::remove_dots(input, true);
-  llvm::StringRef last = llvm::sys::path::filename(input);
-  if (last == "config.json")
-    last = llvm::sys::path::filename(llvm::sys::path::parent_path(input));
-  inputs.provenance.checkpoint = last.str();
-  inputs.provenance.command = options.command;
+  auto command = shapingOptions(options);
+  if (!command)
+    return command.takeError();
+  inputs.provenance.command = *command;
   inputs.provenance.ignored = ignored;
   std::atomic<uint64_t> bits = 0;
   inputs.weights.read = [&](StringRef name, int64_t begin, MutableArrayRef<float> values) {

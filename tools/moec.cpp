@@ -300,7 +300,7 @@ static int runInspect(const std::string &path, bool verify, bool tensors, bool p
   out << path << ": " << bytesText(plan->fileSize()) << ", format " << plan->major() << "."
       << plan->minor() << ", written by " << plan->writer() << "\n";
   if (const fb::Provenance *from = index.provenance()) {
-    if (from->checkpoint())
+    if (from->checkpoint() && from->checkpoint()->size())
       out << "from       " << from->checkpoint()->str() << "\n";
     if (from->command() && from->command()->size())
       out << "options    " << from->command()->str() << "\n";
@@ -507,36 +507,5 @@ int main(int argc, char **argv) {
     options.emit = Emit(llvm::find(levels, level) - levels.begin());
   options.tokenizer = !noTokenizer;
   options.assemblePtx = !noPtxas;
-  // What shaped the plan, without this machine's paths.
-  std::vector<std::string> command;
-  for (int i = 2; i < argc; ++i) {
-    llvm::StringRef argument = argv[i];
-    if (argument == "-o" || argument == "--output" || argument == "--jobs" ||
-        argument == "--ptxas") {
-      ++i;
-      continue;
-    }
-    // Of an adapter, and of a text, its name alone.
-    bool named = false;
-    for (llvm::StringRef option : {"--lora", "--calibrate"}) {
-      if (argument == option && i + 1 < argc) {
-        command.push_back((option + " " + llvm::sys::path::filename(argv[++i])).str());
-        named = true;
-      } else if (argument.starts_with(option) &&
-                 argument.drop_front(option.size()).starts_with("=")) {
-        command.push_back(
-            (option + "=" + llvm::sys::path::filename(argument.drop_front(option.size() + 1)))
-                .str());
-        named = true;
-      }
-    }
-    if (named)
-      continue;
-    bool attached = argument.starts_with("-o") || argument.starts_with("--output=") ||
-                    argument.starts_with("--jobs=") || argument.starts_with("--ptxas=");
-    if (argument != options.input && !attached)
-      command.push_back(argument.str());
-  }
-  options.command = llvm::join(command, " ");
   return runCompile(std::move(options));
 }
