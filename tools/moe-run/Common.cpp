@@ -1,6 +1,6 @@
 // What all commands do: open the plan, read options, notice Ctrl-C.
+#include "tools/Terminal.h"
 #include "tools/moe-run/Commands.h"
-#include "tools/moe-run/Output.h"
 
 #include <chrono>
 #include <csignal>
@@ -42,8 +42,11 @@ SessionOptions sessionOptions(const PlaceOptions &place) {
 }
 
 Result<Session> createSession(const Plan &plan, SessionOptions options) {
-  ProgressBar bar("weights");
-  options.progress = [&](uint64_t done, uint64_t total) { bar.show(done, total); };
+  ProgressBar bar;
+  options.progress = [&](uint64_t done, uint64_t total) {
+    bar.show(done, total,
+             "weights: " + bytesText(double(done)) + " of " + bytesText(double(total)));
+  };
   return Session::create(plan, options);
 }
 

@@ -15,25 +15,6 @@ Status print(std::string_view text) {
                std::string("cannot write to standard output: ") + std::strerror(errno)};
 }
 
-void ProgressBar::show(uint64_t done, uint64_t total) {
-  auto now = std::chrono::steady_clock::now();
-  if (!terminal || (drawn && done < total && now - last < std::chrono::milliseconds(100)))
-    return;
-  last = now;
-  drawn = true;
-  constexpr int width = 40;
-  int filled = total ? int(double(done) / double(total) * width) : width;
-  std::fprintf(stderr, "\r\x1b[K%s [%s%s] %.2f of %.2f GB", what.c_str(),
-               std::string(filled, '=').c_str(), std::string(width - filled, ' ').c_str(),
-               double(done) / 1e9, double(total) / 1e9);
-}
-
-void ProgressBar::clear() {
-  if (drawn)
-    std::fputs("\r\x1b[K", stderr);
-  drawn = false;
-}
-
 std::string jsonString(std::string_view text) {
   std::string json = "\"";
   for (char c : text) {

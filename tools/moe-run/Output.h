@@ -4,12 +4,10 @@
 
 #include "runtime/Status.h"
 
-#include <chrono>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
-#include <unistd.h>
 
 namespace moe {
 
@@ -30,21 +28,6 @@ public:
 private:
   void addRaw(std::string_view name, std::string_view json);
   std::string members;
-};
-
-// A bar on standard error, drawn at most ten times a second, where that is a terminal.
-class ProgressBar {
-public:
-  explicit ProgressBar(std::string_view what) : what(what) {}
-  ~ProgressBar() { clear(); }
-  ProgressBar(const ProgressBar &) = delete;
-  void show(uint64_t done, uint64_t total); // bytes
-  void clear();
-
-private:
-  std::string what;
-  bool terminal = isatty(2), drawn = false;
-  std::chrono::steady_clock::time_point last;
 };
 
 std::string jsonString(std::string_view text); // with its quotes
