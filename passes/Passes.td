@@ -25,7 +25,8 @@ def FuseMoeBlock : Pass<"moe-fuse-moe-block", "::mlir::ModuleOp"> {
   let summary = "fuse a layer's router, shared and routed experts into moe.moe_block";
   let description = [{
     `h + shared_expert(n) + experts(n)`, added in any order, with `n = rms_norm(h)` becomes one op.
-    The shared expert becomes group 0 of the weights `gate_up` and `down`; group 1 + e is expert e.
+    The shared expert keeps weights of its own, so that its format may differ from that of the routed
+    ones, whose weights have a group for each expert. In both the gate's rows come before those of up.
     Nothing changes where the shared expert is not as wide as the routed ones.
   }];
 }
