@@ -13,6 +13,7 @@ test_packages=(
   g++                             # the runtime alone, with the machine's own compiler
   llvm-22-tools                   # lit, FileCheck
   g++-aarch64-linux-gnu qemu-user # the runtime and a plan for aarch64
+  clang-format-22 clang-tidy-22   # layout and likely mistakes
 )
 
 logs=build/logs
