@@ -51,7 +51,7 @@ TEST(Provenance, NamesFilesByWhatTheyHold) {
   const fs::path folder = unique.str().str();
   std::ofstream(folder / "adapter_config.json") << "{}";
   std::ofstream(folder / "adapter_model.safetensors") << "abc";
-  std::ofstream(folder / "text"); // empty, of a hash that XXH3's specification tells
+  std::ofstream(folder / "text") << ""; // of a hash that XXH3's specification tells
   CompileOptions options;
   options.calibrate = (folder / "text").string();
   EXPECT_EQ(textOf(options), "--calibrate xxh3:2d06800538d394c2");

@@ -64,7 +64,7 @@ Expected<OutputFile> OutputFile::create(StringRef path, uint64_t size, FreeBytes
   return std::move(file);
 }
 
-OutputFile::OutputFile(OutputFile &&other)
+OutputFile::OutputFile(OutputFile &&other) noexcept
     : path(std::move(other.path)), temporary(std::move(other.temporary)),
       named(std::exchange(other.named, false)), fd(std::exchange(other.fd, -1)),
       oldAction(other.oldAction) {}

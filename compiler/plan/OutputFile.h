@@ -29,7 +29,7 @@ public:
   // for `size` bytes beside a file that is there already.
   static llvm::Expected<OutputFile> create(llvm::StringRef path, uint64_t size,
                                            FreeBytes freeBytes = moe::freeBytes);
-  OutputFile(OutputFile &&other);
+  OutputFile(OutputFile &&other) noexcept;
   ~OutputFile();
 
   // From several threads at once. What is never written between is zero.
