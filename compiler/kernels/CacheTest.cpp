@@ -56,13 +56,10 @@ protected:
     q.assign(tokens() * shape.heads * cache.queryRow().bytes(), std::byte(0xff));
     Bytes hs = rowsOf(h, hidden, Storage::F32), o(tokens() * padded(out) * 4, std::byte(0xff));
     run(project,
-        {positions.data(), sequences.data(), blocks.data(), hs.data(), norm.packed.data(),
-         w.packed.data(), q.data(), pages.data() + before},
+        {positions, sequences, blocks, hs, norm.packed, w.packed, q, {pages, size_t(before)}},
         tokens(), 0, stride, 2);
-    run(attend,
-        {positions.data(), sequences.data(), blocks.data(), q.data(), pages.data() + before,
-         o.data()},
-        tokens(), 0, stride, 3);
+    run(attend, {positions, sequences, blocks, q, {pages, size_t(before)}, o}, tokens(), 0, stride,
+        3);
     return valuesOf(o, tokens(), out, Storage::F32);
   }
 
@@ -228,9 +225,7 @@ TEST_P(Int8Cache, SmallWeightsOfAPageCount) {
   }
   Ints last{63}, sequence{0};
   Floats out(64);
-  run(attend,
-      {last.data(), sequence.data(), blocks.data(), q.data(), pages.data() + before, out.data()}, 1,
-      0, stride, 1);
+  run(attend, {last, sequence, blocks, q, {pages, size_t(before)}, out}, 1, 0, stride, 1);
   for (float x : out)
     EXPECT_NEAR(x, 63.0 / (600 + 63), 64.0 / (2 * PageWeights::largest));
 }
@@ -256,7 +251,7 @@ TEST_P(Int8Cache, NotANumberStaysOne) {
 
 const Kind kF32{"f32", Storage::F32};
 INSTANTIATE_TEST_SUITE_P(Targets, Int8Cache,
-                         testing::Combine(testing::Values("x86-64-v4", "x86-64-v3"),
+                         testing::Combine(testing::Values("x86-64-v4", "x86-64-v3", "aarch64"),
                                           testing::Values(kF32)),
                          [](auto &info) {
                            std::string name = std::get<0>(info.param);

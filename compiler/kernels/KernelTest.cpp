@@ -1,6 +1,6 @@
-// Runs every kernel, compiled for each target that this machine can run, against the reference at
-// odd sizes, and checks that the bits of a result depend neither on the number of workers nor on
-// the other tokens of the step.
+// Runs every kernel, compiled for each target that this machine can run or emulate, against the
+// reference at odd sizes, and checks that the bits of a result depend neither on the number of
+// workers nor on the other tokens of the step.
 #include "compiler/targets/cpu/TestCpuKernel.h"
 #include <map>
 #include <set>
@@ -23,7 +23,7 @@ TEST_P(Products, Embed) {
     cpu::Kernel kernel = compile(EmbedSpec{hidden, kind.of(hidden)});
     for (int workers : {1, 3}) {
       Bytes h(5 * padded(hidden) * 4, std::byte(0xff));
-      run(kernel, {tokens.data(), table.packed.data(), h.data()}, 5, 0, 0, workers);
+      run(kernel, {tokens, table.packed, h}, 5, 0, 0, workers);
       EXPECT_EQ(valuesOf(h, 5, hidden, Storage::F32),
                 reference::embed(tokens, table.values, hidden));
       for (int64_t c = hidden; c < padded(hidden); ++c)
@@ -38,7 +38,7 @@ TEST_P(Kernels, RopeTable) {
     Ints positions{0, 1, 8191, 8192, 131072, 1048575, 10485759};
     cpu::Kernel kernel = compile(RopeTableSpec{SmallVector<float>(ArrayRef(frequencies))});
     Bytes table(7 * padded(headDim) * 4 + 256);
-    run(kernel, {positions.data(), table.data()}, 7, 0, 0, 2);
+    run(kernel, {positions, table}, 7, 0, 0, 2);
     Floats want = reference::ropeTable(positions, frequencies);
     Floats got = valuesOf(table, 7, headDim, Storage::F32);
     for (size_t i = 0; i < want.size(); ++i)
@@ -57,7 +57,7 @@ TEST_P(Products, LinearResidual) {
     Bytes xs = activations(x, row);
     cpu::Kernel kernel = compile(LinearResidualSpec{inputs, outputs, format});
     Bytes whole = rowsOf(h, outputs, Storage::F32);
-    run(kernel, {xs.data(), w.packed.data(), whole.data()}, tokens, 0, 0, 1);
+    run(kernel, {xs, w.packed, whole}, tokens, 0, 0, 1);
     Floats got = valuesOf(whole, tokens, outputs, Storage::F32);
     expectNear(got, reference::linearResidual(x, w.values, h, inputs));
     // Given what the rows say, only float32 sums round.
@@ -65,17 +65,18 @@ TEST_P(Products, LinearResidual) {
     for (size_t i = 0; i < got.size(); ++i)
       EXPECT_NEAR(got[i], exact[i], 1e-5) << "element " << i;
     Bytes shared = rowsOf(h, outputs, Storage::F32), alone = shared;
-    run(kernel, {xs.data(), w.packed.data(), shared.data()}, tokens, 0, 0, 3);
+    run(kernel, {xs, w.packed, shared}, tokens, 0, 0, 3);
     EXPECT_EQ(shared, whole);
     for (int64_t t = 0; t < tokens; ++t)
-      run(kernel, {&xs[t * row.bytes()], w.packed.data(), &alone[t * padded(outputs) * 4]}, 1, 0, 0,
-          2);
+      run(kernel,
+          {{xs, size_t(t * row.bytes())}, w.packed, {alone, size_t(t * padded(outputs) * 4)}}, 1, 0,
+          0, 2);
     EXPECT_EQ(alone, whole);
     if (!row.quantized())
       continue;
     cpu::Kernel quantizing = compile(LinearResidualSpec{inputs, outputs, format, true});
     Bytes floats = rowsOf(x, inputs, Storage::F32), again = rowsOf(h, outputs, Storage::F32);
-    run(quantizing, {floats.data(), w.packed.data(), again.data()}, tokens, 0, 0, 2);
+    run(quantizing, {floats, w.packed, again}, tokens, 0, 0, 2);
     EXPECT_EQ(again, whole);
   }
 }
@@ -90,7 +91,7 @@ TEST_P(Products, NotANumberStaysOne) {
   cpu::Kernel kernel = compile(LinearResidualSpec{n, n, format, row.quantized()});
   Bytes xs = row.quantized() ? rowsOf(x, n, Storage::F32) : activations(x, row);
   Bytes h(2 * n * 4);
-  run(kernel, {xs.data(), w.packed.data(), h.data()}, 2, 0, 0, 1);
+  run(kernel, {xs, w.packed, h}, 2, 0, 0, 1);
   Floats got = valuesOf(h, 2, n, Storage::F32);
   for (int64_t i = 0; i < n; ++i) {
     EXPECT_TRUE(std::isnan(got[i]));
@@ -108,10 +109,9 @@ TEST_P(Products, Head) {
     Bytes hs = rowsOf(h, hidden, Storage::F32);
     cpu::Kernel kernel = compile(HeadSpec{hidden, vocabulary, kind.of(hidden), kEps});
     Floats one(rows.size() * vocabulary), three(rows.size() * vocabulary);
-    std::vector<void *> operands{rows.data(), hs.data(), norm.packed.data(), w.packed.data(),
-                                 one.data()};
+    std::vector<Buffer> operands{rows, hs, norm.packed, w.packed, one};
     run(kernel, operands, tokens, 7, 0, 1);
-    operands.back() = three.data();
+    operands.back() = three;
     run(kernel, operands, tokens, 7, 0, 3);
     expectNear(one, reference::head(h, rows, norm.values, w.values, kEps));
     EXPECT_EQ(one, three);
@@ -160,7 +160,7 @@ TEST_P(Kernels, FeedForward) {
     Compiled prepare = compiled(NormRowsSpec{hidden, experts, k, shared, fromHidden, kEps});
     upSpec.prepared = true;
     Compiled preparedUp = compiled(upSpec);
-    auto forward = [&](std::byte *hs, int64_t count, int workers, bool prepared = false) {
+    auto forward = [&](Buffer hs, int64_t count, int workers, bool prepared = false) {
       Bytes wide(count * (ActivationRow{sharedDown, width}.bytes() +
                           k * ActivationRow{fromWidth, width}.bytes()),
                  std::byte(0xff));
@@ -168,45 +168,44 @@ TEST_P(Kernels, FeedForward) {
               (ActivationRow{shared, hidden}.bytes() + ActivationRow{fromHidden, hidden}.bytes()));
       Ints chosen(count * k + 1, -1);
       Floats scores(count * k + 1);
-      std::byte *w = sharedGateUp.packed.data(), *routed = gateUp.packed.data();
-      std::vector<void *> norming{hs, norm.packed.data()}, operands{norming};
+      Buffer w = sharedGateUp.packed, routed = gateUp.packed;
+      std::vector<Buffer> norming{hs, norm.packed}, operands = norming;
       if (experts) {
         for (auto *list : {&norming, &operands})
-          list->push_back(router.packed.data());
-        norming.insert(norming.end(), {x.data(), chosen.data(), scores.data()});
+          list->push_back(router.packed);
+        norming.insert(norming.end(), {x, chosen, scores});
         if (prepared)
-          operands = {x.data(), chosen.data(), scores.data()};
-        operands.insert(operands.end(), {w, routed, wide.data()});
+          operands = {x, chosen, scores};
+        operands.insert(operands.end(), {w, routed, wide});
         if (!prepared)
-          operands.push_back(chosen.data());
+          operands.push_back(chosen);
       } else {
-        norming.push_back(x.data());
+        norming.push_back(x);
         if (prepared)
-          operands = {x.data()};
-        operands.insert(operands.end(), {w, wide.data()});
+          operands = {x};
+        operands.insert(operands.end(), {w, wide});
       }
       if (prepared)
         run(prepare, norming, count, 0, 0, workers);
       run(prepared ? preparedUp : up, operands, count, 0, 0, workers);
       if (experts)
-        run(down, {wide.data(), chosen.data(), sharedBack.packed.data(), back.packed.data(), hs},
-            count, 0, 0, workers);
+        run(down, {wide, chosen, sharedBack.packed, back.packed, hs}, count, 0, 0, workers);
       else
-        run(down, {wide.data(), sharedBack.packed.data(), hs}, count, 0, 0, workers);
+        run(down, {wide, sharedBack.packed, hs}, count, 0, 0, workers);
     };
     Bytes whole = rowsOf(h, hidden, Storage::F32), many = whole, prepared = whole, alone = whole;
-    forward(whole.data(), tokens, 1);
+    forward(whole, tokens, 1);
     expectNear(valuesOf(whole, tokens, hidden, Storage::F32),
                experts ? reference::moeBlock(h, norm.values, router.values, sharedGateUp.values,
                                              gateUp.values, sharedBack.values, back.values, k, kEps)
                        : reference::mlpBlock(h, norm.values, sharedGateUp.values, sharedBack.values,
                                              kEps));
-    forward(many.data(), tokens, 5);
+    forward(many, tokens, 5);
     EXPECT_EQ(many, whole);
-    forward(prepared.data(), tokens, 3, true);
+    forward(prepared, tokens, 3, true);
     EXPECT_EQ(prepared, whole);
     for (int64_t t = 0; t < tokens; ++t)
-      forward(&alone[t * padded(hidden) * 4], 1, 2);
+      forward({alone, size_t(t * padded(hidden) * 4)}, 1, 2);
     EXPECT_EQ(alone, whole);
   }
 }
@@ -295,29 +294,26 @@ TEST_P(Kernels, Attention) {
           Bytes hs = rowsOf(x, c.hidden, Storage::F32), table(T * padded(c.headDim) * 4 + 256);
           Bytes q(T * c.heads * cache.queryRow().bytes(), std::byte(0xff));
           Bytes o(T * attentionSpec.outputBytes(), std::byte(0xff));
-          std::vector<void *> operands{positions.data(), sequences.data(),     blocks.data(),
-                                       hs.data(),        norm.packed.data(),   w.packed.data(),
-                                       q.data(),         pages.data() + before};
+          std::vector<Buffer> operands{positions,   sequences, blocks, hs,
+                                       norm.packed, w.packed,  q,      {pages, size_t(before)}};
           if (c.rope) {
-            run(rope, {positions.data(), table.data()}, T, 0, stride, workers);
-            operands.push_back(table.data());
+            run(rope, {positions, table}, T, 0, stride, workers);
+            operands.push_back(table);
           }
           Bytes rows(T * ActivationRow{normSpec.shared, c.hidden}.bytes());
           if (prepared) {
-            run(prepare, {hs.data(), norm.packed.data(), rows.data()}, T, 0, stride, workers);
-            operands[3] = rows.data();
+            run(prepare, {hs, norm.packed, rows}, T, 0, stride, workers);
+            operands[3] = rows;
           }
           if (fused) {
             Ints counters(c.kvHeads);
-            operands.insert(operands.end(), {o.data(), counters.data()});
+            operands.insert(operands.end(), {o, counters});
             run(both, operands, T, 0, stride, workers);
             EXPECT_EQ(counters, Ints(c.kvHeads));
           } else {
             run(prepared ? projectPrepared : project, operands, T, 0, stride, workers);
-            run(attend,
-                {positions.data(), sequences.data(), blocks.data(), q.data(), pages.data() + before,
-                 o.data()},
-                T, 0, stride, workers);
+            run(attend, {positions, sequences, blocks, q, {pages, size_t(before)}, o}, T, 0, stride,
+                workers);
           }
           const ActivationRow row{attentionSpec.output, out};
           Floats got = attentionSpec.outputsFloats() ? valuesOf(o, T, out, Storage::F32)
@@ -389,16 +385,16 @@ std::string nameOfCase(const testing::TestParamInfo<std::tuple<std::string, Kind
 }
 
 INSTANTIATE_TEST_SUITE_P(Targets, Products,
-                         testing::Combine(testing::Values("x86-64-v4", "x86-64-v3"),
+                         testing::Combine(testing::Values("x86-64-v4", "x86-64-v3", "aarch64"),
                                           testing::Values(kF32, kBf16, kInt8, kInt4, kInt4Zeros,
                                                           kFp8)),
                          nameOfCase);
 INSTANTIATE_TEST_SUITE_P(Targets, Kernels,
-                         testing::Combine(testing::Values("x86-64-v4", "x86-64-v3"),
+                         testing::Combine(testing::Values("x86-64-v4", "x86-64-v3", "aarch64"),
                                           testing::Values(kF32, kBf16, kInt4Zeros)),
                          nameOfCase);
-INSTANTIATE_TEST_SUITE_P(V4, Kernels,
-                         testing::Combine(testing::Values("x86-64-v4"),
+INSTANTIATE_TEST_SUITE_P(Codes, Kernels,
+                         testing::Combine(testing::Values("x86-64-v4", "aarch64"),
                                           testing::Values(kInt4, kFp8)),
                          nameOfCase);
 

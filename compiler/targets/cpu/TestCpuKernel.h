@@ -1,10 +1,11 @@
-// What tests and benchmarks of CPU kernels share: kernels compiled for a target and mapped, random
-// weights packed from their codes, and rows of activations.
+// What tests and benchmarks of CPU kernels share: kernels compiled for a target and mapped, here or
+// on an emulated processor, random weights packed from their codes, and rows of activations.
 #ifndef MOE_COMPILER_TARGETS_CPU_TESTCPUKERNEL_H
 #define MOE_COMPILER_TARGETS_CPU_TESTCPUKERNEL_H
 
 #include "compiler/kernels/TestFloats.h"
 #include "compiler/targets/cpu/Kernels.h"
+#include "compiler/targets/cpu/TestEmulator.h"
 #include "compiler/targets/cpu/ToObject.h"
 #include "dialects/moe/MoeReference.h"
 #include "dialects/plan/Packing.h"
@@ -14,7 +15,6 @@
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/Verifier.h"
-#include "runtime/device/cpu/KernelAbi.h"
 #include "llvm/TargetParser/Host.h"
 #include <gtest/gtest.h>
 #include <numeric>
@@ -59,11 +59,18 @@ protected:
     target = *cpuTarget(std::get<0>(GetParam()));
     kind = std::get<1>(GetParam());
     storage = kind.element == Storage::F32 ? Storage::F32 : Storage::BF16;
+    if (target.name == "cpu:aarch64" && !isAarch64) {
+      std::string missing;
+      emulator = Emulator::aarch64(missing);
+      if (!emulator)
+        GTEST_SKIP() << missing;
+      return;
+    }
     llvm::StringMap<bool> has = llvm::sys::getHostCPUFeatures();
     for (const char *feature : {"avx512bf16", "avx512vnni", "avx512vbmi"})
       if (target.bf16Dot && !has.lookup(feature))
         GTEST_SKIP() << "this processor has no " << feature;
-    if (!has.lookup("avx2"))
+    if (target.name != "cpu:aarch64" && !has.lookup("avx2"))
       GTEST_SKIP() << "this processor is not x86-64-v3";
   }
   void TearDown() override {
@@ -79,7 +86,7 @@ protected:
     cpu::Kernel kernel = compile(spec);
     return {kernel, scratchFixed, scratchPerRow};
   }
-  void run(const Compiled &compiled, std::vector<void *> operands, int32_t tokens, int32_t rows,
+  void run(const Compiled &compiled, std::vector<Buffer> operands, int32_t tokens, int32_t rows,
            int32_t stride, int32_t workers) {
     std::tie(scratchFixed, scratchPerRow) = std::tie(compiled.fixed, compiled.perRow);
     run(compiled.kernel, std::move(operands), tokens, rows, stride, workers);
@@ -97,29 +104,39 @@ protected:
       ADD_FAILURE() << llvm::toString(image.takeError());
       return nullptr;
     }
+    uint64_t entry = image->entries.lookup(name);
+    if (emulator) {
+      uint64_t code = emulator->load(image->code);
+      EXPECT_NE(code, 0u) << "the emulated program has died";
+      return reinterpret_cast<cpu::Kernel>(code + entry); // for run alone
+    }
     void *at = mmap(nullptr, image->code.size(), PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memcpy(at, image->code.data(), image->code.size());
     mprotect(at, image->code.size(), PROT_READ | PROT_EXEC);
     mappings.push_back({at, image->code.size()});
-    return reinterpret_cast<cpu::Kernel>(static_cast<char *>(at) + image->entries.lookup(name));
+    return reinterpret_cast<cpu::Kernel>(static_cast<char *>(at) + entry);
   }
 
-  // All workers, one after the other, each with fresh scratch memory full of NaN.
-  void run(cpu::Kernel kernel, std::vector<void *> operands, int32_t tokens, int32_t rows,
+  // As runWorkers says; on an emulated processor where the target needs one.
+  void run(cpu::Kernel kernel, std::vector<Buffer> operands, int32_t tokens, int32_t rows,
            int32_t stride, int32_t workers) {
-    // Workers run in order, so what one waits for is there, or never will be.
-    auto await = [](const int32_t *counter, int32_t value) { EXPECT_EQ(*counter, value); };
-    cpu::StepInfo step{tokens, rows, stride, 0, await};
-    size_t bytes = scratchFixed + scratchPerRow * std::max(tokens, rows) + 64;
-    for (int32_t worker = 0; worker < workers; ++worker) {
-      Bytes scratch(bytes + 64, std::byte(0xff));
-      auto aligned = (reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64;
-      // The byte after the scratch memory must stay as it is.
-      auto end = reinterpret_cast<std::byte *>(aligned) + bytes - 64;
-      kernel(operands.data(), &step, reinterpret_cast<void *>(aligned), worker, workers);
-      EXPECT_EQ(*end, std::byte(0xff)) << "the kernel wrote past its scratch memory";
+    uint64_t scratchBytes = scratchFixed + scratchPerRow * std::max(tokens, rows);
+    RunFacts facts{tokens, rows, stride, workers, scratchBytes};
+    uint32_t faults;
+    if (emulator) {
+      std::string death;
+      faults = emulator->run(reinterpret_cast<uintptr_t>(kernel), operands, facts, death);
+      ASSERT_EQ(death, "");
+    } else {
+      std::vector<void *> pointers;
+      for (const Buffer &buffer : operands)
+        pointers.push_back(buffer.data);
+      faults = runWorkers(kernel, pointers.data(), facts);
     }
+    EXPECT_FALSE(faults & WrotePastScratch) << "the kernel wrote past its scratch memory";
+    EXPECT_FALSE(faults & WrotePastOperand) << "the kernel wrote past an operand";
+    EXPECT_FALSE(faults & WaitedInVain) << "the kernel waits for what never comes";
   }
 
   Floats random(size_t n, float scale = 1) { return normalFloats(generator, n, scale); }
@@ -300,8 +317,14 @@ protected:
     EXPECT_LE(error, factor * largest * allowed);
   }
 
+#if defined(__aarch64__)
+  static constexpr bool isAarch64 = true;
+#else
+  static constexpr bool isAarch64 = false;
+#endif
   MLIRContext context;
   CpuTarget target;
+  std::unique_ptr<Emulator> emulator; // of a target that this machine cannot run
   Kind kind;
   Storage storage; // of activations where they are not codes, and of the cache
   std::mt19937 generator{7};
