@@ -26,7 +26,7 @@ static fb::ChatFormatT toPlan(const ChatFormat &chat, ArrayRef<int32_t> eosToken
 static uint64_t storedBits(const TensorInfo &tensor) {
   if (tensor.codes)
     return uint64_t(bitsOf(*tensor.codes));
-  return tensor.dtype == DType::F32 ? 32 : 16;
+  return bitsOf(*tensor.dtype);
 }
 
 llvm::Error Compilation::writeFile() {

@@ -2,11 +2,11 @@
 #ifndef MOE_PASSES_PASSES_H
 #define MOE_PASSES_PASSES_H
 
-#include "dialects/moe/Storage.h"
 #include "dialects/plan/PlanDialect.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/Pass.h"
 #include "passes/TargetFormats.h"
+#include "runtime/weights/Format.h"
 
 namespace moe {
 

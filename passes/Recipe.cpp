@@ -57,26 +57,23 @@ Expected<Recipe::Format> Recipe::parseFormat(StringRef text) {
     format.keep = true;
     return format;
   }
-  if (text == "f32" || text == "bf16") {
-    format.format.element = text == "f32" ? Storage::F32 : Storage::BF16;
-    return format;
-  }
-  if (parts[0] == "int4")
-    format.format = {Storage::I4, 128, Storage::F16};
-  else if (parts[0] == "int8")
-    format.format = {Storage::I8, 128, Storage::F16};
-  else if (parts[0] == "fp8")
-    format.format = {Storage::F8E4M3, kWholeRows, Storage::F32};
-  else
+  const std::optional<Storage> element = storageNamed(parts[0]);
+  if (!element || !infoOf(*element).weights || (!infoOf(*element).codes && parts.size() > 1))
     return fail("");
+  format.format.element = *element;
+  if (!infoOf(*element).codes)
+    return format;
+  if (infoOf(*element).integers)
+    format.format = {*element, 128, Storage::F16};
+  else
+    format.format = {*element, kWholeRows, Storage::F32};
   for (StringRef detail : ArrayRef(parts).drop_front()) {
     int64_t group;
+    const std::optional<Storage> scale = storageNamed(detail);
     if (detail == "row")
       format.format.group = kWholeRows;
-    else if (detail == "f16" || detail == "bf16" || detail == "f32")
-      format.format.scale = detail == "f16"    ? Storage::F16
-                            : detail == "bf16" ? Storage::BF16
-                                               : Storage::F32;
+    else if (scale && !infoOf(*scale).codes)
+      format.format.scale = *scale;
     else if (detail == "z")
       return fail(", as zeros other than the middle come with a checkpoint, by keep");
     else if (detail.consume_front("g") && !detail.getAsInteger(10, group) && group > 0)

@@ -21,7 +21,7 @@
 #ifndef MOE_PASSES_RECIPE_H
 #define MOE_PASSES_RECIPE_H
 
-#include "dialects/moe/Storage.h"
+#include "runtime/weights/Format.h"
 #include "llvm/Support/Error.h"
 #include "llvm/Support/GlobPattern.h"
 

@@ -19,6 +19,7 @@ LIBRARIES = [
 # Folder or file: what it may include besides itself. The longest matching entry counts. An entry of
 # the right side is a library above, a folder (with a slash at its end) or a file.
 STATUS = "runtime/Status.h"
+WEIGHTS = "runtime/weights/"  # formats and layouts of weights
 SCHEMA = "runtime/plan/Plan_generated.h"
 FORMAT = "runtime/plan/Format.h"  # the header of a plan file, for its reader and its writer
 VERIFIER = "runtime/plan/Check.h"  # the writer checks what it wrote, as the reader will
@@ -26,7 +27,8 @@ IMAGE = "compiler/targets/CodeImage.h"
 SPEC = "compiler/targets/KernelSpec.h"
 RULES = {
     "runtime/": [],
-    "runtime/plan/": [STATUS, "flatbuffers", "xxhash"],
+    "runtime/weights/": [STATUS],
+    "runtime/plan/": [STATUS, WEIGHTS, "flatbuffers", "xxhash"],
     "runtime/text/": [STATUS],
     "runtime/device/": [STATUS],
     "runtime/device/cpu/": [STATUS, "runtime/device/*"],
@@ -35,15 +37,15 @@ RULES = {
     "runtime/device/ptxsim/": [STATUS, "runtime/device/*", "runtime/device/cuda/DriverApi.h"],
     "runtime/session/": ["runtime/"],
     "runtime/moe.cpp": ["runtime/"],  # the C interface
-    "dialects/": ["MLIR", "LLVM"],
+    "dialects/": [WEIGHTS, "MLIR", "LLVM"],
     "dialects/moe/MoeReference.h": [],
     "dialects/moe/MoeReference.cpp": ["dialects/moe/MoeReference.h"],
-    "passes/": ["dialects/", "MLIR", "LLVM"],
-    "compiler/": ["passes/", "dialects/", "MLIR", "LLVM"],
-    "compiler/import/": ["dialects/", "MLIR", "LLVM", SPEC, "runtime/text/"],  # tables that the runtime's tokenizer reads
-    "compiler/targets/": ["compiler/kernels/attention/AttentionLayout.h", "passes/TargetFormats.h", "dialects/", "MLIR", "LLVM"],
-    "compiler/kernels/": ["compiler/targets/", "dialects/", "MLIR", "LLVM"],
-    "compiler/plan/": ["dialects/", "MLIR", "LLVM", SPEC, IMAGE, SCHEMA, FORMAT, VERIFIER, "flatbuffers", "xxhash"],
+    "passes/": ["dialects/", WEIGHTS, "MLIR", "LLVM"],
+    "compiler/": ["passes/", "dialects/", WEIGHTS, "MLIR", "LLVM"],
+    "compiler/import/": ["dialects/", WEIGHTS, "MLIR", "LLVM", SPEC, "runtime/text/"],  # tables that the runtime's tokenizer reads
+    "compiler/targets/": ["compiler/kernels/attention/AttentionLayout.h", "passes/TargetFormats.h", "dialects/", WEIGHTS, "MLIR", "LLVM"],
+    "compiler/kernels/": ["compiler/targets/", "dialects/", WEIGHTS, "MLIR", "LLVM"],
+    "compiler/plan/": ["dialects/", WEIGHTS, "MLIR", "LLVM", SPEC, IMAGE, SCHEMA, FORMAT, VERIFIER, "flatbuffers", "xxhash"],
 }
 CHECKED = ("runtime/", "dialects/", "passes/", "compiler/")
 ALL = CHECKED + ("tools/", "test/")
@@ -122,6 +124,8 @@ def selfTest():
         ("runtime/plan/D.cpp", ["<runtime/plan/Plan.h>"], 1),
         ("runtime/plan/PlanTest.cpp", ["<gtest/gtest.h>", '"dialects/moe/MoeReference.h"'], 0),
         ("runtime/plan/BadTest.cpp", ["<gtest/gtest.h>", '"mlir/IR/Builders.h"'], 2),
+        ("runtime/weights/A.cpp", ['"runtime/weights/Format.h"', '"runtime/Status.h"', '"runtime/plan/Plan.h"'], 3),
+        ("dialects/moe/B.cpp", ['"runtime/weights/Format.h"', '"runtime/plan/Plan.h"'], 2),
         ("runtime/text/A.cpp", ["<flatbuffers/base.h>"], 1),
         ("runtime/device/Devices.cpp", ['"runtime/device/cpu/CpuDevice.h"', '"runtime/device/cuda/CudaDevice.h"'], 0),
         ("runtime/device/B.cpp", ['"runtime/plan/Plan.h"'], 1),

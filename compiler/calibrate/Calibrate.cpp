@@ -17,7 +17,7 @@ std::optional<WeightFormat> formatOf(WeightOp weight) {
   if (!packing)
     return {};
   WeightFormat format = packing->getFormat().getFormat();
-  if ((format.element != Storage::I4 && format.element != Storage::I8) || format.zeros ||
+  if (!infoOf(format.element).integers || format.zeros ||
       weight.getEncoding() == packing->getFormat())
     return {};
   return format;

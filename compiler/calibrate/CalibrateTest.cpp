@@ -251,7 +251,7 @@ TEST(CalibrateStoreTest, PackedAsChosen) {
         for (int64_t g = 0; g < geometry.groups(); ++g) {
           uint16_t bits;
           std::memcpy(&bits, &bytes[geometry.scale(m, row, g)], 2);
-          ASSERT_EQ(bits, scaleBits(Storage::F16, scales[g]));
+          ASSERT_EQ(bits, infoOf(Storage::F16).encode(scales[g], 0));
         }
       }
     }

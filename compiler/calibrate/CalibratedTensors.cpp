@@ -41,7 +41,7 @@ void CalibratedTensors::adopt(ModuleOp model) {
       tensor.name = (weight.getSymName() + "[" + Twine(m) + "] " + nameOf(format) +
                      " calibrated from " + llvm::join(from, ", "))
                         .str();
-      tensor.dtype = DType::F32;
+      tensor.dtype = Storage::F32;
       tensor.dtypeName = "F32";
       tensor.shape = {rows, cols};
       tensor.encoding = {format, false};

@@ -56,8 +56,9 @@ void ErrorFeedback::round(const WeightFormat &format, const Matrix &rows,
                           llvm::MutableArrayRef<uint8_t> codes,
                           llvm::MutableArrayRef<float> scales) const {
   const Eigen::Index n = rows.rows(), k = rows.cols();
-  const int64_t groups = k / format.group, most = (1 << bitsOf(format.element)) - 1;
-  const auto zero = float(format.zero());
+  const int64_t groups = k / format.group;
+  const StorageInfo &info = infoOf(format.element);
+  const auto zero = float(info.zero);
   // Scales are those of the weight as it is, weighed by how much each column matters.
   constexpr Eigen::Index tile = kQuantizedGroups; // rows
   Matrix turned = Matrix::Zero(format.group, tile);
@@ -85,8 +86,8 @@ void ErrorFeedback::round(const WeightFormat &format, const Matrix &rows,
         const float scale = scales[r * groups + group], value = left(r, i);
         float code = zero;
         if (scale != 0 && std::isfinite(scale))
-          code = std::clamp(std::nearbyint(value / scale) + zero,
-                            format.element == Storage::I8 ? 1.0f : 0.0f, float(most));
+          code =
+              std::clamp(std::nearbyint(value / scale) + zero, info.low + zero, info.high + zero);
         codes[r * k + column] = uint8_t(code);
         errors(r, i - begin) = (value - (code - zero) * scale) / factor(i, i);
       }

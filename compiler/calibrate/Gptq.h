@@ -9,7 +9,7 @@
 #ifndef MOE_COMPILER_CALIBRATE_GPTQ_H
 #define MOE_COMPILER_CALIBRATE_GPTQ_H
 
-#include "dialects/moe/Storage.h"
+#include "runtime/weights/Format.h"
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/Support/Error.h"
 

@@ -24,43 +24,26 @@ static uint8_t codeAt(const std::byte *words, int64_t i, int64_t bits) {
 // Where AutoAWQ puts row j of 8 in a word.
 static constexpr int64_t kAwqPlaces[8] = {0, 4, 1, 5, 2, 6, 3, 7};
 
-// OCP FP8 E4M3: no infinities, and NaN where all bits but the sign are set.
-static float floatOfF8(uint8_t code) {
-  int exponent = code >> 3 & 15, mantissa = code & 7;
-  float magnitude =
-      exponent ? std::ldexp(float(8 + mantissa), exponent - 10) : std::ldexp(float(mantissa), -9);
-  if ((code & 0x7f) == 0x7f)
-    magnitude = std::nanf("");
-  return code & 0x80 ? -magnitude : magnitude;
-}
-
 // What a code is before its zero and scale.
 static const float *valuesOf(Storage element) {
-  static const auto f8 = [] {
-    std::array<float, 256> values;
-    for (int code = 0; code < 256; ++code)
-      values[size_t(code)] = floatOfF8(uint8_t(code));
+  static const auto values = [] {
+    std::array<std::array<float, 256>, std::size(kStorages)> values = {};
+    for (Storage storage : kStorages)
+      if (infoOf(storage).codes)
+        for (uint32_t code = 0; code < uint32_t(1) << bitsOf(storage); ++code)
+          values[size_t(storage)][code] = infoOf(storage).decode(code, 0);
     return values;
   }();
-  static const auto integers = [] {
-    std::array<float, 256> values;
-    for (int code = 0; code < 256; ++code)
-      values[size_t(code)] = float(code);
-    return values;
-  }();
-  return element == Storage::F8E4M3 ? f8.data() : integers.data();
+  return values[size_t(element)].data();
 }
 
 std::optional<Encoding> CodedTensor::encoding() const {
   int64_t inputs = inputsFirst ? rows : cols;
   int64_t group = std::min(inputs, inputsFirst ? grid.blockRows : grid.blockCols);
   bool ownZeros = zeros != Zeros::Middle && !checkZeros;
-  if (inputs == 0 || inputs % group != 0 || (ownZeros && element != Storage::I4))
+  if (inputs == 0 || inputs % group != 0 || (ownZeros && infoOf(element).mostZero == 0))
     return std::nullopt;
-  Storage scale = scales->dtype == DType::F32   ? Storage::F32
-                  : scales->dtype == DType::F16 ? Storage::F16
-                                                : Storage::BF16;
-  return Encoding{{element, group, scale, ownZeros}, inputsFirst};
+  return Encoding{{element, group, *scales->dtype, ownZeros}, inputsFirst};
 }
 
 // "[3, 0]", the place of an element of a tensor.
@@ -74,7 +57,7 @@ static std::string placeText(const TensorInfo &tensor, int64_t index) {
 llvm::Expected<float> CodedTensor::scaleAt(int64_t matrix, int64_t row, int64_t col) const {
   int64_t index = grid.index(matrix, row, col);
   float scale;
-  toFloat(scales->dtype, scaleBytes + index * (scales->dtype == DType::F32 ? 4 : 2), 1, &scale);
+  toFloat(*scales->dtype, scaleBytes + index * bytesOf(*scales->dtype), 1, &scale);
   if (scale > 0 && std::isfinite(scale))
     return scale;
   return llvm::createStringError(

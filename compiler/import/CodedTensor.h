@@ -2,8 +2,8 @@
 // packed them, and how they are decoded.
 //
 // A tensor is seen as matrices `[rows, cols]`, its last two dimensions. Codes are as
-// dialects/moe/Storage.h says, element = (code - zero) * scale, which is exact in float32 for codes
-// of 4 and 8 bits and scales of 16.
+// runtime/weights/Format.h says, element = (code - zero) * scale, which is exact in float32 for
+// codes of 4 and 8 bits and scales of 16.
 #ifndef MOE_COMPILER_IMPORT_CODEDTENSOR_H
 #define MOE_COMPILER_IMPORT_CODEDTENSOR_H
 

@@ -393,9 +393,9 @@ void ConfigReader::readDtype(const json::Object &top) {
       llvm::StringRef name = value->getAsString().value_or("");
       name.consume_front("torch.");
       if (name == "bfloat16" || name == "float16" || name == "float32")
-        config.dtype = name == "bfloat16"  ? DType::BF16
-                       : name == "float16" ? DType::F16
-                                           : DType::F32;
+        config.dtype = name == "bfloat16"  ? Storage::BF16
+                       : name == "float16" ? Storage::F16
+                                           : Storage::F32;
       else
         failType(key, *value, "\"bfloat16\", \"float16\" or \"float32\"");
       return;

@@ -33,7 +33,7 @@ struct Llama4Config {
   int64_t expertsPerToken = 0;
   int64_t maxPositions = 0;
   bool tiedEmbeddings = false;
-  DType dtype = DType::BF16; // as stated; the tensors of a checkpoint have their own
+  Storage dtype = Storage::BF16; // as stated; the tensors of a checkpoint have their own
   std::optional<QuantizationConfig> quantization;
 
   double normEps = 0;

@@ -113,7 +113,7 @@ TEST(Config, ReadsEachField) {
   EXPECT_EQ(c.expertsPerToken, 1);
   EXPECT_EQ(c.maxPositions, 1000);
   EXPECT_FALSE(c.tiedEmbeddings);
-  EXPECT_EQ(c.dtype, DType::BF16);
+  EXPECT_EQ(c.dtype, Storage::BF16);
   EXPECT_EQ(c.normEps, 1e-5);
   EXPECT_EQ(c.ropeTheta, 10000);
   EXPECT_FALSE(c.ropeScaling);
@@ -177,7 +177,7 @@ TEST(Config, MissingFieldsAreScoutsExceptSome) {
     EXPECT_EQ(c.bosToken, 1);
     EXPECT_EQ(c.eosTokens, std::vector<int32_t>{2});
     EXPECT_EQ(c.padToken, -1);
-    EXPECT_EQ(c.dtype, DType::BF16);
+    EXPECT_EQ(c.dtype, Storage::BF16);
   }
 }
 
@@ -237,8 +237,8 @@ TEST(Config, ReadsBothSpellings) {
     EXPECT_EQ(c.ropeScaling->highFrequency, 1);
     EXPECT_EQ(c.ropeScaling->originalPositions, 8192);
   }
-  EXPECT_EQ(parse(recent).dtype, DType::F16);
-  EXPECT_EQ(parse(with("torch_dtype", "\"torch.float32\"")).dtype, DType::F32);
+  EXPECT_EQ(parse(recent).dtype, Storage::F16);
+  EXPECT_EQ(parse(with("torch_dtype", "\"torch.float32\"")).dtype, Storage::F32);
   Llama4Config plain = parse(
       with("rope_theta", "", with("rope_parameters", R"({"rope_type":"default","rope_theta":7})")));
   EXPECT_EQ(plain.ropeTheta, 7);
@@ -257,7 +257,7 @@ TEST(Config, ReadsBothSpellings) {
   EXPECT_EQ(nested.architecture, "Llama4ForConditionalGeneration");
   EXPECT_EQ(nested.parameters(), parse(fields()).parameters());
   EXPECT_EQ(nested.eosTokens, (std::vector<int32_t>{91, 92}));
-  EXPECT_EQ(nested.dtype, DType::BF16);
+  EXPECT_EQ(nested.dtype, Storage::BF16);
 }
 
 TEST(Config, RefusesOtherModels) {

@@ -211,13 +211,13 @@ Value Importer::weight(const Twine &name, const Twine &tensor, ArrayRef<int64_t>
 Value Importer::weight(const Twine &name, ArrayRef<int64_t> shape, ArrayRef<Part> parts,
                        bool shared) {
   // Parts of one type give a weight of that type; f32 holds any mixture of them.
-  std::optional<DType> dtype;
+  std::optional<Storage> dtype;
   std::optional<WeightFormat> format; // of all parts, plain where they differ
   SmallVector<Attribute> sources;
   for (const Part &part : parts) {
     const TensorInfo *tensor = ledger.take(part.tensor, part.shape, part.box, shared);
     if (tensor) {
-      dtype = !dtype || *dtype == tensor->dtype ? tensor->dtype : DType::F32;
+      dtype = !dtype || *dtype == tensor->dtype ? tensor->dtype : Storage::F32;
       WeightFormat own;
       if (tensor->encoding && tensor->encoding->inputsFirst == part.transposed)
         own = tensor->encoding->format;
@@ -226,9 +226,7 @@ Value Importer::weight(const Twine &name, ArrayRef<int64_t> shape, ArrayRef<Part
     sources.push_back(SourceAttr::get(builder.getContext(), builder.getStringAttr(part.tensor),
                                       part.box.offsets, part.box.sizes, part.transposed));
   }
-  Type element = dtype == DType::F16    ? Type(builder.getF16Type())
-                 : dtype == DType::BF16 ? Type(builder.getBF16Type())
-                                        : Type(builder.getF32Type());
+  Type element = typeOf(dtype.value_or(Storage::F32), builder.getContext());
   auto type = RankedTensorType::get(shape, element);
   auto op = WeightOp::create(symbols, location, symbols.getStringAttr(name), TypeAttr::get(type),
                              symbols.getArrayAttr(sources), PackingAttr(),

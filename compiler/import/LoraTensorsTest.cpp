@@ -169,7 +169,7 @@ TEST(LoraTensors, MergedTensorsHaveNoEncoding) {
   auto file = openFile(MOE_SOURCE_DIR "/compiler/import/testdata/w4a16.safetensors");
   QuantizationConfig config;
   config.name = "compressed-tensors";
-  auto quantized = QuantizedTensors::open(std::move(file), config, DType::BF16);
+  auto quantized = QuantizedTensors::open(std::move(file), config, Storage::BF16);
   ASSERT_TRUE(bool(quantized)) << llvm::toString(quantized.takeError());
   std::vector<float> before = readAll(**quantized, "x.weight"); // [16, 64]
   std::vector<float> expected = before;

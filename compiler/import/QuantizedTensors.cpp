@@ -17,7 +17,7 @@ namespace moe {
 // Makes the tensors of a QuantizedTensors.
 class Decoding {
 public:
-  Decoding(QuantizedTensors &result, const QuantizationConfig &config, DType dtype)
+  Decoding(QuantizedTensors &result, const QuantizationConfig &config, Storage dtype)
       : result(result), stored(*result.stored), config(config), dtype(dtype) {}
 
   llvm::Error run();
@@ -67,7 +67,7 @@ private:
   QuantizedTensors &result;
   const TensorSource &stored;
   const QuantizationConfig &config;
-  DType dtype;
+  Storage dtype;
   llvm::StringSet<> used; // tensors that belong to others
   std::vector<std::string> problems;
 };
@@ -217,7 +217,7 @@ void Decoding::add(StringRef name, std::vector<int64_t> shape, CodedTensor tenso
   TensorInfo info;
   info.name = name.str();
   info.dtype = dtype;
-  info.dtypeName = dtype == DType::F32 ? "F32" : dtype == DType::F16 ? "F16" : "BF16";
+  info.dtypeName = StringRef(nameOf(dtype)).upper();
   info.shape = shape;
   info.file = tensor.scales->file;
   info.encoding = tensor.encoding();
@@ -235,7 +235,7 @@ void Decoding::add(StringRef name, std::vector<int64_t> shape, CodedTensor tenso
   auto addCompanion = [&](StringRef suffix, QuantizedTensors::Part part) {
     TensorInfo companion;
     companion.name = (name + suffix).str();
-    companion.dtype = DType::F32;
+    companion.dtype = Storage::F32;
     companion.dtypeName = "F32";
     companion.shape = shape;
     companion.file = info.file;
@@ -407,7 +407,7 @@ llvm::Error Decoding::run() {
       config.method == Method::Awq ? addAwq(tensor, linear) : addGptq(tensor, linear);
     else if (weight && (dtype == "F8_E4M3" || dtype == "I8") && config.method == Method::Scaled)
       addScaled(tensor);
-    else if (weight && tensor.dtype == DType::Other)
+    else if (weight && !tensor.dtype)
       report("tensor " + name + " is " + dtype + " " + shapeText(tensor.shape) +
              ", expected BF16, F16, F32" +
              (config.method == Method::Scaled ? ", F8_E4M3 or I8" : "") + " of a checkpoint of " +
@@ -431,7 +431,7 @@ llvm::Error Decoding::run() {
 
 llvm::Expected<std::unique_ptr<TensorSource>>
 QuantizedTensors::open(std::unique_ptr<TensorSource> stored, const QuantizationConfig &config,
-                       DType dtype) {
+                       Storage dtype) {
   auto result = std::make_unique<QuantizedTensors>();
   result->stored = std::move(stored);
   if (llvm::Error error = Decoding(*result, config, dtype).run())

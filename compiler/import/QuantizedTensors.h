@@ -34,7 +34,7 @@ public:
   // of the type and shape that the others and `config` ask for. What the scales are is checked as
   // they are read.
   static llvm::Expected<std::unique_ptr<TensorSource>>
-  open(std::unique_ptr<TensorSource> stored, const QuantizationConfig &config, DType dtype);
+  open(std::unique_ptr<TensorSource> stored, const QuantizationConfig &config, Storage dtype);
 
   const std::byte *data(const TensorInfo &tensor) const override;
 

@@ -55,7 +55,7 @@ struct Case {
       }
       uint64_t size = info.elements * (info.dtypeName == "I64"                              ? 8
                                        : info.dtypeName == "F32" || info.dtypeName == "I32" ? 4
-                                       : info.dtype == DType::Other                         ? 1
+                                       : !info.dtype                                        ? 1
                                                                                             : 2);
       auto *data = reinterpret_cast<const char *>(file->data(info));
       tensors[info.name] = {info.dtypeName, info.shape, std::string(data, size)};
@@ -87,7 +87,7 @@ struct Case {
     if (!file)
       return file.takeError();
     return QuantizedTensors::open(std::make_unique<Checkpoint>(std::move(*file)), config,
-                                  DType::BF16);
+                                  Storage::BF16);
   }
   // What opening and reading everything says.
   std::string problem() {
@@ -96,7 +96,7 @@ struct Case {
       return llvm::toString(source.takeError());
     for (const TensorInfo &tensor : (*source)->tensors()) {
       std::vector<float> values(tensor.elements);
-      if (tensor.dtype != DType::Other)
+      if (tensor.dtype)
         if (auto error = (*source)->read(tensor.name, 0, values.size(), values.data()))
           return llvm::toString(std::move(error));
     }

@@ -1,15 +1,12 @@
 // Makes up weights, more than one per nanosecond.
 #include "compiler/import/RandomWeights.h"
 
-#include <bit>
 #include <cmath>
 
 using namespace moe;
 
 RandomWeights::RandomWeights(const Llama4Config &config, uint64_t seed) : seed(seed) {
-  const char *dtype = config.dtype == DType::F32   ? "F32"
-                      : config.dtype == DType::F16 ? "F16"
-                                                   : "BF16";
+  const std::string dtype = llvm::StringRef(nameOf(config.dtype)).upper();
   auto tensor = [&](const llvm::Twine &name, std::vector<int64_t> shape) {
     TensorInfo info;
     info.name = name.str();
@@ -125,21 +122,12 @@ llvm::Error RandomWeights::readElements(const TensorInfo &tensor, uint64_t begin
     uint64_t length = std::min(piece, count - done);
     float *values = out + done;
     bestGenerator(generator, begin + done, length, values);
-    if (tensor.dtype == DType::BF16)
-      for (uint64_t i = 0; i < length; ++i) {
-        uint32_t bits = std::bit_cast<uint32_t>(values[i]);
-        values[i] = std::bit_cast<float>((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
-      }
-    else if (tensor.dtype == DType::F16)
-      for (uint64_t i = 0; i < length; ++i) {
-        // As roundToF16, but for numbers that do not overflow, and without branches.
-        uint32_t bits = std::bit_cast<uint32_t>(values[i]);
-        float magnitude = std::bit_cast<float>(bits & 0x7fffffff);
-        uint32_t small = std::bit_cast<uint32_t>((magnitude + 0.5f) - 0.5f); // multiples of 2^-24
-        uint32_t normal = ((bits & 0x7fffffff) + 0xfff + (bits >> 13 & 1)) & 0xffffe000;
-        uint32_t rounded = magnitude < 0x1p-14f ? small : normal;
-        values[i] = std::bit_cast<float>(rounded | (bits & 0x80000000));
-      }
+    if (tensor.dtype == Storage::BF16)
+      for (uint64_t i = 0; i < length; ++i)
+        values[i] = floatOfBf16(bf16Of(values[i]));
+    else if (tensor.dtype == Storage::F16)
+      for (uint64_t i = 0; i < length; ++i)
+        values[i] = floatOfF16(f16Of(values[i]));
   }
   return llvm::Error::success();
 }

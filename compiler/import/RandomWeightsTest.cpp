@@ -8,7 +8,7 @@
 using namespace moe;
 using namespace moe::test;
 
-static Llama4Config scout(DType dtype) {
+static Llama4Config scout(Storage dtype) {
   std::vector<std::string> warnings;
   auto config = Llama4Config::open(MOE_SOURCE_DIR "/models/configs/scout", warnings);
   EXPECT_TRUE(bool(config));
@@ -45,8 +45,8 @@ TEST(RandomWeights, FollowTheFormula) {
       {"model.layers.3.feed_forward.experts.down_proj", 671088639, 0x1.7ddeaep-7f,
        0.01165771484375f},
   };
-  RandomWeights exact(scout(DType::F32), 7), rounded(scout(DType::BF16), 7);
-  RandomWeights half(scout(DType::F16), 7);
+  RandomWeights exact(scout(Storage::F32), 7), rounded(scout(Storage::BF16), 7);
+  RandomWeights half(scout(Storage::F16), 7);
   for (const auto &[name, index, value, bf16] : expected) {
     EXPECT_EQ(read(exact, name, index), value) << name.str() << index;
     EXPECT_EQ(read(rounded, name, index), bf16) << name.str() << index;
@@ -57,7 +57,7 @@ TEST(RandomWeights, FollowTheFormula) {
   ASSERT_EQ(messageOf(exact.read("lm_head.weight", 0, exacts.size(), exacts.data())), "success");
   ASSERT_EQ(messageOf(half.read("lm_head.weight", 0, halves.size(), halves.data())), "success");
   for (size_t i = 0; i < exacts.size(); ++i)
-    ASSERT_EQ(roundToF16(exacts[i]), roundToF16(halves[i])) << i;
+    ASSERT_EQ(f16Of(exacts[i]), f16Of(halves[i])) << i;
   std::vector<TestTensor> stored{{"w", "F16", {100000}, exacts}};
   TempFolder folder;
   auto file = Checkpoint::open(folder.write("a.safetensors", safetensors(stored)));
@@ -69,18 +69,18 @@ TEST(RandomWeights, FollowTheFormula) {
 // These seeds make the hash and the seed cancel, which leaves the tensor numbers 1 and 2 of the
 // golden model, whose first values are known from elsewhere.
 TEST(RandomWeights, AgreeWithTheGoldenModel) {
-  RandomWeights first(scout(DType::F32), 0xb762f107391af6bb);
+  RandomWeights first(scout(Storage::F32), 0xb762f107391af6bb);
   EXPECT_FLOAT_EQ(read(first, "model.embed_tokens.weight", 0), 0.9114076f);
   EXPECT_FLOAT_EQ(read(first, "model.embed_tokens.weight", 1), 0.4973657f);
   EXPECT_FLOAT_EQ(read(first, "model.embed_tokens.weight", 2), 0.6573775f);
-  RandomWeights second(scout(DType::F32), 0x5fc7161b7e9567ee);
+  RandomWeights second(scout(Storage::F32), 0x5fc7161b7e9567ee);
   EXPECT_FLOAT_EQ(read(second, "model.layers.0.input_layernorm.weight", 0), 0.94078445f);
   EXPECT_FLOAT_EQ(read(second, "model.layers.0.input_layernorm.weight", 1), 0.7968755f);
 }
 
 // A range is what its elements are one by one, so all vector lengths and their remainders agree.
 TEST(RandomWeights, AreTheSameInAnyRange) {
-  for (DType dtype : {DType::F32, DType::F16, DType::BF16}) {
+  for (Storage dtype : {Storage::F32, Storage::F16, Storage::BF16}) {
     RandomWeights weights(scout(dtype), 1);
     std::vector<float> all(9000);
     ASSERT_EQ(messageOf(weights.read("lm_head.weight", 77, all.size(), all.data())), "success");
@@ -90,7 +90,7 @@ TEST(RandomWeights, AreTheSameInAnyRange) {
 }
 
 TEST(RandomWeights, KeepTheVariance) {
-  RandomWeights weights(scout(DType::BF16), 3);
+  RandomWeights weights(scout(Storage::BF16), 3);
   std::vector<float> values(1 << 20);
   ASSERT_EQ(messageOf(weights.read("model.layers.0.self_attn.q_proj.weight", 0, values.size(),
                                    values.data())),

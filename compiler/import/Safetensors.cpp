@@ -32,12 +32,12 @@ static unsigned bitsOf(llvm::StringRef dtype) {
       .Default(0);
 }
 
-static DType dtypeOf(llvm::StringRef name) {
-  return llvm::StringSwitch<DType>(name)
-      .Case("F32", DType::F32)
-      .Case("F16", DType::F16)
-      .Case("BF16", DType::BF16)
-      .Default(DType::Other);
+static std::optional<Storage> dtypeOf(llvm::StringRef name) {
+  return llvm::StringSwitch<std::optional<Storage>>(name)
+      .Case("F32", Storage::F32)
+      .Case("F16", Storage::F16)
+      .Case("BF16", Storage::BF16)
+      .Default(std::nullopt);
 }
 
 namespace {
@@ -300,6 +300,6 @@ const std::byte *Checkpoint::data(const TensorInfo &tensor) const {
 
 llvm::Error Checkpoint::readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
                                      float *out) const {
-  toFloat(tensor.dtype, data(tensor) + begin * (tensor.dtype == DType::F32 ? 4 : 2), count, out);
+  toFloat(*tensor.dtype, data(tensor) + begin * bytesOf(*tensor.dtype), count, out);
   return llvm::Error::success();
 }

@@ -25,7 +25,7 @@ const TensorInfo *TensorLedger::take(llvm::StringRef name, llvm::ArrayRef<int64_
   }
   if (!shared)
     boxes.push_back(std::move(box));
-  if (tensor->dtype == DType::Other) {
+  if (!tensor->dtype) {
     report(
         "tensor " + name + " is " + tensor->dtypeName +
         ", expected BF16, F16 or F32, or a quantization_config in config.json that says how it is "

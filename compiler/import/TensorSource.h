@@ -5,7 +5,7 @@
 #ifndef MOE_COMPILER_IMPORT_TENSORSOURCE_H
 #define MOE_COMPILER_IMPORT_TENSORSOURCE_H
 
-#include "dialects/moe/Storage.h"
+#include "runtime/weights/Format.h"
 
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/StringMap.h"
@@ -20,13 +20,6 @@
 
 namespace moe {
 
-enum class DType : uint8_t {
-  F32,
-  F16,
-  BF16,
-  Other, // a type that files may hold and weights may not have
-};
-
 // Codes that the elements of a tensor are made of. Those of a group are neighbours along the
 // inputs, which are the last dimension, or the last but one of a tensor that is stored inputs
 // first.
@@ -39,7 +32,9 @@ struct Encoding {
 
 struct TensorInfo {
   std::string name;
-  DType dtype = DType::Other;
+  // Of the elements; of scales and zeros that nothing stores, F32. Nothing where files may hold the
+  // type and weights may not have it.
+  std::optional<Storage> dtype;
   std::string dtypeName; // as in the file: "BF16"
   std::vector<int64_t> shape;
   std::string file; // path of the file that holds it; empty: none does
@@ -69,7 +64,7 @@ public:
   virtual const std::byte *data(const TensorInfo &tensor) const { return nullptr; }
 
 protected:
-  // The range is inside the tensor, and its dtype is not Other.
+  // The range is inside the tensor, and its dtype is one of elements.
   virtual llvm::Error readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
                                    float *out) const = 0;
 
@@ -88,12 +83,6 @@ private:
 std::string shapeText(llvm::ArrayRef<int64_t> shape);
 // The first ten, joined by `separator`, and how many more there are.
 std::string firstTen(llvm::ArrayRef<std::string> items, llvm::StringRef separator = ", ");
-
-// Elements stored at `in`, of any alignment, as float32.
-void toFloat(DType dtype, const std::byte *in, uint64_t count, float *out);
-// To the nearest, ties to even; a NaN stays one.
-uint16_t roundToBf16(float value);
-uint16_t roundToF16(float value);
 
 } // namespace moe
 

@@ -4,6 +4,7 @@
 
 #include "compiler/import/TensorSource.h"
 
+#include "llvm/ADT/StringSwitch.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/Path.h"
@@ -55,7 +56,7 @@ struct TestTensor {
   std::string bytes() const {
     std::string result;
     for (float value : values) {
-      uint16_t half = dtype == "BF16" ? roundToBf16(value) : dtype == "F16" ? roundToF16(value) : 0;
+      uint16_t half = dtype == "BF16" ? bf16Of(value) : dtype == "F16" ? f16Of(value) : 0;
       if (dtype == "F32")
         result.append(reinterpret_cast<const char *>(&value), 4);
       else
@@ -94,10 +95,11 @@ public:
       TensorInfo info;
       info.name = tensor.name;
       info.dtypeName = tensor.dtype;
-      info.dtype = tensor.dtype == "F32"    ? DType::F32
-                   : tensor.dtype == "F16"  ? DType::F16
-                   : tensor.dtype == "BF16" ? DType::BF16
-                                            : DType::Other;
+      info.dtype = llvm::StringSwitch<std::optional<Storage>>(tensor.dtype)
+                       .Case("F32", Storage::F32)
+                       .Case("F16", Storage::F16)
+                       .Case("BF16", Storage::BF16)
+                       .Default(std::nullopt);
       info.shape = tensor.shape;
       EXPECT_TRUE(add(std::move(info)));
       values.push_back(std::move(tensor.values));

@@ -33,13 +33,6 @@ uint32_t bitsOf(float value) {
   return bits;
 }
 
-// The bf16 nearest to a float, ties to even, in the upper half; NaN stays NaN.
-uint32_t roundToUpper(float value) {
-  const uint32_t bits = bitsOf(value);
-  const uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
-  return (bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : rounded;
-}
-
 // The loops over all elements, compiled twice: for any processor, and for wider vectors.
 #if defined(__x86_64__)
 #define MOE_WIDE __attribute__((target_clones("avx2", "default")))
@@ -58,7 +51,7 @@ MOE_WIDE int32_t largest(const float *values, int64_t count) {
 // Also makes words of pairs: the first of a pair is in the lower half, as it is first in memory.
 MOE_WIDE void toBf16(const float *values, int64_t count, char *out) {
   for (int64_t i = 0; i < count; ++i) {
-    const uint16_t rounded = roundToUpper(values[i]) >> 16;
+    const uint16_t rounded = bf16Of(values[i]);
     std::memcpy(out + 2 * i, &rounded, 2);
   }
 }
@@ -67,10 +60,10 @@ MOE_WIDE void toBf16(const float *values, int64_t count, char *out) {
 MOE_WIDE void toPairs(const float *values, const float *next, int64_t count, uint32_t *out) {
   if (next)
     for (int64_t i = 0; i < count; ++i)
-      out[i] = roundToUpper(values[i]) >> 16 | (roundToUpper(next[i]) & 0xffff0000);
+      out[i] = bf16Of(values[i]) | uint32_t(bf16Of(next[i])) << 16;
   else
     for (int64_t i = 0; i < count; ++i)
-      out[i] = roundToUpper(values[i]) >> 16;
+      out[i] = bf16Of(values[i]);
 }
 
 // lanes[c][r] = words[r][c]: 16 columns at a time, which are 4 KiB of the panel.

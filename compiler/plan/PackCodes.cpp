@@ -223,6 +223,8 @@ Error Packer::codeStrips(int64_t row, int64_t count, CodeScratch &scratch) const
 Error Packer::recoverRow(int64_t row, int64_t col, ArrayRef<float> values,
                          CodeScratch &scratch) const {
   const WeightFormat &format = geometry.format;
+  const StorageInfo &stored = infoOf(format.scale);
+  const int64_t mostZero = infoOf(format.element).mostZero;
   const int64_t group = format.group, groups = values.size() / group;
   const int64_t first = (row * geometry.cols + col) / group;
   scratch.scales.resize(groups);
@@ -238,10 +240,12 @@ Error Packer::recoverRow(int64_t row, int64_t col, ArrayRef<float> values,
     const int64_t c = col + g * group;
     const float scale = scratch.scales[g];
     const float zero = format.zeros ? scratch.zeros[g] : float(format.zero());
-    if (roundScale(format.scale, scale) != scale || zero != std::floor(zero) || zero < 0 ||
-        zero > (format.zeros ? 16 : 255))
-      return fail(where(row, c) + " has scale " + number(scale) + " and zero " + number(zero) +
-                  ", expected a " + nameOf(format.scale) + " and an integer of 0 to 16");
+    if (stored.decode(stored.encode(scale, 0), 0) != scale)
+      return fail(where(row, c) + " has scale " + number(scale) + ", expected one that " +
+                  nameOf(format.scale) + " can hold");
+    if (format.zeros && (zero != std::floor(zero) || zero < 0 || zero > float(mostZero)))
+      return fail(where(row, c) + " has zero " + number(zero) + ", expected an integer of 0 to " +
+                  Twine(mostZero));
     if (std::optional<size_t> bad = recoverCodes(format, scale, int64_t(zero), x,
                                                  MutableArrayRef(scratch.rows).take_front(group)))
       return fail(where(row, c + *bad) + " is " + number(x[*bad]) + ", which no code of " +
@@ -284,7 +288,7 @@ Error Packer::quantizeTile(int64_t row, int64_t rows, int64_t col, const float *
 
 void Packer::placeScale(int64_t row, int64_t col, float scale, CodeScratch &scratch) const {
   const WeightFormat &format = geometry.format;
-  const uint32_t bits = scaleBits(format.scale, scale);
+  const uint32_t bits = infoOf(format.scale).encode(scale, 0);
   std::memcpy(
       scratch.at(geometry.scale(row / geometry.rows, row % geometry.rows, col / format.group)),
       &bits, bytesOf(format.scale));

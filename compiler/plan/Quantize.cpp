@@ -11,8 +11,6 @@
 #include "llvm/ADT/STLExtras.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cassert>
 #include <cmath>
 #include <cstring>
@@ -42,11 +40,7 @@ struct Range {
   float low, high;
 };
 
-Range rangeOf(Storage element) {
-  return element == Storage::I4   ? Range{-8, 7}
-         : element == Storage::I8 ? Range{-127, 127}
-                                  : Range{-448, 448};
-}
+Range rangeOf(Storage element) { return {infoOf(element).low, infoOf(element).high}; }
 
 // 16 groups. `w` is null where all elements are of the same importance.
 struct Groups {
@@ -130,71 +124,24 @@ MOE_PART void errorsOf(const Groups &groups, const Range &range, const Vector &s
   error = sums[0];
 }
 
-// As toE4M3, without a branch: of a float, or of each of a vector; `codes` are integers as wide.
-template <typename Float, typename Integer>
-MOE_PART void e4m3(const Float &values, Integer &codes) {
-  const Integer bits = __builtin_bit_cast(Integer, values);
-  Float magnitude = __builtin_bit_cast(Float, Integer(bits & 0x7fffffff));
-  magnitude = magnitude < 448.0f ? magnitude : Float{} + 448.0f;
-  const Integer m = __builtin_bit_cast(Integer, magnitude);
-  const Integer normal = ((m + 0x7ffff + (m >> 20 & 1)) >> 20) - (120 << 3);
-  // In units of 2^-9, which are the last place of 2^14.
-  const Integer subnormal =
-      __builtin_bit_cast(Integer, Float(magnitude + 16384.0f)) - std::bit_cast<int32_t>(16384.0f);
-  codes = (magnitude < 0x1p-6f ? subnormal : normal) | (bits >> 24 & 0x80);
-}
-uint8_t codeOf(float value) {
-  int32_t code;
-  e4m3(value, code);
-  return uint8_t(code);
-}
-
-// All values of E4M3.
-std::array<float, 256> e4m3Values() {
-  std::array<float, 256> values;
-  for (int code = 0; code < 256; ++code) {
-    const int exponent = code >> 3 & 15, mantissa = code & 7;
-    float value =
-        exponent ? std::ldexp(float(8 + mantissa), exponent - 10) : std::ldexp(float(mantissa), -9);
-    if ((code & 0x7f) == 0x7f)
-      value = std::numeric_limits<float>::quiet_NaN();
-    values[code] = code & 0x80 ? -value : value;
-  }
-  return values;
-}
-
-MOE_PART uint32_t toBf16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
-
-// Without branches, as are those below.
-MOE_PART uint32_t toF16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value), sign = bits >> 16 & 0x8000;
-  const uint32_t m = bits & 0x7fffffff;
-  // Adding 0.5 leaves units of 2^-24, of a subnormal number, in the mantissa.
-  const uint32_t subnormal = std::bit_cast<uint32_t>(std::bit_cast<float>(m) + 0.5f) - 0x3f000000;
-  const uint32_t normal = (m - 0x38000000 + 0xfff + (m >> 13 & 1)) >> 13;
-  // What rounds to 65536 or more becomes infinite.
-  return sign | (m >= 0x477ff000 ? 0x7c00 : m < 0x38800000 ? subnormal : normal);
-}
-
-MOE_PART float fromF16(uint32_t half) {
-  // The product mends the exponent's bias, of subnormals too.
-  const float value = std::bit_cast<float>((half & 0x7fff) << 13) * 0x1p112f;
-  const float magnitude =
-      (half & 0x7fff) >= 0x7c00 ? std::numeric_limits<float>::infinity() : value;
-  return half & 0x8000 ? -magnitude : magnitude;
+// The codes of F8E4M3 of a vector. In arrays, as loops over these become vector code.
+MOE_PART void toF8(const Vector &values, Mask &codes) {
+  float from[kLanes];
+  int32_t to[kLanes];
+  std::memcpy(from, &values, sizeof(from));
+  for (int64_t g = 0; g < kLanes; ++g)
+    to[g] = f8Of(from[g]);
+  std::memcpy(&codes, to, sizeof(to));
 }
 
 MOE_PART void roundScales(Storage type, const Vector &scales, Vector &out) {
   out = scales;
   if (type == Storage::F16)
     for (int64_t g = 0; g < kLanes; ++g)
-      out[g] = fromF16(toF16(scales[g]));
+      out[g] = floatOfF16(f16Of(scales[g]));
   else if (type == Storage::BF16)
     for (int64_t g = 0; g < kLanes; ++g)
-      out[g] = std::bit_cast<float>(toBf16(scales[g]) << 16);
+      out[g] = floatOfBf16(bf16Of(scales[g]));
 }
 
 MOE_PART void magnitudes(const Vector &values, Vector &out) {
@@ -301,7 +248,7 @@ MOE_WIDE void quantize(const Groups &groups, Storage element, Storage scaleType,
     q /= divisor;
     Mask code;
     if (element == Storage::F8E4M3) {
-      e4m3(q, code);
+      toF8(q, code);
     } else {
       clampAndRound(range, q);
       code = __builtin_convertvector(q + zero, Mask);
@@ -318,34 +265,8 @@ MOE_WIDE void quantize(const Groups &groups, Storage element, Storage scaleType,
 
 } // namespace
 
-uint8_t moe::toE4M3(float value) {
-  assert(!std::isnan(value) && "no NaN is coded");
-  return codeOf(value);
-}
-
-float moe::fromE4M3(uint8_t code) {
-  static const std::array<float, 256> values = e4m3Values();
-  return values[code];
-}
-
-uint32_t moe::scaleBits(Storage type, float scale) {
-  assert(!std::isnan(scale) && "no scale is NaN");
-  return type == Storage::F32    ? std::bit_cast<uint32_t>(scale)
-         : type == Storage::BF16 ? toBf16(scale)
-                                 : toF16(scale);
-}
-
-float moe::roundScale(Storage type, float scale) {
-  const uint32_t bits = scaleBits(type, scale);
-  return type == Storage::F32    ? scale
-         : type == Storage::BF16 ? std::bit_cast<float>(bits << 16)
-                                 : fromF16(bits);
-}
-
 float moe::dequantize(const WeightFormat &format, uint8_t code, float scale, int64_t zero) {
-  if (format.element == Storage::F8E4M3)
-    return fromE4M3(code) * scale;
-  return float(int64_t(code) - zero) * scale;
+  return infoOf(format.element).decode(code, zero) * scale;
 }
 
 void moe::quantizeGroups(const WeightFormat &format, ScaleChoice choice, const float *values,
@@ -361,19 +282,12 @@ void moe::quantizeGroups(const WeightFormat &format, ScaleChoice choice, const f
 std::optional<size_t> moe::recoverCodes(const WeightFormat &format, float scale, int64_t zero,
                                         ArrayRef<float> values, MutableArrayRef<uint8_t> codes) {
   assert(codes.size() == values.size());
-  const bool isFloat = format.element == Storage::F8E4M3;
-  const int64_t most = format.element == Storage::I4 ? 15 : 255;
+  const StorageInfo &info = infoOf(format.element);
   for (size_t i = 0; i < values.size(); ++i) {
     // A quotient that is no number, of a scale of 0, is the zero's code.
     const float quotient = values[i] / scale;
-    const bool finite = std::isfinite(quotient);
-    if (isFloat)
-      codes[i] = finite ? codeOf(quotient) : 0;
-    else
-      codes[i] =
-          finite ? uint8_t(std::clamp(std::nearbyint(quotient) + float(zero), 0.0f, float(most)))
-                 : uint8_t(std::min(zero, most));
-    if (dequantize(format, codes[i], scale, zero) != values[i])
+    codes[i] = uint8_t(info.encode(std::isfinite(quotient) ? quotient : 0, zero));
+    if (info.decode(codes[i], zero) * scale != values[i])
       return i;
   }
   return std::nullopt;

@@ -1,6 +1,6 @@
 // Turns groups of a weight's elements into codes and a scale.
 //
-// A group is a few neighbouring columns of one row (dialects/moe/Storage.h):
+// A group is a few neighbouring columns of one row (runtime/weights/Format.h):
 //
 //   element = (code - zero) * scale
 //
@@ -8,7 +8,7 @@
 #ifndef MOE_COMPILER_PLAN_QUANTIZE_H
 #define MOE_COMPILER_PLAN_QUANTIZE_H
 
-#include "dialects/moe/Storage.h"
+#include "runtime/weights/Format.h"
 #include "llvm/ADT/ArrayRef.h"
 
 #include <cstddef>
@@ -54,16 +54,6 @@ std::optional<size_t> recoverCodes(const WeightFormat &format, float scale, int6
 
 // The element that a code stands for, in float32.
 float dequantize(const WeightFormat &format, uint8_t code, float scale, int64_t zero);
-
-// The bits of a scale in its type, to the nearest, ties to even; and what they stand for. Too large
-// ones become infinite.
-uint32_t scaleBits(Storage type, float scale);
-float roundScale(Storage type, float scale);
-
-// OCP FP8 E4M3: four bits of exponent with a bias of 7, three of mantissa, no infinity, 0x7f and
-// 0xff NaN. To the nearest, ties to even; larger magnitudes than 448 become 448.
-uint8_t toE4M3(float value);
-float fromE4M3(uint8_t code);
 
 } // namespace moe
 

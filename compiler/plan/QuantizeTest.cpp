@@ -84,54 +84,6 @@ protected:
 
 WeightFormat format(Storage element, Storage scale = Storage::F16) { return {element, 1, scale}; }
 
-TEST_F(QuantizeTest, allCodesOfE4m3) {
-  const fltSemantics &e4m3 = APFloat::Float8E4M3FN();
-  for (int code = 0; code < 256; ++code) {
-    APFloat exact(e4m3, APInt(8, code));
-    if (exact.isNaN()) {
-      EXPECT_TRUE(std::isnan(fromE4M3(code)));
-      continue;
-    }
-    bool lost;
-    exact.convert(APFloat::IEEEsingle(), APFloat::rmNearestTiesToEven, &lost);
-    EXPECT_EQ(fromE4M3(code), exact.convertToFloat());
-    EXPECT_EQ(toE4M3(fromE4M3(code)), code);
-  }
-  // Between neighbours, at ties, just beside them, and beyond the largest.
-  for (int code = 0; code < 0x7e; ++code) {
-    const float low = fromE4M3(code), high = fromE4M3(code + 1), middle = (low + high) / 2;
-    EXPECT_EQ(toE4M3(middle), code + code % 2);
-    EXPECT_EQ(toE4M3(std::nextafter(middle, 0.0f)), code);
-    EXPECT_EQ(toE4M3(std::nextafter(middle, 500.0f)), code + 1);
-    EXPECT_EQ(toE4M3(-std::nextafter(middle, 500.0f)), 0x80 | (code + 1));
-  }
-  EXPECT_EQ(toE4M3(449), 0x7e);
-  EXPECT_EQ(toE4M3(-kInfinity), 0xfe);
-  EXPECT_EQ(toE4M3(1e-30f), 0);
-}
-
-TEST_F(QuantizeTest, scalesRoundToTheNearest) {
-  std::vector<float> scales = {0,       -0.0f,  1,         65504,     65519,   65520,
-                               1e30f,   -1e-8f, 6e-8f,     2.9e-8f,   6.1e-5f, 6.09e-5f,
-                               3.4e38f, 1e-45f, kInfinity, -kInfinity};
-  for (int i = 0; i < 20000; ++i) {
-    const float any = std::bit_cast<float>(uint32_t(random()));
-    if (!std::isnan(any))
-      scales.push_back(any);
-    scales.push_back(std::ldexp(float(random() % 8192) - 4096, int(random() % 40) - 35));
-  }
-  for (float scale : scales)
-    for (Storage type : {Storage::F32, Storage::F16, Storage::BF16}) {
-      EXPECT_EQ(roundScale(type, scale), nearestScale(type, scale)) << scale;
-      APFloat stored(scale);
-      bool lost;
-      if (type != Storage::F32)
-        stored.convert(type == Storage::F16 ? APFloat::IEEEhalf() : APFloat::BFloat(),
-                       APFloat::rmNearestTiesToEven, &lost);
-      EXPECT_EQ(scaleBits(type, scale), stored.bitcastToAPInt().getZExtValue()) << scale;
-    }
-}
-
 // The scale is AbsMax's, and each code the nearest one.
 TEST_F(QuantizeTest, absMax) {
   for (Storage element : {Storage::I4, Storage::I8, Storage::F8E4M3})
@@ -177,8 +129,8 @@ TEST_F(QuantizeTest, searchComesNearTheLeastError) {
           for (float v : x)
             most = std::fmax(most, std::fabs(v));
           double best = kInfinity;
-          const uint32_t end = scaleBits(Storage::F16, most / 5);
-          for (uint32_t bits = scaleBits(Storage::F16, most / 16); bits < end; ++bits) {
+          const uint32_t end = infoOf(Storage::F16).encode(most / 5, 0);
+          for (uint32_t bits = infoOf(Storage::F16).encode(most / 16, 0); bits < end; ++bits) {
             const float scale = APFloat(APFloat::IEEEhalf(), APInt(16, bits)).convertToFloat();
             best = std::min({best, leastError(scale, x, w), leastError(-scale, x, w)});
           }
@@ -189,7 +141,7 @@ TEST_F(QuantizeTest, searchComesNearTheLeastError) {
           found += error;
           least += best;
           plain += squaredError(f, quantize(f, ScaleChoice::AbsMax, x), x, w);
-          symmetric += leastError(roundScale(Storage::F16, most / 7), x, w);
+          symmetric += leastError(nearestScale(Storage::F16, most / 7), x, w);
         }
         EXPECT_LE(found, least * (weighted ? 1.05 : 1.02)) << count << heavyTails << weighted;
         EXPECT_LE(found, plain * 0.97);
@@ -225,7 +177,7 @@ struct PlainSearch {
     return {sum(xq), sum(qq)};
   }
   void judge(float candidate) {
-    const float stored = roundScale(format.scale, candidate);
+    const float stored = nearestScale(format.scale, candidate);
     if (!std::isfinite(stored) || std::fabs(stored) < std::numeric_limits<float>::min())
       return;
     std::vector<float> errors;
@@ -265,7 +217,7 @@ struct PlainSearch {
         break;
       found = products(found.second / found.first);
     }
-    return roundScale(format.scale, best);
+    return nearestScale(format.scale, best);
   }
 
   float best = 0, least = kInfinity;
@@ -368,7 +320,7 @@ TEST_F(QuantizeTest, recoversCodes) {
     f.zeros = element == Storage::I4 && round % 2;
     const int64_t zero = f.zeros ? random() % 17 : f.zero();
     const float scale =
-        round % 20 == 0 ? 0.0f : roundScale(scaleType, 1e-4f * float(1 + random() % 5000));
+        round % 20 == 0 ? 0.0f : nearestScale(scaleType, 1e-4f * float(1 + random() % 5000));
     std::vector<uint8_t> codes(50), found(50);
     std::vector<float> x;
     for (uint8_t &code : codes) {

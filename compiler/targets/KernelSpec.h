@@ -6,8 +6,8 @@
 #ifndef MOE_COMPILER_TARGETS_KERNELSPEC_H
 #define MOE_COMPILER_TARGETS_KERNELSPEC_H
 
-#include "dialects/moe/Storage.h"
 #include "dialects/plan/Packing.h"
+#include "runtime/weights/Format.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/Support/MathExtras.h"
 #include <cstdint>
@@ -47,7 +47,7 @@ struct ActivationRow {
   WeightFormat weight;
   int64_t columns;
 
-  bool quantized() const { return weight.element == Storage::I8 || weight.element == Storage::I4; }
+  bool quantized() const { return infoOf(weight.element).integers; }
   // Of a channel.
   Storage storage() const {
     return quantized()                      ? Storage::I8

@@ -5,7 +5,7 @@
 #define MOE_COMPILER_TARGETS_TARGET_H
 
 #include "compiler/targets/CodeImage.h"
-#include "dialects/moe/Storage.h"
+#include "runtime/weights/Format.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OwningOpRef.h"
 #include "passes/TargetFormats.h"

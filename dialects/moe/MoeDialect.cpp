@@ -96,14 +96,14 @@ LogicalResult FormatAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitEr
   if (failed(storage))
     return emitError() << "stores elements of " << element
                        << ", expected f32, f16, bf16, f8E4M3FN, i8 or i4";
-  bool codes = bitsOf(*storage) <= 8;
+  bool codes = infoOf(*storage).codes;
   if (codes != (group > 0) || codes != bool(scale))
     return emitError() << "stores " << element << " with group " << group
                        << ", expected a positive group and a scale for f8E4M3FN, i8 and i4, and "
                           "neither for other elements";
   if (codes && !scale.isF32() && !scale.isF16() && !scale.isBF16())
     return emitError() << "has scales of " << scale << ", expected f32, f16 or bf16";
-  if (zeros && *storage != Storage::I4)
+  if (zeros && infoOf(*storage).mostZero == 0)
     return emitError() << "has zeros for " << element << ", expected i4";
   return success();
 }

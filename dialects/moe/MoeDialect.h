@@ -2,13 +2,13 @@
 #ifndef MOE_DIALECTS_MOE_MOEDIALECT_H
 #define MOE_DIALECTS_MOE_MOEDIALECT_H
 
-#include "dialects/moe/Storage.h"
 #include "mlir/Bytecode/BytecodeOpInterface.h"
 #include "mlir/IR/BuiltinAttributes.h"
 #include "mlir/IR/BuiltinTypes.h"
 #include "mlir/IR/Dialect.h"
 #include "mlir/IR/OpDefinition.h"
 #include "mlir/IR/OpImplementation.h"
+#include "runtime/weights/Format.h"
 
 namespace moe {
 // The format of elements of a type: f32, bf16, f16, f8E4M3FN, i8 or i4.

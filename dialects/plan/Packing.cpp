@@ -7,21 +7,7 @@ using namespace moe;
 
 using llvm::divideCeil;
 
-// Columns that lie together in a panel.
-int64_t moe::unitColumns(Storage element) {
-  switch (element) {
-  case Storage::F32:
-    return 1;
-  case Storage::BF16:
-  case Storage::F16:
-  case Storage::F8E4M3:
-    return 2;
-  case Storage::I8:
-  case Storage::I4:
-    return 4;
-  }
-  llvm_unreachable("unknown element");
-}
+int64_t moe::unitColumns(Storage element) { return infoOf(element).unitColumns; }
 
 FailureOr<PackedGeometry> PackedGeometry::get(RankedTensorType type, plan::PackingAttr packing,
                                               llvm::function_ref<InFlightDiagnostic()> emitError) {
@@ -36,7 +22,7 @@ FailureOr<PackedGeometry> PackedGeometry::get(RankedTensorType type, plan::Packi
   g.format = packing.getFormat().getFormat();
   if (g.format.element == Storage::F16)
     return fail("is packed as f16, expected f32, bf16 or codes");
-  g.elementBytes = bytesOf(g.format.element);
+  g.elementBytes = g.format.quantized() ? 0 : bytesOf(g.format.element);
 
   ArrayRef<int64_t> shape = type.getShape();
   if (g.layout != Layout::Rows && shape.size() < 2)

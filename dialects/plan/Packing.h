@@ -31,7 +31,7 @@
 //
 // Places that no element has are zero. `rows` is plain row-major order, of any rank.
 //
-// Codes of quantized formats (dialects/moe/Storage.h) lie in panels too. Columns come group by
+// Codes of quantized formats (runtime/weights/Format.h) lie in panels too. Columns come group by
 // group, each led by its scales, so that a panel is still one stream; the group divides k:
 //
 //   panel  = group...
