@@ -37,7 +37,7 @@ RULES = {
     "runtime/device/ptxsim/": [STATUS, "runtime/device/*", "runtime/device/cuda/DriverApi.h"],
     "runtime/session/": ["runtime/"],
     "runtime/moe.cpp": ["runtime/"],  # the C interface
-    "dialects/": [WEIGHTS, "MLIR", "LLVM"],
+    "dialects/": [STATUS, WEIGHTS, "MLIR", "LLVM"],
     "dialects/moe/MoeReference.h": [],
     "dialects/moe/MoeReference.cpp": ["dialects/moe/MoeReference.h"],
     "passes/": ["dialects/", WEIGHTS, "MLIR", "LLVM"],

@@ -229,7 +229,7 @@ TEST(CalibrateStoreTest, PackedAsChosen) {
     for (int64_t i = 0; i < packer->pieces(); ++i)
       ASSERT_FALSE(bool(packer->pack(
           i, llvm::MutableArrayRef(bytes).slice(packer->piece(i).offset, packer->piece(i).bytes))));
-    const auto geometry = *PackedGeometry::get(weight.getType(), packing);
+    const auto geometry = *layoutOf(weight.getType(), packing);
     std::vector<uint8_t> codes(size_t(geometry.cols));
     std::vector<float> scales(size_t(geometry.groups()));
     for (int64_t m = 0; m < geometry.outer; ++m) {

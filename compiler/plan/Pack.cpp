@@ -16,7 +16,7 @@ using namespace moe;
 namespace {
 
 constexpr int64_t kPieceBytes = 8 << 20;
-constexpr int64_t kLanes = PackedGeometry::panelLanes;
+constexpr int64_t kLanes = WeightLayout::panelLanes;
 constexpr int64_t kBlockCols = 1024; // of 64 rows that are read one after the other: 256 KiB
 constexpr int64_t kStripCols = 64;   // rows of the checkpoint that are read before they are turned
 constexpr int64_t kStripRows = 1024; // their width: again 256 KiB
@@ -140,7 +140,7 @@ Expected<Packer::Source> Packer::makeSource(std::string tensor, SmallVector<int6
     source.rows = source.sizes[rank - 2];
   if (source.transposed) {
     std::swap(source.rows, source.cols);
-    source.strips = source.cols == geometry.cols && begin % geometry.cols == 0;
+    source.strips = source.cols == layout.cols && begin % layout.cols == 0;
   }
   // A run ends where a dimension is not taken whole.
   source.runDims = rank;
@@ -159,14 +159,14 @@ Error Packer::addSource(SourceAttr attr, int64_t begin) {
                  SmallVector<int64_t>(attr.getSizes()), attr.getTransposed(), begin);
   if (!source)
     return source.takeError();
-  if (geometry.format.quantized() && reader.encoding)
+  if (layout.format.quantized() && reader.encoding)
     if (std::optional<WeightEncoding> encoding = reader.encoding(source->tensor);
-        encoding && encoding->format == geometry.format &&
+        encoding && encoding->format == layout.format &&
         encoding->inputsFirst == source->transposed) {
       source->coded = true;
       if (Error error = addGroups(*source, ":scale", scales))
         return error;
-      if (geometry.format.zeros)
+      if (layout.format.zeros)
         if (Error error = addGroups(*source, ":zero", zeros))
           return error;
     }
@@ -176,10 +176,10 @@ Error Packer::addSource(SourceAttr attr, int64_t begin) {
 
 // The same slice of a tensor that has one element for each group of the source's.
 Error Packer::addGroups(const Source &source, StringRef companion, std::vector<Source> &out) {
-  const int64_t group = geometry.format.group;
+  const int64_t group = layout.format.group;
   SmallVector<int64_t> offsets = source.offsets, sizes = source.sizes;
   const size_t inputs = sizes.size() - (source.transposed ? 2 : 1);
-  if (source.cols != geometry.cols || source.begin % source.cols || offsets[inputs] % group)
+  if (source.cols != layout.cols || source.begin % source.cols || offsets[inputs] % group)
     return fail("weight '" + name + "' takes the slice at " + list(source.offsets) + " of size " +
                 list(source.sizes) + " from tensor '" + source.tensor +
                 "' of the checkpoint, which cuts its groups of " + Twine(group) + " codes");
@@ -198,10 +198,10 @@ Expected<Packer> Packer::create(StringRef name, mlir::RankedTensorType type,
                                 const WeightReader &reader, Options options) {
   Packer packer(reader, options);
   packer.name = name.str();
-  mlir::FailureOr<PackedGeometry> geometry = PackedGeometry::get(type, packing);
-  if (failed(geometry))
+  mlir::FailureOr<WeightLayout> layout = layoutOf(type, packing);
+  if (failed(layout))
     return fail("weight '" + name + "' does not fit its packing");
-  packer.geometry = *geometry;
+  packer.layout = *layout;
   int64_t elements = 0;
   for (SourceAttr attr : sources.getAsRange<SourceAttr>()) {
     if (Error error = packer.addSource(attr, elements))
@@ -213,12 +213,12 @@ Expected<Packer> Packer::create(StringRef name, mlir::RankedTensorType type,
   if (elements != type.getNumElements())
     return fail("weight '" + name + "' has " + Twine(type.getNumElements()) +
                 " elements, and its sources " + Twine(elements));
-  if (geometry->format.zeros && packer.scales.size() != packer.sources.size())
-    return fail("weight '" + name + "' is packed as " + nameOf(geometry->format) +
+  if (layout->format.zeros && packer.scales.size() != packer.sources.size())
+    return fail("weight '" + name + "' is packed as " + nameOf(layout->format) +
                 ", whose zeros only a checkpoint can give, and tensor '" +
                 find_if(packer.sources, [](const Source &s) { return !s.coded; })->tensor +
                 "' has other elements");
-  const int64_t unit = geometry->panels ? geometry->panelBytes() : geometry->rowBytes();
+  const int64_t unit = layout->panels ? layout->panelBytes() : layout->rowBytes();
   packer.perPiece = std::max<int64_t>(1, kPieceBytes / std::max<int64_t>(1, unit));
   return std::move(packer);
 }
@@ -236,8 +236,8 @@ Error Packer::read(const Source &source, int64_t place, MutableArrayRef<float> o
   if (Error error = reader.read(source.tensor, place, out))
     return error;
   // Above this, rounding to bf16 gives infinity.
-  const int32_t limit = geometry.elementBytes == 2 ? 0x7f7f8000 : 0x7f800000;
-  const bool codes = geometry.format.quantized();
+  const bool codes = layout.format.quantized();
+  const int32_t limit = layout.format.element == Storage::BF16 ? 0x7f7f8000 : 0x7f800000;
   if ((options.allowNonFinite && !codes) || largest(out.data(), out.size()) < limit)
     return Error::success();
   const float *bad = find_if(out, [&](float v) { return largest(&v, 1) >= limit; });
@@ -249,7 +249,7 @@ Error Packer::read(const Source &source, int64_t place, MutableArrayRef<float> o
   }
   return fail("tensor '" + source.tensor + "' of the checkpoint has the value " +
               formatv("{0}", *bad) + " at " + list(position) + ", expected finite ones in " +
-              nameOf(geometry.format) + ": is the checkpoint damaged?" +
+              nameOf(layout.format) + ": is the checkpoint damaged?" +
               (codes ? "" : " --allow-nonfinite takes such values as they are"));
 }
 
@@ -281,15 +281,15 @@ Error Packer::gather(ArrayRef<Source> from, int64_t begin, MutableArrayRef<float
 Error Packer::forBands(int64_t row, int64_t count,
                        function_ref<Error(int64_t, int64_t, bool)> use) const {
   for (const int64_t end = row + count; row < end;) {
-    const Source &source = sourceOf(sources, row * geometry.cols);
+    const Source &source = sourceOf(sources, row * layout.cols);
     int64_t next = end;
     if (source.strips) { // one matrix of it
-      const int64_t first = source.begin / geometry.cols;
+      const int64_t first = source.begin / layout.cols;
       next = std::min(end, first + ((row - first) / source.rows + 1) * source.rows);
     } else { // up to the next source of strips
       for (const Source &other : sources)
-        if (other.strips && other.begin > row * geometry.cols) {
-          next = std::min(end, other.begin / geometry.cols);
+        if (other.strips && other.begin > row * layout.cols) {
+          next = std::min(end, other.begin / layout.cols);
           break;
         }
     }
@@ -302,15 +302,15 @@ Error Packer::forBands(int64_t row, int64_t count,
 
 Error Packer::forStrips(int64_t row, int64_t count, Scratch &scratch,
                         function_ref<void(int64_t, int64_t, int64_t, int64_t)> use) const {
-  const Source &source = sourceOf(sources, row * geometry.cols);
+  const Source &source = sourceOf(sources, row * layout.cols);
   const unsigned dims = source.shape.size() - 2;
-  const int64_t local = row - source.begin / geometry.cols;
+  const int64_t local = row - source.begin / layout.cols;
   const int64_t base = source.place(local / source.rows, dims) + local % source.rows;
   scratch.resize(kStripCols * kStripRows);
   for (int64_t r = 0; r < count; r += kStripRows)
-    for (int64_t c = 0; c < geometry.cols; c += kStripCols) {
+    for (int64_t c = 0; c < layout.cols; c += kStripCols) {
       const int64_t width = std::min(kStripRows, count - r);
-      const int64_t cols = std::min(kStripCols, geometry.cols - c);
+      const int64_t cols = std::min(kStripCols, layout.cols - c);
       for (int64_t i = 0; i < cols; ++i)
         if (Error error = read(source, base + (c + i) * source.strides[dims] + r,
                                MutableArrayRef(scratch).slice(i * width, width)))
@@ -325,78 +325,78 @@ Error Packer::forStrips(int64_t row, int64_t count, Scratch &scratch,
 //===----------------------------------------------------------------------===//
 
 void Packer::toStorage(const float *values, int64_t count, char *out) const {
-  if (geometry.elementBytes == 2)
+  if (layout.elementBytes() == 2)
     toBf16(values, count, out);
   else
     std::memcpy(out, values, count * sizeof(float));
 }
 
 int64_t Packer::pieces() const {
-  if (!geometry.panels)
-    return divideCeil(geometry.outer * geometry.rows, perPiece);
-  return geometry.outer * divideCeil(geometry.panels, perPiece);
+  if (!layout.panels)
+    return divideCeil(layout.outer * layout.rows, perPiece);
+  return layout.outer * divideCeil(layout.panels, perPiece);
 }
 
 Packer::Piece Packer::piece(int64_t index) const {
-  if (!geometry.panels) {
-    const int64_t rowBytes = geometry.rowBytes(), row = index * perPiece;
-    return {row * rowBytes, std::min(perPiece, geometry.outer * geometry.rows - row) * rowBytes};
+  if (!layout.panels) {
+    const int64_t rowBytes = layout.rowBytes(), row = index * perPiece;
+    return {row * rowBytes, std::min(perPiece, layout.outer * layout.rows - row) * rowBytes};
   }
-  const int64_t perMatrix = divideCeil(geometry.panels, perPiece);
+  const int64_t perMatrix = divideCeil(layout.panels, perPiece);
   const int64_t first = index % perMatrix * perPiece;
-  return {(index / perMatrix * geometry.panels + first) * geometry.panelBytes(),
-          std::min(perPiece, geometry.panels - first) * geometry.panelBytes()};
+  return {(index / perMatrix * layout.panels + first) * layout.panelBytes(),
+          std::min(perPiece, layout.panels - first) * layout.panelBytes()};
 }
 
 Error Packer::pack(int64_t index, MutableArrayRef<char> out) const {
   assert(int64_t(out.size()) == piece(index).bytes && "not the piece's size");
-  if (geometry.format.quantized())
+  if (layout.format.quantized())
     return packCodes(index, out);
-  return geometry.panels ? packPanels(index, out) : packRows(index, out);
+  return layout.panels ? packPanels(index, out) : packRows(index, out);
 }
 
 void Packer::segments(int64_t matrix, int64_t panel, SmallVectorImpl<Segment> &out) const {
-  const int64_t row0 = matrix * geometry.rows;
+  const int64_t row0 = matrix * layout.rows;
   const auto add = [&](int64_t row, int64_t end, int64_t most, int64_t lane) {
     if (row < end)
       out.push_back({row0 + row, std::min(most, end - row), panel, lane});
   };
-  switch (geometry.layout) {
-  case Layout::Rows:
+  switch (layout.kind) {
+  case WeightLayout::Kind::Rows:
     break;
-  case Layout::Panel:
-    add(panel * kLanes, geometry.rows, kLanes, 0);
+  case WeightLayout::Kind::Panel:
+    add(panel * kLanes, layout.rows, kLanes, 0);
     break;
-  case Layout::PanelGateUp: {
-    const int64_t half = geometry.rows / 2, row = panel * kLanes / 2;
+  case WeightLayout::Kind::PanelGateUp: {
+    const int64_t half = layout.rows / 2, row = panel * kLanes / 2;
     add(row, half, kLanes / 2, 0);
-    add(half + row, geometry.rows, kLanes / 2, kLanes / 2);
+    add(half + row, layout.rows, kLanes / 2, kLanes / 2);
     break;
   }
-  case Layout::Fragments:
-    add(panel * PackedGeometry::stripRows, geometry.rows, PackedGeometry::stripRows, 0);
+  case WeightLayout::Kind::Fragments:
+    add(panel * WeightLayout::stripRows, layout.rows, WeightLayout::stripRows, 0);
     break;
-  case Layout::FragmentsGateUp: {
-    constexpr int64_t each = PackedGeometry::stripRows / 2;
-    const int64_t half = geometry.rows / 2, row = panel * each;
+  case WeightLayout::Kind::FragmentsGateUp: {
+    constexpr int64_t each = WeightLayout::stripRows / 2;
+    const int64_t half = layout.rows / 2, row = panel * each;
     add(row, half, each, 0);
-    add(half + row, geometry.rows, each, each);
+    add(half + row, layout.rows, each, each);
     break;
   }
-  case Layout::PanelHeads: {
-    const int64_t perHead = divideCeil(geometry.headDim, kLanes);
-    const int64_t head = panel / perHead * geometry.headDim;
-    add(head + panel % perHead * kLanes, head + geometry.headDim, kLanes, 0);
+  case WeightLayout::Kind::PanelHeads: {
+    const int64_t perHead = divideCeil(layout.headDim, kLanes);
+    const int64_t head = panel / perHead * layout.headDim;
+    add(head + panel % perHead * kLanes, head + layout.headDim, kLanes, 0);
     break;
   }
   }
 }
 
 Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
-  const int64_t panelWords = geometry.panelBytes() / sizeof(uint32_t);
-  const int64_t firstPanel = piece(index).offset / geometry.panelBytes();
-  const int64_t matrix = firstPanel / geometry.panels, first = firstPanel % geometry.panels;
-  const int64_t count = out.size() / geometry.panelBytes();
+  const int64_t panelWords = layout.panelBytes() / sizeof(uint32_t);
+  const int64_t firstPanel = piece(index).offset / layout.panelBytes();
+  const int64_t matrix = firstPanel / layout.panels, first = firstPanel % layout.panels;
+  const int64_t count = out.size() / layout.panelBytes();
   auto *words = reinterpret_cast<uint32_t *>(out.data());
 
   SmallVector<Segment> parts;
@@ -405,7 +405,7 @@ Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
     segments(matrix, p, parts);
   for (const Segment &part : parts)
     filled += part.count;
-  if (filled != count * geometry.panelRows() || geometry.columns() * geometry.unit > geometry.cols)
+  if (filled != count * layout.panelRows() || layout.columns() * layout.unit > layout.cols)
     std::memset(out.data(), 0, out.size());
 
   // In the order of rows, neighbours make one range: gate rows, then up rows.
@@ -439,7 +439,7 @@ Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
                         [&](const Segment &s) { return packStraight(s, panelOf(s), scratch); });
           return forStrips(
               row, rows, scratch, [&](int64_t at, int64_t width, int64_t col, int64_t cols) {
-                if (geometry.fragments()) {
+                if (layout.fragments()) {
                   const int64_t paired = divideCeil(cols, 2);
                   pairs.resize(paired * width);
                   for (int64_t c = 0; c < cols; c += 2)
@@ -448,17 +448,17 @@ Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
                             pairs.data() + c / 2 * width);
                   cantFail(clip(at, width, [&](const Segment &s) -> Error {
                     scatter(pairs.data() + (s.row - at), 1, width, s.lane, s.count, paired,
-                            panelOf(s) + col * PackedGeometry::stripRows / 2);
+                            panelOf(s) + col * WeightLayout::stripRows / 2);
                     return Error::success();
                   }));
                   return;
                 }
                 cantFail(clip(at, width, [&](const Segment &s) -> Error {
-                  uint32_t *lanes = panelOf(s) + col / geometry.unit * kLanes + s.lane;
+                  uint32_t *lanes = panelOf(s) + col / layout.unit * kLanes + s.lane;
                   const float *low = scratch.data() + (s.row - at);
-                  for (int64_t c = 0; c < cols; c += geometry.unit, lanes += kLanes) {
+                  for (int64_t c = 0; c < cols; c += layout.unit, lanes += kLanes) {
                     const float *row = low + c * width;
-                    if (geometry.unit == 1)
+                    if (layout.unit == 1)
                       std::memcpy(lanes, row, s.count * sizeof(float));
                     else
                       toPairs(row, c + 1 < cols ? row + width : nullptr, s.count, lanes);
@@ -479,31 +479,31 @@ Error Packer::packStraight(const Segment &segment, uint32_t *panel, Scratch &scr
   scratch.resize(std::max<size_t>(scratch.size(), kBlockCols + kLanes * stride));
   float *row = scratch.data();
   auto *words = reinterpret_cast<uint32_t *>(row + kBlockCols);
-  for (int64_t c = 0; c < geometry.cols; c += kBlockCols) {
-    const int64_t cols = std::min(kBlockCols, geometry.cols - c);
+  for (int64_t c = 0; c < layout.cols; c += kBlockCols) {
+    const int64_t cols = std::min(kBlockCols, layout.cols - c);
     for (int64_t r = 0; r < segment.count; ++r) {
-      if (Error error = gather(sources, (segment.row + r) * geometry.cols + c, {row, size_t(cols)}))
+      if (Error error = gather(sources, (segment.row + r) * layout.cols + c, {row, size_t(cols)}))
         return error;
       words[r * stride + cols / 2] = 0; // the pair of an odd last column
       toStorage(row, cols, reinterpret_cast<char *>(words + r * stride));
     }
-    const int64_t groups = divideCeil(cols, geometry.unit);
-    if (geometry.fragments())
+    const int64_t groups = divideCeil(cols, layout.unit);
+    if (layout.fragments())
       scatter(words, stride, 1, segment.lane, segment.count, groups,
-              panel + c * PackedGeometry::stripRows / 2);
+              panel + c * WeightLayout::stripRows / 2);
     else
       transpose(words, stride, segment.count, groups,
-                panel + c / geometry.unit * kLanes + segment.lane);
+                panel + c / layout.unit * kLanes + segment.lane);
   }
   return Error::success();
 }
 
 Error Packer::packRows(int64_t index, MutableArrayRef<char> out) const {
-  const int64_t cols = geometry.cols, firstRow = index * perPiece;
-  const auto place = [&](int64_t element) { return out.data() + element * geometry.elementBytes; };
+  const int64_t cols = layout.cols, firstRow = index * perPiece;
+  const auto place = [&](int64_t element) { return out.data() + element * layout.elementBytes(); };
   Scratch scratch;
   return forBands(
-      firstRow, out.size() / (cols * geometry.elementBytes),
+      firstRow, out.size() / (cols * layout.elementBytes()),
       [&](int64_t row, int64_t rows, bool strips) -> Error {
         if (strips)
           return forStrips(row, rows, scratch,

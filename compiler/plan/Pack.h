@@ -59,7 +59,7 @@ public:
   struct Piece {
     int64_t offset, bytes; // of the packed weight
   };
-  int64_t bytes() const { return geometry.bytes(); }
+  int64_t bytes() const { return layout.bytes(); }
   int64_t pieces() const;
   Piece piece(int64_t index) const;
 
@@ -130,7 +130,7 @@ private:
   const WeightReader &reader;
   Options options;
   std::string name;
-  PackedGeometry geometry;
+  WeightLayout layout;
   std::vector<Source> sources;
   std::vector<Source> scales, zeros; // of coded sources; an element for each group
   int64_t perPiece = 1;              // panels, strips, or rows

@@ -1,5 +1,5 @@
 // Packing of codes: the groups of 16 rows, a tile, are quantized at once, or the codes of a row are
-// recovered where the checkpoint has them, and put where Packing.h wants them. Rows of a panel that
+// recovered where the checkpoint has them, and put where Layout.h wants them. Rows of a panel that
 // are neighbours have their codes side by side, so that those of a tile go there a vector at a
 // time.
 //
@@ -24,7 +24,7 @@ namespace {
 #define MOE_WIDE
 #endif
 
-constexpr int64_t kLanes = PackedGeometry::panelLanes;
+constexpr int64_t kLanes = WeightLayout::panelLanes;
 constexpr int64_t kTile = kQuantizedGroups; // rows
 constexpr int64_t kBlockCols = 1024;        // of 64 rows that are read one after the other
 constexpr int64_t kStripCols = 64;          // least, of strips
@@ -107,28 +107,28 @@ struct Packer::CodeScratch {
 };
 
 std::string Packer::where(int64_t row, int64_t col) const {
-  const int64_t matrix = row / geometry.rows, r = row % geometry.rows;
-  return "weight '" + name + "' at [" + (geometry.outer > 1 ? std::to_string(matrix) + ", " : "") +
+  const int64_t matrix = row / layout.rows, r = row % layout.rows;
+  return "weight '" + name + "' at [" + (layout.outer > 1 ? std::to_string(matrix) + ", " : "") +
          std::to_string(r) + ", " + std::to_string(col) + "], of tensor '" +
-         sourceOf(sources, row * geometry.cols + col).tensor + "' of the checkpoint,";
+         sourceOf(sources, row * layout.cols + col).tensor + "' of the checkpoint,";
 }
 
 Error Packer::packCodes(int64_t index, MutableArrayRef<char> out) const {
   const Piece at = piece(index);
   std::memset(out.data(), 0, out.size()); // codes are added by bits; padding rows have scales of 0
   SmallVector<Segment> parts;
-  if (geometry.panels) {
-    const int64_t first = at.offset / geometry.panelBytes();
-    for (int64_t p = first; p < first + at.bytes / geometry.panelBytes(); ++p)
-      segments(p / geometry.panels, p % geometry.panels, parts);
+  if (layout.panels) {
+    const int64_t first = at.offset / layout.panelBytes();
+    for (int64_t p = first; p < first + at.bytes / layout.panelBytes(); ++p)
+      segments(p / layout.panels, p % layout.panels, parts);
     sort(parts, [](const Segment &a, const Segment &b) { return a.row < b.row; });
   } else {
-    parts.push_back({at.offset / geometry.rowBytes(), at.bytes / geometry.rowBytes(), 0, 0});
+    parts.push_back({at.offset / layout.rowBytes(), at.bytes / layout.rowBytes(), 0, 0});
   }
 
   CodeScratch scratch{out.data(), at.offset, {}, {}, {}, {}, {}, {}, 0};
-  scratch.codes.resize(geometry.format.group * kTile);
-  scratch.rowStride = alignTo(geometry.format.group, 4);
+  scratch.codes.resize(layout.format.group * kTile);
+  scratch.rowStride = alignTo(layout.format.group, 4);
   scratch.rows.resize(scratch.rowStride * kTile, 0);
   for (size_t begin = 0, end; begin < parts.size(); begin = end) {
     int64_t count = parts[begin].count; // of neighbours, read together
@@ -146,22 +146,22 @@ Error Packer::packCodes(int64_t index, MutableArrayRef<char> out) const {
 // The places of a row's group are a few bytes of each unit of columns, and those of 64 rows make up
 // the unit, so a block of 64 rows is written within the cache.
 Error Packer::codeStraight(int64_t row, int64_t count, CodeScratch &scratch) const {
-  const int64_t group = geometry.format.group;
+  const int64_t group = layout.format.group;
   const int64_t blockCols = group * std::max<int64_t>(1, kBlockCols / group);
   const int64_t stride = alignTo(blockCols, kTile) + kPadding;
-  const auto coded = [&](int64_t r) { return sourceOf(sources, r * geometry.cols).coded; };
+  const auto coded = [&](int64_t r) { return sourceOf(sources, r * layout.cols).coded; };
   scratch.block.assign(kTile * stride, 0);
   scratch.tile.resize(alignTo(blockCols, kTile) * kTile);
   for (int64_t r0 = row; r0 < row + count; r0 += kLanes)
-    for (int64_t c = 0; c < geometry.cols; c += blockCols) {
-      const int64_t cols = std::min(blockCols, geometry.cols - c);
+    for (int64_t c = 0; c < layout.cols; c += blockCols) {
+      const int64_t cols = std::min(blockCols, layout.cols - c);
       const int64_t end = std::min(r0 + kLanes, row + count);
       for (int64_t r = r0, rows; r < end; r += rows) {
         // Rows that have codes of their own come one by one.
         for (rows = 1; rows < kTile && r + rows < end && !coded(r) && !coded(r + rows);)
           ++rows;
         for (int64_t i = 0; i < rows; ++i)
-          if (Error error = gather(sources, (r + i) * geometry.cols + c,
+          if (Error error = gather(sources, (r + i) * layout.cols + c,
                                    MutableArrayRef(scratch.block).slice(i * stride, cols)))
             return error;
         if (coded(r)) {
@@ -181,21 +181,21 @@ Error Packer::codeStraight(int64_t row, int64_t count, CodeScratch &scratch) con
 
 // As forStrips.
 Error Packer::codeStrips(int64_t row, int64_t count, CodeScratch &scratch) const {
-  const Source &source = sourceOf(sources, row * geometry.cols);
+  const Source &source = sourceOf(sources, row * layout.cols);
   const unsigned dims = source.shape.size() - 2;
-  const int64_t local = row - source.begin / geometry.cols;
+  const int64_t local = row - source.begin / layout.cols;
   const int64_t base = source.place(local / source.rows, dims) + local % source.rows;
-  const int64_t group = geometry.format.group;
-  const int64_t blockCols = group * divideCeil(std::min(kStripCols, geometry.cols), group);
+  const int64_t group = layout.format.group;
+  const int64_t blockCols = group * divideCeil(std::min(kStripCols, layout.cols), group);
   const int64_t blockRows =
       std::clamp<int64_t>(kBlockElements / blockCols / kLanes, 1, 16) * kLanes;
   const int64_t stride = blockRows + kPadding;
   scratch.block.assign(blockCols * stride, 0);
   // Down the rows first, which stay in the same pages of the checkpoint.
-  for (int64_t c = 0; c < geometry.cols; c += blockCols)
+  for (int64_t c = 0; c < layout.cols; c += blockCols)
     for (int64_t r = 0; r < count; r += blockRows) {
       const int64_t rows = std::min(blockRows, count - r);
-      const int64_t cols = std::min(blockCols, geometry.cols - c);
+      const int64_t cols = std::min(blockCols, layout.cols - c);
       for (int64_t i = 0; i < cols; ++i)
         if (Error error = read(source, base + (c + i) * source.strides[dims] + r,
                                MutableArrayRef(scratch.block).slice(i * stride, rows)))
@@ -222,11 +222,11 @@ Error Packer::codeStrips(int64_t row, int64_t count, CodeScratch &scratch) const
 // Whole groups of a row of all matrices, from a column on, that the checkpoint has the codes of.
 Error Packer::recoverRow(int64_t row, int64_t col, ArrayRef<float> values,
                          CodeScratch &scratch) const {
-  const WeightFormat &format = geometry.format;
+  const WeightFormat &format = layout.format;
   const StorageInfo &stored = infoOf(format.scale);
   const int64_t mostZero = infoOf(format.element).mostZero;
   const int64_t group = format.group, groups = values.size() / group;
-  const int64_t first = (row * geometry.cols + col) / group;
+  const int64_t first = (row * layout.cols + col) / group;
   scratch.scales.resize(groups);
   if (Error error = gather(scales, first, scratch.scales))
     return error;
@@ -252,7 +252,7 @@ Error Packer::recoverRow(int64_t row, int64_t col, ArrayRef<float> values,
                   nameOf(format) + " stands for with scale " + number(scale) + " and zero " +
                   number(zero) + ": is the checkpoint damaged?");
     if (format.zeros)
-      *scratch.at(geometry.zero(row / geometry.rows, row % geometry.rows, c / group)) = char(zero);
+      *scratch.at(layout.zero(row / layout.rows, row % layout.rows, c / group)) = char(zero);
     placeScale(row, c, scale, scratch);
     placeRow(row, c, scratch.rows.data(), scratch);
   }
@@ -262,7 +262,7 @@ Error Packer::recoverRow(int64_t row, int64_t col, ArrayRef<float> values,
 // One group of up to 16 rows of all matrices: element i of row `row + r` is values[i * stride + r].
 Error Packer::quantizeTile(int64_t row, int64_t rows, int64_t col, const float *values,
                            int64_t stride, CodeScratch &scratch) const {
-  const WeightFormat &format = geometry.format;
+  const WeightFormat &format = layout.format;
   const int64_t group = format.group;
   float found[kTile];
   quantizeGroups(format, options.scales, values, stride, group, {}, found, scratch.codes.data());
@@ -287,25 +287,23 @@ Error Packer::quantizeTile(int64_t row, int64_t rows, int64_t col, const float *
 }
 
 void Packer::placeScale(int64_t row, int64_t col, float scale, CodeScratch &scratch) const {
-  const WeightFormat &format = geometry.format;
+  const WeightFormat &format = layout.format;
   const uint32_t bits = infoOf(format.scale).encode(scale, 0);
-  std::memcpy(
-      scratch.at(geometry.scale(row / geometry.rows, row % geometry.rows, col / format.group)),
-      &bits, bytesOf(format.scale));
+  std::memcpy(scratch.at(layout.scale(row / layout.rows, row % layout.rows, col / format.group)),
+              &bits, bytesOf(format.scale));
 }
 
 // Those of 16 rows, if they are 16 lanes of a panel: false otherwise, and nothing is done.
 bool Packer::placeTile(int64_t row, int64_t col, CodeScratch &scratch) const {
-  const int64_t matrix = row / geometry.rows, r = row % geometry.rows, unit = geometry.unit;
-  if (!geometry.panels || geometry.fragments() || r + kTile > geometry.rows ||
-      geometry.format.group % unit)
+  const int64_t matrix = row / layout.rows, r = row % layout.rows, unit = layout.unit;
+  if (!layout.panels || layout.fragments() || r + kTile > layout.rows || layout.format.group % unit)
     return false;
-  const int64_t first = geometry.packedRow(r);
-  if (first % kTile || geometry.packedRow(r + kTile - 1) != first + kTile - 1)
+  const int64_t first = layout.packedRow(r);
+  if (first % kTile || layout.packedRow(r + kTile - 1) != first + kTile - 1)
     return false;
-  const PackedGeometry::CodePlace place = geometry.code(matrix, r, col);
-  placeInLanes(scratch.codes.data(), geometry.format.group, unit, place.shift,
-               kLanes * unit * bitsOf(geometry.format.element) / 8, scratch.at(place.byte));
+  const WeightLayout::CodePlace place = layout.code(matrix, r, col);
+  placeInLanes(scratch.codes.data(), layout.format.group, unit, place.shift,
+               unitBytes(layout.format.element), scratch.at(place.byte));
   return true;
 }
 
@@ -313,11 +311,11 @@ bool Packer::placeTile(int64_t row, int64_t col, CodeScratch &scratch) const {
 // a unit lie together, and the units of a row as far apart as a unit of 64 rows is large. In
 // fragments the places of 16 columns are those of the first 16, further on.
 void Packer::placeRow(int64_t row, int64_t col, const uint8_t *codes, CodeScratch &scratch) const {
-  const int64_t matrix = row / geometry.rows, r = row % geometry.rows;
-  const int64_t group = geometry.format.group;
-  const bool nibbles = geometry.format.element == Storage::I4;
-  if (!geometry.panels) {
-    char *first = scratch.at(geometry.code(matrix, r, 0).byte);
+  const int64_t matrix = row / layout.rows, r = row % layout.rows;
+  const int64_t group = layout.format.group;
+  const bool nibbles = layout.format.element == Storage::I4;
+  if (!layout.panels) {
+    char *first = scratch.at(layout.code(matrix, r, 0).byte);
     for (int64_t c = col; c < col + group; ++c)
       if (nibbles)
         first[c / 2] |= char(codes[c - col] << c % 2 * 4);
@@ -325,29 +323,29 @@ void Packer::placeRow(int64_t row, int64_t col, const uint8_t *codes, CodeScratc
         first[c] = char(codes[c - col]);
     return;
   }
-  if (geometry.fragments()) {
-    constexpr int64_t tile = PackedGeometry::tileColumns;
-    PackedGeometry::CodePlace places[tile];
-    const PackedGeometry::CodePlace zero = geometry.code(matrix, r, 0);
-    for (int64_t c = 0; c < std::min(tile, geometry.cols); ++c) {
-      places[c] = geometry.code(matrix, r, c);
+  if (layout.fragments()) {
+    constexpr int64_t tile = WeightLayout::tileColumns;
+    WeightLayout::CodePlace places[tile];
+    const WeightLayout::CodePlace zero = layout.code(matrix, r, 0);
+    for (int64_t c = 0; c < std::min(tile, layout.cols); ++c) {
+      places[c] = layout.code(matrix, r, c);
       places[c].byte -= zero.byte;
     }
     for (int64_t c = col, end; c < col + group; c = end) {
       const int64_t first = c / tile * tile;
       end = std::min(col + group, first + tile);
-      char *at = scratch.at(geometry.code(matrix, r, first).byte);
+      char *at = scratch.at(layout.code(matrix, r, first).byte);
       for (; c < end; ++c)
         at[places[c - first].byte] |= char(codes[c - col] << places[c - first].shift);
     }
     return;
   }
-  const PackedGeometry::CodePlace place = geometry.code(matrix, r, col);
-  const int64_t step = kLanes * geometry.unit * bitsOf(geometry.format.element) / 8;
+  const WeightLayout::CodePlace place = layout.code(matrix, r, col);
+  const int64_t step = unitBytes(layout.format.element);
   char *at = scratch.at(place.byte);
-  for (int64_t c = 0; c < group; c += geometry.unit, at += step) {
+  for (int64_t c = 0; c < group; c += layout.unit, at += step) {
     if (!nibbles) {
-      std::memcpy(at, codes + c, geometry.unit);
+      std::memcpy(at, codes + c, layout.unit);
       continue;
     }
     uint32_t four, there; // lanes 16 apart share bytes

@@ -4,7 +4,6 @@
 #include "compiler/plan/TestGroup.h"
 
 #include "mlir/IR/MLIRContext.h"
-#include "runtime/plan/TensorBytes.h"
 #include "llvm/Support/FormatVariadic.h"
 
 #include <bit>
@@ -164,7 +163,7 @@ protected:
     std::vector<char> bytes;
     ASSERT_EQ(pack(shape, slices, packing, bytes, options), "");
     auto type = mlir::RankedTensorType::get(shape, mlir::Float32Type::get(&context));
-    const PackedGeometry g = *PackedGeometry::get(type, packing);
+    const WeightLayout g = *layoutOf(type, packing);
     const WeightFormat &format = g.format;
     const std::vector<float> values = elements(slices);
     std::vector<float> scales, zeros;
@@ -316,39 +315,6 @@ TEST_F(PackCodesTest, otherFormatsAreQuantized) {
   encodings.clear();
   EXPECT_EQ(pack({70, 64}, {{"w", {0, 0}, {70, 64}}}, packing(Layout::Panel, format), again), "");
   EXPECT_EQ(codes, again);
-}
-
-// The runtime, which has formulas of its own, expects as many bytes.
-TEST_F(PackCodesTest, sizesAreTheRuntimes) {
-  int fit = 0;
-  for (int round = 0; round < 3000; ++round) {
-    const Storage element = std::array{Storage::F32, Storage::BF16, Storage::I4, Storage::I8,
-                                       Storage::F8E4M3}[random() % 5];
-    WeightFormat format{element};
-    int64_t cols = 1 + random() % 400;
-    if (bitsOf(element) <= 8) {
-      format = anyFormat(element == Storage::I4 && random() % 2);
-      format.element = element;
-      cols = format.group * (1 + random() % 5);
-    }
-    const auto layout = Layout(random() % 6);
-    SmallVector<int64_t> shape{1 + int64_t(random() % 200), cols};
-    if (random() % 2)
-      shape.insert(shape.begin(), 1 + random() % 5);
-    const int64_t headDim = layout == Layout::PanelHeads ? pick({1, 5, 64, 80}) : 0;
-    auto type = mlir::RankedTensorType::get(shape, mlir::Float32Type::get(&context));
-    const auto geometry = PackedGeometry::get(type, packing(layout, format, headDim));
-    const std::vector<uint64_t> dims(shape.begin(), shape.end());
-    const Result<uint64_t> bytes =
-        tensorBytes(dims, nameOf(format), stringifyLayout(layout), headDim);
-    ASSERT_EQ(bool(bytes), succeeded(geometry)) << nameOf(format) << stringifyLayout(layout).str();
-    if (!bytes)
-      continue;
-    ++fit;
-    ASSERT_EQ(int64_t(*bytes), geometry->bytes())
-        << nameOf(format) << " " << stringifyLayout(layout).str() << " " << dims.back();
-  }
-  EXPECT_GT(fit, 1000);
 }
 
 TEST_F(PackCodesTest, refusesWhatItCannotStore) {

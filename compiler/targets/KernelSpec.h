@@ -17,15 +17,10 @@
 
 namespace moe::codegen {
 
-inline constexpr int64_t kPanel = PackedGeometry::panelLanes;
+inline constexpr int64_t kPanel = WeightLayout::panelLanes;
 inline constexpr int64_t kPageTokens = 64; // positions of a KV page
 
 inline int64_t padded(int64_t channels) { return llvm::alignTo(channels, kPanel); }
-
-// Bytes of one panel of 64 rows by k columns; bf16 comes in pairs of columns.
-inline int64_t panelBytes(Storage s, int64_t k) {
-  return s == Storage::F32 ? k * kPanel * 4 : llvm::divideCeil(k, 2) * kPanel * 4;
-}
 
 // A row of activations that feeds a product with weights of a format: channels of float32 or bf16,
 // padded with zeros, or for I8 and I4 weights codes, quantized piece by piece. A piece is a group
@@ -93,7 +88,7 @@ struct ActivationRow {
 //
 // In I8 each key and each value of a head has a scale, the largest magnitude / 127, and codes of 1
 // to 255 that stand for scale * (code - 128). Keys are a panel of codes as weights are, led by 64
-// scales (dialects/plan/Packing.h). A value's scale belongs to a column of its panels, not to a
+// scales (runtime/weights/Layout.h). A value's scale belongs to a column of its panels, not to a
 // row, so 64 float32 scales, one for each position, lead all of the head's panels of values:
 //
 //   values = 64 scales | panel...; position p of channel c is at byte p / 4 * 256 + c % 64 * 4 +
@@ -112,13 +107,11 @@ struct CacheSpec {
   // A head's row of queries: what the product with the keys takes.
   ActivationRow queryRow() const { return {keyFormat(), headDim}; }
 
-  int64_t keyBytes() const {
-    return quantized() ? moe::panelBytes(keyFormat(), headDim) : panelBytes(storage, headDim);
-  }
+  int64_t keyBytes() const { return panelBytes(keyFormat(), headDim); }
   // Of the scales that lead the panels of values, and of one of those.
   int64_t valueHeadBytes() const { return quantized() ? kPageTokens * 4 : 0; }
   int64_t valuePanelBytes() const {
-    return quantized() ? kPanel * kPageTokens : panelBytes(storage, kPageTokens);
+    return quantized() ? kPanel * kPageTokens : panelBytes(keyFormat(), kPageTokens);
   }
   int64_t valueBytes() const {
     return valueHeadBytes() + padded(headDim) / kPanel * valuePanelBytes();

@@ -26,16 +26,16 @@ StringRef PoolOp::getPoolName() { return withoutDevice(getSymName(), getDevice()
 
 LogicalResult TensorOp::verify() {
   auto type = cast<RankedTensorType>(getType());
-  FailureOr<moe::PackedGeometry> geometry =
-      moe::PackedGeometry::get(type, getPacking(), [&] { return emitOpError(); });
-  if (failed(geometry))
+  FailureOr<moe::WeightLayout> layout =
+      moe::layoutOf(type, getPacking(), [&] { return emitOpError(); });
+  if (failed(layout))
     return failure();
   if (!isAligned(getOffset())) // tensor_c1
     return emitOpError() << "is at " << int64_t(getOffset()) << ", which is no multiple of "
                          << kAlignment;
-  if (int64_t(getBytes()) != geometry->bytes()) // tensor_c1
+  if (int64_t(getBytes()) != layout->bytes()) // tensor_c1
     return emitOpError() << "has " << int64_t(getBytes()) << " bytes, but its packing needs "
-                         << geometry->bytes();
+                         << layout->bytes();
   return success();
 }
 

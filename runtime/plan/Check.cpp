@@ -5,7 +5,7 @@
 #include "runtime/plan/Check.h"
 
 #include "runtime/plan/Format.h"
-#include "runtime/plan/TensorBytes.h"
+#include "runtime/weights/Layout.h"
 
 #include <algorithm>
 #include <map>
@@ -207,6 +207,25 @@ Result<const fb::Section *> Checker::sectionOf(uint32_t index, fb::SectionKind k
   return section;
 }
 
+// The bytes that a tensor takes by its shape, storage and layout. Its dimensions are at most
+// kMaxBytes.
+static Result<uint64_t> tensorBytes(const fb::Tensor &tensor, const std::string &what) {
+  const std::string stored =
+      what + ", " + quote(tensor.storage()) + " in layout " + quote(tensor.layout()) + ", ";
+  Result<WeightFormat> format = weightFormatNamed(tensor.storage()->string_view());
+  if (!format)
+    return invalid(stored + "cannot be read: this runtime knows no such storage");
+  const auto kind = layoutNamed(tensor.layout()->string_view());
+  if (!kind)
+    return invalid(stored + "cannot be read: this runtime knows no such layout");
+  const std::vector<int64_t> shape(tensor.shape()->begin(), tensor.shape()->end());
+  Result<WeightLayout> layout =
+      WeightLayout::create(shape, *format, *kind, int64_t(tensor.head_dim()));
+  if (!layout)
+    return invalid(stored + layout.error().message);
+  return uint64_t(layout->bytes());
+}
+
 Status Checker::checkTensors() {
   std::vector<std::string> names;
   for (const fb::Tensor *tensor : *plan.tensors()) {
@@ -227,16 +246,11 @@ Status Checker::checkTensors() {
     MOE_TRY(checkAligned(*tensor->shape(), "the dimensions of " + what));
     for (uint64_t dim : *tensor->shape())
       MOE_TRY(checkRange(dim, 1, kMaxBytes, "a dimension of " + what));
-    Result<uint64_t> needed = tensorBytes({tensor->shape()->data(), tensor->shape()->size()},
-                                          tensor->storage()->string_view(),
-                                          tensor->layout()->string_view(), tensor->head_dim());
-    if (!needed)
-      return invalid(what + " cannot be " + quote(tensor->storage()) + " in layout " +
-                     quote(tensor->layout()) + ": " + needed.error().message);
-    if (*needed != tensor->bytes())
+    MOE_ASSIGN(needed, tensorBytes(*tensor, what));
+    if (needed != tensor->bytes())
       return invalid(what + " has " + number(tensor->bytes()) + " bytes, and its shape in " +
                      quote(tensor->storage()) + " and layout " + quote(tensor->layout()) +
-                     " takes " + number(*needed));
+                     " takes " + number(needed));
     for (const Name *source : *tensor->sources())
       MOE_TRY(checkName(source, "a source of " + what));
   }

@@ -266,14 +266,14 @@ const Refusal kRefusals[] = {
      },
      "takes 3168"},
     {"tensorProduct", [](P &p) { p.tensors[0]->shape.assign(8, uint64_t(1) << 40); },
-     "it has more elements than any machine holds"},
+     "has more elements than any machine holds"},
     {"tensorPadding",
      [](P &p) {
        p.tensors[0]->shape = {uint64_t(1) << 47, 1};
        p.tensors[0]->layout = "panel_heads";
        p.tensors[0]->head_dim = 1;
      },
-     "it has more bytes than any machine holds"},
+     "has more bytes than any machine holds"},
     {"tensorPanel", [](P &p) { p.tensors[0]->layout = "panel"; }, "layout 'panel' takes 4096"},
     {"tensorCodes",
      [](P &p) {
@@ -283,17 +283,19 @@ const Refusal kRefusals[] = {
      "takes 1408"}, // 2 panels of a group: 64 scales, 64 zeros, 512 bytes of codes
     {"tensorCodeRows", [](P &p) { p.tensors[0]->storage = "int8-g8-f16"; }, "takes 2000"},
     {"tensorGroup", [](P &p) { p.tensors[0]->storage = "int8-g5-f16"; },
-     "its rows of 16 are no multiple of a group"},
+     "is packed in groups of 5, which do not divide its 16 columns"},
     {"tensorGateUp",
      [](P &p) {
        p.tensors[0]->shape = {25, 64};
        p.tensors[0]->layout = "panel_gate_up";
      },
-     "gate and up cannot have 25 rows together"},
+     "is packed as gate and up, but has an odd number of rows"},
     {"tensorHeads", [](P &p) { p.tensors[0]->layout = "panel_heads"; },
-     "heads of 0 rows do not make 100"},
-    {"tensorVector", [](P &p) { p.tensors[1]->layout = "panel"; }, "only a matrix has such"},
-    {"tensorFragments", [](P &p) { p.tensors[1]->layout = "fragments"; }, "only a matrix has such"},
+     "is packed by heads, but its rows are not a multiple of the head dimension"},
+    {"tensorVector", [](P &p) { p.tensors[1]->layout = "panel"; },
+     "is packed in panels, but is no matrix"},
+    {"tensorFragments", [](P &p) { p.tensors[1]->layout = "fragments"; },
+     "is packed in panels, but is no matrix"},
     {"tensorF16", [](P &p) { p.tensors[0]->storage = "f16"; },
      "this runtime knows no such storage"},
     {"tensorNoGroup", [](P &p) { p.tensors[0]->storage = "int4-g0-f16"; }, "no such storage"},

@@ -4,16 +4,6 @@
 
 namespace moe::codegen {
 
-// The scales and zeros that lead a row of codes (dialects/plan/Packing.h).
-static int64_t headBytes(const EmbedSpec &s) {
-  int64_t groups = s.hidden / s.format.group;
-  return llvm::alignTo(groups * (bytesOf(s.format.scale) + s.format.zeros), 4);
-}
-static int64_t rowBytes(const EmbedSpec &s) {
-  int64_t bytes = llvm::divideCeil(s.hidden * bitsOf(s.format.element), 8);
-  return s.format.quantized() ? headBytes(s) + llvm::alignTo(bytes, 4) : bytes;
-}
-
 namespace {
 // One row of the table as float32.
 struct EmbedRow {
@@ -38,7 +28,8 @@ struct EmbedRow {
   }
 
   void quantized(Ptr from, Ptr to) {
-    int64_t scaleBytes = bytesOf(f.scale), groups = s.hidden / f.group, head = headBytes(s);
+    int64_t scaleBytes = bytesOf(f.scale), groups = s.hidden / f.group,
+            head = rowHeadBytes(f, s.hidden);
     k.loop(0, groups, 1, [&](Val g) {
       Val scale = k.loadFloats(from + g * scaleBytes, 0, f.scale);
       Val zero = k.f32(f.zero());
@@ -78,7 +69,7 @@ void emitEmbed(CpuKernel &k, const EmbedSpec &s) {
   k.loop(first, last, 1, [&](Val t) {
     Val token = k.convert((tokens + t * 4).load(k.i32()), k.i64());
     Ptr to = h + t * (padded(s.hidden) * 4);
-    EmbedRow{k, s}.run(table + token * rowBytes(s), to);
+    EmbedRow{k, s}.run(table + token * rowBytes(s.format, s.hidden), to);
     for (int64_t c = s.hidden; c < padded(s.hidden); ++c)
       (to + c * 4).store(k.f32(0));
   });

@@ -6,16 +6,6 @@ using namespace mlir;
 
 namespace moe::codegen {
 
-// Of a row of codes as Packing.h has it: bytes before the codes, and of the codes.
-static int64_t codesAt(const WeightFormat &f, int64_t columns) {
-  if (!f.quantized())
-    return 0;
-  return llvm::alignTo(columns / f.group * (bytesOf(f.scale) + (f.zeros ? 1 : 0)), 4);
-}
-static int64_t bytesFor(const WeightFormat &f, int64_t columns) {
-  return llvm::divideCeil(columns * bitsOf(f.element), 8);
-}
-
 // Channel c of a row, in float32.
 static Val element(CudaKernel &k, const WeightFormat &f, int64_t columns, Ptr row, Val c) {
   auto extended = [&](Ptr at, Type type) {
@@ -32,7 +22,7 @@ static Val element(CudaKernel &k, const WeightFormat &f, int64_t columns, Ptr ro
   const int64_t groups = columns / f.group;
   Val group = c / f.group;
   Val scale = wide(f.scale, k.offset(row, group * bytesOf(f.scale)));
-  Ptr codes = row + codesAt(f, columns);
+  Ptr codes = row + rowHeadBytes(f, columns);
   if (f.element == Storage::F8E4M3) {
     Val bits = extended(k.offset(codes, c), k.getI8Type());
     // The sign, and exponent and mantissa in the place of float32's, whose bias is 120 more.
@@ -53,15 +43,11 @@ static Val element(CudaKernel &k, const WeightFormat &f, int64_t columns, Ptr ro
 void emitEmbed(CudaKernel &k, const CudaSpec &spec) {
   const auto &s = std::get<EmbedSpec>(spec.op);
   Ptr tokens = k.operand(0), table = k.operand(1), h = k.operand(2);
-  const int64_t codes = codesAt(s.format, s.hidden);
-  const int64_t rowBytes =
-      codes +
-      (s.format.quantized() ? llvm::alignTo(bytesFor(s.format, s.hidden), 4) : s.hidden * 2);
   k.blocksPerSm = 8;
   k.startNext();
   k.stride(k.block(), k.tokens(), k.blocks(), [&](Val t) {
     Val id = k.convert(k.load(k.offset(tokens, t * 4), k.i32()), k.i64());
-    Ptr from = table + id * rowBytes;
+    Ptr from = table + id * rowBytes(s.format, s.hidden);
     Ptr to = h + k.convert(t, k.i64()) * (padded(s.hidden) * 4);
     k.stride(k.thread(), k.i32(s.hidden), k.i32(k.threads),
              [&](Val c) { k.store(k.offset(to, c * 4), element(k, s.format, s.hidden, from, c)); });

@@ -14,7 +14,7 @@ public:
       : k(k), f(format), o(operands), add(add), count(operands.rows.size()) {
     if (f.element == Storage::F8E4M3)
       pieceColumns = f.group;
-    unitBytes = kPanel * unitColumns * bitsOf(f.element) / 8;
+    unitBytes = moe::unitBytes(f.element);
     bool pairs = f.element == Storage::F8E4M3 && k.target.bf16Dot;
     split = f.element == Storage::I4 || pairs ? 2 : 1;
     rawBytes = k.target.lanes * unitColumns * (pairs ? 2 : 1);
@@ -73,7 +73,7 @@ private:
     for (int64_t raw = firstRaw; raw < firstRaw + raws; ++raw) {
       int64_t row = raw * lanes;
       if (split == 2)
-        row = row / 16 * 32 + row % 16; // see Packing.h
+        row = row / 16 * 32 + row % 16; // see Layout.h
       vectors.push_back({row, false});
       if (split == 2)
         vectors.push_back({row + 16, true});
@@ -355,7 +355,7 @@ private:
   int64_t count;
   const ActivationRow activations{f, f.group}; // of one group
   int64_t pieceColumns = std::min(f.group, ActivationRow::longestPiece);
-  int64_t unitColumns = moe::unitColumns(f.element), unitBytes, rawBytes, split;
+  int64_t unitColumns = infoOf(f.element).unitColumns, unitBytes, rawBytes, split;
   int64_t firstRaw = 0, raws = 0;
   bool inRegisters = false;
   Ptr memory{}; // of sumInMemory

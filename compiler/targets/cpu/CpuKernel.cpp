@@ -89,7 +89,7 @@ void CpuKernel::product(const WeightFormat &format, Rows x, Val count, Ptr panel
   std::string name = nameOf(format) + (add ? "_add" : "");
   std::optional<FetchAhead> ahead;
   if (turn) {
-    int64_t units = llvm::divideCeil(k, unitColumns(format.element));
+    int64_t units = llvm::divideCeil(k, infoOf(format.element).unitColumns);
     int64_t bytes = moe::panelBytes(format, k);
     Val step = i64(llvm::divideCeil(bytes, units) - 1) / turn->count + 1;
     ahead = FetchAhead{panel + turn->panels * bytes + turn->index * step * units, step};

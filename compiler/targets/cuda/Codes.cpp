@@ -15,7 +15,7 @@ Codes::Rows Codes::scales(Ptr head, int64_t group) {
   const int64_t bytes = bytesOf(format.scale);
   // The two rows of a lane are neighbours.
   Ptr at = k.offset(head, k.shiftRight(k.lane(), 2) * (2 * bytes)) +
-           group * PackedGeometry::stripRows * bytes;
+           group * WeightLayout::stripRows * bytes;
   if (format.scale == Storage::F32) {
     Val both = k.load(at, k.vec(2, k.f32()));
     return {k.at(both, 0), k.at(both, 1)};
@@ -29,7 +29,7 @@ Codes::Rows Codes::biases(Ptr head, int64_t group) {
   if (!format.zeros)
     return {bits(k, 0xc308c308), bits(k, 0xc308c308)};
   Ptr zeros = k.offset(head, k.shiftRight(k.lane(), 2) * 2) +
-              PackedGeometry::stripRows * (strip.groupsPerBlock * bytesOf(format.scale) + group);
+              WeightLayout::stripRows * (strip.groupsPerBlock * bytesOf(format.scale) + group);
   Val both = k.convert(k.load(zeros, k.getI16Type()), k.i32());
   auto row = [&](int64_t row) { // the zero lies in the mantissa of -128
     return (k.shiftRight(both, 8 * row) & 0xff) * 0x10001 | bits(k, 0xc300c300);

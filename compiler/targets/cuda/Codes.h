@@ -1,4 +1,4 @@
-// Fragments of codes (dialects/plan/Packing.h) on their way to the tensor cores: in registers a
+// Fragments of codes (runtime/weights/Layout.h) on their way to the tensor cores: in registers a
 // lane turns them into the pairs of bf16 that the first operand of a product is, without rounding.
 // What is multiplied is code - zero; the scale of a group is for its sums.
 #ifndef MOE_COMPILER_TARGETS_CUDA_CODES_H

@@ -21,8 +21,8 @@ public:
     context.loadDialect<MoeDialect, plan::PlanDialect>();
     auto type =
         mlir::RankedTensorType::get({matrices, rows, columns}, mlir::Float32Type::get(&context));
-    geometry = *PackedGeometry::get(
-        type, plan::PackingAttr::get(&context, layout, FormatAttr::get(&context, format), 0));
+    geometry =
+        *layoutOf(type, plan::PackingAttr::get(&context, layout, FormatAttr::get(&context, format), 0));
     const bool strips = geometry.fragments();
     unitRows = strips ? geometry.panelRows() : 1;
     unitBytes = strips ? geometry.panelBytes() : geometry.rowBytes();
@@ -32,9 +32,9 @@ public:
     // All strips are laid out as the first one.
     for (int64_t place = 0; place < unitRows; ++place)
       for (int64_t c = 0; c < columns && rowAt[place] >= 0; ++c)
-        places.push_back(format.quantized() ? geometry.code(0, rowAt[place], c)
-                                            : PackedGeometry::CodePlace{
-                                                  geometry.index(0, rowAt[place], c) * 2, 0});
+        places.push_back(format.quantized()
+                             ? geometry.code(0, rowAt[place], c)
+                             : WeightLayout::CodePlace{geometry.index(0, rowAt[place], c) * 2, 0});
   }
 
   uint64_t bytes() const { return geometry.bytes(); }
@@ -62,7 +62,7 @@ private:
   void pack(int64_t matrix, int64_t row, int64_t place, std::span<std::byte> strip) const {
     if (row < 0)
       return;
-    const PackedGeometry::CodePlace *at = &places[place * columns];
+    const WeightLayout::CodePlace *at = &places[place * columns];
     generate(
         matrix, row,
         [&](int64_t c, uint16_t bits, float) {
@@ -112,10 +112,10 @@ private:
   int64_t rows, columns;
   uint64_t seed;
   float size;
-  PackedGeometry geometry;
-  int64_t unitRows, unitBytes;                   // of a strip, or of a row
-  std::vector<int32_t> rowAt;                    // of a matrix, by its place; -1: none
-  std::vector<PackedGeometry::CodePlace> places; // in a strip: [unitRows][columns]
+  WeightLayout geometry;
+  int64_t unitRows, unitBytes;                 // of a strip, or of a row
+  std::vector<int32_t> rowAt;                  // of a matrix, by its place; -1: none
+  std::vector<WeightLayout::CodePlace> places; // in a strip: [unitRows][columns]
 };
 
 } // namespace moe::codegen
