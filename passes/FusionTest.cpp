@@ -24,8 +24,7 @@ struct AnyFormat final : TargetFormats {
 
 void packFor(OpPassManager &pm, StringRef weights) {
   static const AnyFormat any;
-  buildPackPipeline(
-      pm, [](StringRef) { return &any; }, "any", weights);
+  buildPackPipeline(pm, [](StringRef) { return &any; }, "any", weights);
 }
 
 int64_t oneOf(Random &random, std::initializer_list<int64_t> values) {

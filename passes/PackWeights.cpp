@@ -126,16 +126,10 @@ private:
     using Found = std::optional<Use>;
     Value weight = operand.get();
     return TypeSwitch<Operation *, Found>(operand.getOwner())
-        .Case([&](EmbedOp) {
-          return Use{WeightKind::Embedding, WeightRole::Rows};
-        })
+        .Case([&](EmbedOp) { return Use{WeightKind::Embedding, WeightRole::Rows}; })
         .Case([&](RmsNormOp) { return norm; })
-        .Case([&](LinearResidualOp) {
-          return Use{WeightKind::Attention, WeightRole::Matrix};
-        })
-        .Case([&](ExpertsOp) {
-          return Use{WeightKind::Routed, WeightRole::Matrix};
-        })
+        .Case([&](LinearResidualOp) { return Use{WeightKind::Attention, WeightRole::Matrix}; })
+        .Case([&](ExpertsOp) { return Use{WeightKind::Routed, WeightRole::Matrix}; })
         .Case([&](LinearOp op) {
           bool routes = llvm::any_of(op->getUsers(), llvm::IsaPred<RouteOp>);
           return routes ? router : Use{WeightKind::Dense, WeightRole::Matrix};

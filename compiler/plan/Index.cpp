@@ -52,7 +52,7 @@ private:
     return bool(text);
   }
   template <typename T>
-  requires std::is_integral_v<T>
+    requires std::is_integral_v<T>
   static bool set(mlir::Attribute attr, T &field) {
     auto value = dyn_cast<mlir::IntegerAttr>(attr);
     if (!value || value.getValue().getSignificantBits() > 64)

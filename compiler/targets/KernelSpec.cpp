@@ -7,7 +7,9 @@
 
 namespace moe::codegen {
 
-template <typename... F> struct Overloaded : F... { using F::operator()...; };
+template <typename... F> struct Overloaded : F... {
+  using F::operator()...;
+};
 
 // Distinguishes constants that have no short spelling.
 static std::string digest(llvm::ArrayRef<float> values) {

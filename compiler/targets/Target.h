@@ -5,10 +5,10 @@
 #define MOE_COMPILER_TARGETS_TARGET_H
 
 #include "compiler/targets/CodeImage.h"
-#include "runtime/weights/Format.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OwningOpRef.h"
 #include "passes/TargetFormats.h"
+#include "runtime/weights/Format.h"
 #include "llvm/Support/Error.h"
 #include <functional>
 #include <memory>

@@ -250,21 +250,10 @@ const Refusal kRefusals[] = {
     {"tensorOverflow", [](P &p) { p.tensors[0]->bytes = ~uint64_t(0); }, "which has 4096"},
     {"tensorRank", [](P &p) { p.tensors[0]->shape = {}; }, "the rank of tensor 'embed' is 0"},
     {"tensorRanks", [](P &p) { p.tensors[0]->shape.assign(9, 1); }, "is 9, expected 1 to 8"},
-    {"tensorShape",
-     [](P &p) {
-       p.tensors[0]->shape = {100, 0};
-     },
-     "a dimension of tensor 'embed'"},
-    {"tensorTooSmall",
-     [](P &p) {
-       p.tensors[0]->shape = {101, 16};
-     },
+    {"tensorShape", [](P &p) { p.tensors[0]->shape = {100, 0}; }, "a dimension of tensor 'embed'"},
+    {"tensorTooSmall", [](P &p) { p.tensors[0]->shape = {101, 16}; },
      "tensor 'embed' has 3200 bytes, and its shape in 'bf16' and layout 'rows' takes 3232"},
-    {"tensorTooLarge",
-     [](P &p) {
-       p.tensors[0]->shape = {99, 16};
-     },
-     "takes 3168"},
+    {"tensorTooLarge", [](P &p) { p.tensors[0]->shape = {99, 16}; }, "takes 3168"},
     {"tensorProduct", [](P &p) { p.tensors[0]->shape.assign(8, uint64_t(1) << 40); },
      "has more elements than any machine holds"},
     {"tensorPadding",

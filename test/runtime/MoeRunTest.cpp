@@ -118,8 +118,8 @@ TEST_F(MoeRun, SimulatesAGpu) {
 // No kernel runs, so there is no memory to compare with.
 TEST_F(MoeRun, MeasuresTheRuntimeAlone) {
   for (const char *device : {"null", "null:cuda"}) {
-    Outcome o = run(std::string("bench @both.plan --prompt 8 --generate 4 --repeat 1 --device ") +
-                    device);
+    Outcome o =
+        run(std::string("bench @both.plan --prompt 8 --generate 4 --repeat 1 --device ") + device);
     EXPECT_EQ(o.status, 0) << o.err;
     EXPECT_EQ(o.out.find("null, which runs no kernels, 1 rounds"), 0u) << o.out;
     EXPECT_NE(o.out.find("the runtime alone: "), std::string::npos) << o.out;

@@ -204,8 +204,7 @@ struct Tiled {
 
   void consume(const Work &w, Val stage) {
     if (joiner)
-      k.ifElse(
-          eq(w.tokens, 1), [&] { consumeToken(w, stage); }, [&] { consumeRun(w, stage); });
+      k.ifElse(eq(w.tokens, 1), [&] { consumeToken(w, stage); }, [&] { consumeRun(w, stage); });
     else
       consumeRun(w, stage);
     if (padded(s.heads * c.headDim) != s.heads * c.headDim)

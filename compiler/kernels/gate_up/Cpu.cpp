@@ -100,14 +100,14 @@ struct NormRows {
   void choose(Val t) {
     Val lastLogit = k.f32(INFINITY), lastExpert = k.i64(-1);
     for (int64_t rank = 0; rank < perToken; ++rank) {
-      auto best = k.loop(
-          k.i64(0), k.i64(experts), 1, {k.f32(-INFINITY), k.i64(0)},
-          [&](Val e, llvm::ArrayRef<Val> best) {
-            Val x = (logits + e * 4).load(k.f32());
-            Val after = lt(x, lastLogit) | (eq(x, lastLogit) & gt(e, lastExpert));
-            Val better = after & gt(x, best[0]);
-            return llvm::SmallVector<Val>{select(better, x, best[0]), select(better, e, best[1])};
-          });
+      auto best = k.loop(k.i64(0), k.i64(experts), 1, {k.f32(-INFINITY), k.i64(0)},
+                         [&](Val e, llvm::ArrayRef<Val> best) {
+                           Val x = (logits + e * 4).load(k.f32());
+                           Val after = lt(x, lastLogit) | (eq(x, lastLogit) & gt(e, lastExpert));
+                           Val better = after & gt(x, best[0]);
+                           return llvm::SmallVector<Val>{select(better, x, best[0]),
+                                                         select(better, e, best[1])};
+                         });
       Val choice = t * perToken + rank;
       (chosen + choice * 4).store(k.convert(best[1], k.i32()));
       (scores + choice * 4).store(k.sigmoid(best[0]));

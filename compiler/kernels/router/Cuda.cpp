@@ -24,8 +24,7 @@ public:
     k.waitForPrevious();
     // One token at a time if there are blocks for all, or as many as share a load of the weights.
     // A token's sums do not depend on which.
-    k.ifElse(
-        le(k.tokens(), k.blocks()), [&] { route(1); }, [&] { route(most); });
+    k.ifElse(le(k.tokens(), k.blocks()), [&] { route(1); }, [&] { route(most); });
     k.barrier();
     k.ifThen(eq(k.thread(), 0), [&] { k.store(arrived, k.atomicAdd(counter, k.i32(1))); });
     k.barrier();

@@ -154,8 +154,8 @@ protected:
       return {values, pack(values, shape, layout, f.element, headDim)};
     }
     auto type = RankedTensorType::get(shape, Float32Type::get(&context));
-    auto g =
-        *layoutOf(type, plan::PackingAttr::get(&context, layout, FormatAttr::get(&context, f), headDim));
+    auto g = *layoutOf(
+        type, plan::PackingAttr::get(&context, layout, FormatAttr::get(&context, f), headDim));
     Matrix m{Floats(count), Bytes(g.bytes() + 64)};
     float deviation = f.element == Storage::I8 ? 74 : f.element == Storage::I4 ? 4.6f : 130;
     for (int64_t o = 0; o < g.outer; ++o)

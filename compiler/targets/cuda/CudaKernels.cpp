@@ -8,7 +8,9 @@ using namespace mlir;
 namespace moe::codegen {
 
 namespace {
-template <class... Cases> struct Overloaded : Cases... { using Cases::operator()...; };
+template <class... Cases> struct Overloaded : Cases... {
+  using Cases::operator()...;
+};
 } // namespace
 
 void emitCudaKernel(CudaKernel &k, const CudaSpec &spec) {

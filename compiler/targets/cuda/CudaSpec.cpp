@@ -9,7 +9,9 @@ namespace moe::codegen {
 
 namespace {
 
-template <class... Cases> struct Overloaded : Cases... { using Cases::operator()...; };
+template <class... Cases> struct Overloaded : Cases... {
+  using Cases::operator()...;
+};
 
 std::string heads(const FinishSpec &f) {
   std::string text = llvm::formatv("{0}_{1}x{2}x{3}", nameOf(f.cache.storage), f.heads,

@@ -21,8 +21,8 @@ public:
     context.loadDialect<MoeDialect, plan::PlanDialect>();
     auto type =
         mlir::RankedTensorType::get({matrices, rows, columns}, mlir::Float32Type::get(&context));
-    geometry =
-        *layoutOf(type, plan::PackingAttr::get(&context, layout, FormatAttr::get(&context, format), 0));
+    geometry = *layoutOf(
+        type, plan::PackingAttr::get(&context, layout, FormatAttr::get(&context, format), 0));
     const bool strips = geometry.fragments();
     unitRows = strips ? geometry.panelRows() : 1;
     unitBytes = strips ? geometry.panelBytes() : geometry.rowBytes();

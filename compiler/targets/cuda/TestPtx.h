@@ -307,8 +307,8 @@ inline TestWeight testWeight(std::mt19937 &random, const WeightFormat &format, i
   context.loadDialect<MoeDialect, plan::PlanDialect>();
   auto type =
       mlir::RankedTensorType::get({matrices, rows, columns}, mlir::Float32Type::get(&context));
-  auto geometry =
-      layoutOf(type, plan::PackingAttr::get(&context, layout, FormatAttr::get(&context, format), 0));
+  auto geometry = layoutOf(
+      type, plan::PackingAttr::get(&context, layout, FormatAttr::get(&context, format), 0));
   if (mlir::failed(geometry)) {
     ADD_FAILURE() << "no packing as " << nameOf(format);
     return w;

@@ -47,8 +47,7 @@ inline bool isOf(const ShapeCase &c, const ModelCall &call) {
 #if defined(__x86_64__)
 [[gnu::target_clones("avx512f", "avx2", "default")]]
 #endif
-static double
-dot(const float *a, const float *b, int64_t n) {
+static double dot(const float *a, const float *b, int64_t n) {
   double sums[32] = {}, all = 0; // channels are a multiple of 64
   for (int64_t i = 0; i < n; i += 32)
     for (int64_t j = 0; j < 32; ++j)

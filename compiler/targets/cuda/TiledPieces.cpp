@@ -49,8 +49,8 @@ static bool usesWgmma(const CudaTarget &target, const CudaSpec &spec) {
 TiledPieces::TiledPieces(CudaKernel &k, const CudaSpec &spec, const Operands &operands)
     : shape(TiledShape::of(spec.op)), wgmma(usesWgmma(k.target, spec)),
       shared(k, shape.format, shape.inputs, wgmma), routed(k, shape.routed, shape.inputs, wgmma),
-      tile(std::min({spec.tile, shared.mostTokens, routed.mostTokens})), k(k),
-      operands(operands), groups{k, shape.experts, tile} {}
+      tile(std::min({spec.tile, shared.mostTokens, routed.mostTokens})), k(k), operands(operands),
+      groups{k, shape.experts, tile} {}
 
 // Tile `index` of the `tiles` that n tokens from place `begin` on are cut into, of equal size but
 // for the last.
@@ -116,8 +116,7 @@ void TiledPieces::eachRun(const Piece &p, function_ref<void(const Run &)> body) 
   }
   if (same)
     return body({&shared, Run::Either, 0, stages});
-  k.ifElse(
-      p.routed, [&] { body(ofRouted); }, [&] { body(plainRun()); });
+  k.ifElse(p.routed, [&] { body(ofRouted); }, [&] { body(plainRun()); });
 }
 
 Val TiledPieces::tokenIn(const Piece &p, Val place) {
