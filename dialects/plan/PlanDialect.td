@@ -57,8 +57,8 @@ def Plan_PackingAttr : AttrDef<Plan_Dialect, "Packing"> {
     - `fragments_gate_up`: `n = 2i`; the 16 rows of tiles s are gate rows `8s..8s+7`, then up rows
       `8s..8s+7`.
 
-    Codes (see #moe.format) are packed in all of them too; `Packing.h` says where they and their
-    scales lie.
+    Codes (see #moe.format) are packed in all of them too; `runtime/weights/Layout.h` says where
+    they and their scales lie.
 
     ```mlir
     #plan.packing<panel, bf16>
