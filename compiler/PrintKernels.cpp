@@ -1,6 +1,5 @@
 // Prints the kernels of the targets.
 #include "compiler/Compilation.h"
-#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Path.h"
 
@@ -35,7 +34,7 @@ llvm::Error Compilation::printKernels() {
   return llvm::Error::success();
 }
 
-static llvm::Error writeFile(StringRef path, StringRef text) {
+static llvm::Error writeText(StringRef path, StringRef text) {
   auto write = [&](llvm::raw_ostream &file) {
     file << text;
     return llvm::Error::success();
@@ -85,7 +84,7 @@ llvm::Error Compilation::printPtx() {
       if (!text)
         return text.takeError();
       if (toFiles)
-        return moe::writeFile(pathOf(name, kernel), *text);
+        return writeText(pathOf(name, kernel), *text);
       out << "// " << name << " " << kernel << "\n" << *text;
       return llvm::Error::success();
     });

@@ -74,11 +74,19 @@ public:
   using VisitKernel = llvm::function_ref<llvm::Error(llvm::StringRef name, mlir::ModuleOp kernel)>;
   virtual llvm::Error visitKernels(size_t version, VisitKernel visit) = 0;
   // A kernel of visitKernels() alone as assembly. Lowers it in place.
-  virtual llvm::Expected<std::string> assembly(size_t version, mlir::ModuleOp kernel) = 0;
-  virtual llvm::Expected<std::string> text(size_t version, KernelText kind) = 0;
+  llvm::Expected<std::string> assembly(size_t version, mlir::ModuleOp kernel);
+  llvm::Expected<std::string> text(size_t version, KernelText kind);
   virtual llvm::Expected<CodeImage> image(size_t version) = 0;
 
 protected:
+  // All kernels of a version as one module, lowered.
+  llvm::Expected<mlir::OwningOpRef<mlir::ModuleOp>> lowered(size_t version);
+  // Lowers a module of kernels to the LLVM dialect, in place.
+  virtual mlir::LogicalResult lowerKernels(mlir::ModuleOp module) = 0;
+  // A module of lowerKernels() as text.
+  virtual llvm::Expected<std::string> textOf(size_t version, mlir::ModuleOp module,
+                                             KernelText kind) = 0;
+
   const TargetOptions options;
 };
 

@@ -6,7 +6,6 @@
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Export.h"
 #include "mlir/Transforms/Passes.h"
-#include "llvm/ADT/StringSet.h"
 #include "llvm/Analysis/TargetLibraryInfo.h"
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/MC/TargetRegistry.h"
@@ -17,16 +16,13 @@ using namespace mlir;
 
 namespace moe::codegen {
 
-OwningOpRef<ModuleOp> combineKernels(ArrayRef<ModuleOp> kernels) {
-  assert(!kernels.empty());
-  OwningOpRef<ModuleOp> all = ModuleOp::create(ModuleOp(kernels.front()).getLoc());
-  OpBuilder builder(all->getBodyRegion());
-  llvm::StringSet<> known;
-  for (ModuleOp kernel : kernels)
-    for (Operation &op : *kernel.getBody())
-      if (known.insert(cast<SymbolOpInterface>(op).getName()).second)
-        builder.clone(op);
-  return all;
+void KernelModule::add(ModuleOp kernel) {
+  if (!all)
+    all = ModuleOp::create(kernel.getLoc());
+  auto builder = OpBuilder::atBlockEnd(all->getBody());
+  for (Operation &op : *kernel.getBody())
+    if (known.insert(cast<SymbolOpInterface>(op).getName()).second)
+      builder.clone(op);
 }
 
 LogicalResult lowerToLlvmDialect(ModuleOp module) {

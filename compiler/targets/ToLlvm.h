@@ -6,6 +6,7 @@
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OwningOpRef.h"
 #include "llvm/ADT/SmallVector.h"
+#include "llvm/ADT/StringSet.h"
 #include "llvm/IR/LLVMContext.h"
 #include "llvm/IR/Module.h"
 #include "llvm/Support/CodeGen.h"
@@ -18,7 +19,15 @@
 namespace moe::codegen {
 
 // The modules of several kernels as one; private functions of the same name are the same.
-mlir::OwningOpRef<mlir::ModuleOp> combineKernels(llvm::ArrayRef<mlir::ModuleOp> kernels);
+class KernelModule {
+public:
+  void add(mlir::ModuleOp kernel);                                    // which may be gone after it
+  mlir::OwningOpRef<mlir::ModuleOp> take() { return std::move(all); } // after one add() or more
+
+private:
+  mlir::OwningOpRef<mlir::ModuleOp> all;
+  llvm::StringSet<> known; // symbols
+};
 
 // Lowers func, scf, vector, math and arith to the LLVM dialect, in place.
 mlir::LogicalResult lowerToLlvmDialect(mlir::ModuleOp module);

@@ -1,6 +1,5 @@
 // Which kernels a model has, and their machine code, for processors of several versions.
 #include "compiler/targets/cpu/Cpu.h"
-#include "compiler/targets/ToLlvm.h"
 #include "compiler/targets/cpu/CpuTarget.h"
 #include "compiler/targets/cpu/LowerToCpu.h"
 #include "compiler/targets/cpu/ToObject.h"
@@ -38,11 +37,11 @@ public:
 
   StringRef assemblyLanguage() const override { return "asm"; }
   FailureOr<OwningOpRef<ModuleOp>> lower(ModuleOp model, int64_t maxStep) override {
-    auto lowered = codegen::lowerToCpu(model, chosen, maxStep);
-    if (mlir::failed(lowered))
+    auto found = codegen::lowerToCpu(model, chosen, maxStep);
+    if (mlir::failed(found))
       return failure();
-    kernels = std::move(lowered->kernels);
-    return std::move(lowered->module);
+    kernels = std::move(found->kernels);
+    return std::move(found->module);
   }
   std::vector<std::string> kernelNames() const override {
     std::vector<std::string> names;
@@ -51,13 +50,14 @@ public:
     return names;
   }
   llvm::Error visitKernels(size_t version, VisitKernel visit) override;
-  llvm::Expected<std::string> assembly(size_t version, ModuleOp kernel) override;
-  llvm::Expected<std::string> text(size_t version, KernelText kind) override;
   llvm::Expected<CodeImage> image(size_t version) override;
 
 private:
-  // All kernels of a version as one module, lowered.
-  llvm::Expected<OwningOpRef<ModuleOp>> combined(size_t version);
+  LogicalResult lowerKernels(ModuleOp module) override { return codegen::lowerKernels(module); }
+  llvm::Expected<std::string> textOf(size_t version, ModuleOp module, KernelText kind) override {
+    return kind == KernelText::Llvm ? codegen::toLlvmText(module, chosen[version])
+                                    : codegen::toAssembly(module, chosen[version]);
+  }
 
   std::vector<codegen::CpuTarget> chosen;
   std::vector<codegen::CpuPlanKernel> kernels;
@@ -72,16 +72,6 @@ std::string Cpu::refusal(WeightRole role, const WeightFormat &format, int64_t co
          " columns, or of a whole row: give another format with --weights";
 }
 
-llvm::Expected<OwningOpRef<ModuleOp>> Cpu::combined(size_t version) {
-  SmallVector<ModuleOp> modules;
-  for (const codegen::CpuPlanKernel &kernel : kernels)
-    modules.push_back(ModuleOp(*kernel.modules[version]));
-  auto all = codegen::combineKernels(modules);
-  if (mlir::failed(codegen::lowerKernels(*all)))
-    return options.failed("lowering the kernels");
-  return all;
-}
-
 llvm::Error Cpu::visitKernels(size_t version, VisitKernel visit) {
   for (const codegen::CpuPlanKernel &kernel : kernels)
     if (auto error = visit(kernel.name, ModuleOp(*kernel.modules[version])))
@@ -89,22 +79,8 @@ llvm::Error Cpu::visitKernels(size_t version, VisitKernel visit) {
   return llvm::Error::success();
 }
 
-llvm::Expected<std::string> Cpu::assembly(size_t version, ModuleOp kernel) {
-  if (mlir::failed(codegen::lowerKernels(kernel)))
-    return options.failed("lowering the kernels");
-  return codegen::toAssembly(kernel, chosen[version]);
-}
-
-llvm::Expected<std::string> Cpu::text(size_t version, KernelText kind) {
-  auto all = combined(version);
-  if (!all)
-    return all.takeError();
-  return kind == KernelText::Llvm ? codegen::toLlvmText(**all, chosen[version])
-                                  : codegen::toAssembly(**all, chosen[version]);
-}
-
 llvm::Expected<CodeImage> Cpu::image(size_t version) {
-  auto all = combined(version);
+  auto all = lowered(version);
   if (!all)
     return all.takeError();
   auto made = codegen::toImage(**all, chosen[version]);

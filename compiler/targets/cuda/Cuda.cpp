@@ -1,6 +1,5 @@
 // Which kernels a model has, and their PTX and cubins, for GPUs of several versions.
 #include "compiler/targets/cuda/Cuda.h"
-#include "compiler/targets/ToLlvm.h"
 #include "compiler/targets/cuda/CudaKernels.h"
 #include "compiler/targets/cuda/CudaTarget.h"
 #include "compiler/targets/cuda/LowerToCuda.h"
@@ -31,12 +30,12 @@ public:
   StringRef assemblyLanguage() const override { return "ptx"; }
   llvm::Expected<std::vector<std::string>> findTools() override;
   FailureOr<OwningOpRef<ModuleOp>> lower(ModuleOp model, int64_t maxStep) override {
-    auto lowered = codegen::lowerToCuda(model, maxStep);
-    if (mlir::failed(lowered))
+    auto found = codegen::lowerToCuda(model, maxStep);
+    if (mlir::failed(found))
       return failure();
-    kernels = std::move(lowered->kernels);
+    kernels = std::move(found->kernels);
     context = model.getContext();
-    return std::move(lowered->module);
+    return std::move(found->module);
   }
   std::vector<std::string> kernelNames() const override {
     std::vector<std::string> names;
@@ -45,14 +44,15 @@ public:
     return names;
   }
   llvm::Error visitKernels(size_t version, VisitKernel visit) override;
-  llvm::Expected<std::string> assembly(size_t version, ModuleOp kernel) override;
-  llvm::Expected<std::string> text(size_t version, KernelText kind) override;
   llvm::Expected<CodeImage> image(size_t version) override;
 
 private:
   llvm::Expected<OwningOpRef<ModuleOp>> emit(const codegen::CudaSpec &spec, size_t version);
-  // All kernels of a version as one module, lowered.
-  llvm::Expected<OwningOpRef<ModuleOp>> combined(size_t version);
+  LogicalResult lowerKernels(ModuleOp module) override { return codegen::lowerCudaKernels(module); }
+  llvm::Expected<std::string> textOf(size_t version, ModuleOp module, KernelText kind) override {
+    return kind == KernelText::Llvm ? codegen::toNvvmText(module, chosen[version])
+                                    : codegen::toPtx(module, chosen[version]);
+  }
 
   std::vector<codegen::CudaTarget> chosen;
   std::vector<codegen::CudaSpec> kernels;
@@ -119,39 +119,9 @@ llvm::Error Cuda::visitKernels(size_t version, VisitKernel visit) {
   return llvm::Error::success();
 }
 
-llvm::Expected<OwningOpRef<ModuleOp>> Cuda::combined(size_t version) {
-  std::vector<OwningOpRef<ModuleOp>> owned;
-  SmallVector<ModuleOp> modules;
-  for (const codegen::CudaSpec &spec : kernels) {
-    auto module = emit(spec, version);
-    if (!module)
-      return module.takeError();
-    modules.push_back(**module);
-    owned.push_back(std::move(*module));
-  }
-  auto all = codegen::combineKernels(modules);
-  if (mlir::failed(codegen::lowerCudaKernels(*all)))
-    return options.failed("lowering the kernels");
-  return all;
-}
-
-llvm::Expected<std::string> Cuda::assembly(size_t version, ModuleOp kernel) {
-  if (mlir::failed(codegen::lowerCudaKernels(kernel)))
-    return options.failed("lowering the kernels");
-  return codegen::toPtx(kernel, chosen[version]);
-}
-
-llvm::Expected<std::string> Cuda::text(size_t version, KernelText kind) {
-  auto all = combined(version);
-  if (!all)
-    return all.takeError();
-  return kind == KernelText::Llvm ? codegen::toNvvmText(**all, chosen[version])
-                                  : codegen::toPtx(**all, chosen[version]);
-}
-
 llvm::Expected<CodeImage> Cuda::image(size_t version) {
   const codegen::CudaTarget &target = chosen[version];
-  auto all = combined(version);
+  auto all = lowered(version);
   if (!all)
     return all.takeError();
   auto ptx = codegen::toPtx(**all, target);
