@@ -422,16 +422,25 @@ Val CudaKernel::intrinsic(StringRef name, Type result, ArrayRef<Val> operands) {
 
 Ring::Ring(CudaKernel &k, int64_t stages, int64_t stageBytes, int64_t consumerWarps,
            int64_t alignment)
-    : k(k), stages(stages), stageBytes(stageBytes),
-      memory(k.shared(stages * stageBytes, alignment)), fullBarriers(k.mbarriers(stages)),
-      emptyBarriers(k.mbarriers(stages)) {
-  k.ifThen(eq(k.thread(), 0), [&] {
-    for (int64_t i = 0; i < stages; ++i) {
-      k.initBarrier(fullBarriers + i * 8, k.target.bulkCopies ? 1 : 32);
-      k.initBarrier(emptyBarriers + i * 8, consumerWarps);
-    }
-    k.barriersInitialised();
-  });
+    : Ring(k, stages, stageBytes, consumerWarps, alignment, /*producers=*/0) {
+  k.ifThen(eq(k.thread(), 0), [&] { initialise(); });
+}
+
+Ring::Ring(CudaKernel &k, int64_t stages, int64_t stageBytes, int64_t consumerWarps,
+           int64_t alignment, int64_t producers)
+    : k(k), stages(stages), stageBytes(stageBytes), consumerWarps(consumerWarps),
+      producers(producers), memory(k.shared(stages * stageBytes, alignment)),
+      fullBarriers(k.mbarriers(stages)), emptyBarriers(k.mbarriers(stages)) {}
+
+void Ring::initialise() {
+  // Who begins a stage of bulk copies arrives once for them; of other copies every thread does.
+  const bool bulk = k.target.bulkCopies;
+  const int64_t arrivals = producers ? producers + bulk : bulk ? 1 : 32;
+  for (int64_t i = 0; i < stages; ++i) {
+    k.initBarrier(fullBarriers + i * 8, arrivals);
+    k.initBarrier(emptyBarriers + i * 8, consumerWarps);
+  }
+  k.barriersInitialised();
 }
 
 Val Ring::place(Val i) { return i % stages; }

@@ -143,22 +143,29 @@ private:
   mlir::Value sharedBase;
 };
 
-// A ring of stages in shared memory that a producer warp fills with weights and consumer warps use.
-// Both count stages from 0 on: stage i is in place i % stages.
+// A ring of stages in shared memory that producers fill with weights and consumer warps use. Both
+// count stages from 0 on: stage i is in place i % stages.
 class Ring {
 public:
-  // By all threads, before the block's first barrier(), which Ring leaves to the kernel. Stages
-  // begin at multiples of `alignment`, of which stageBytes is one.
+  // Of one producer warp. By all threads, before the block's first barrier(), which Ring leaves to
+  // the kernel. Stages begin at multiples of `alignment`, of which stageBytes is one.
   Ring(CudaKernel &k, int64_t stages, int64_t stageBytes, int64_t consumerWarps,
        int64_t alignment = 128);
+  // Of so many producer threads, each of which arrives at full(i) when its copies to stage i are
+  // there. The first of their warps alone begins stages and makes bulk copies, where the target has
+  // them. One thread calls initialise(), and its warp may fill stages before the block's barrier.
+  Ring(CudaKernel &k, int64_t stages, int64_t stageBytes, int64_t consumerWarps, int64_t alignment,
+       int64_t producers);
+  void initialise();
 
-  // Producer warp, all lanes: the place of stage i, once consumers have left it.
+  // Producer warps, all lanes: the place of stage i, once consumers have left it.
   Ptr acquire(Val i);
   // Producer warp, all lanes: copies `bytes` (a multiple of 512) from `from` to `offset` in the
   // place of stage i. With bulk copies, `begin` says once how many bytes the stage will get.
   void begin(Val i, Val bytes);
   void copy(Val i, Ptr place, Ptr from, Val bytes);
   void end(Val i); // when all copies of the stage were issued
+  Ptr full(Val i); // the barrier at which copies to stage i arrive
   // Consumer warps: the place of stage i, filled.
   Ptr await(Val i);
   Ptr at(Val i); // of a stage that was awaited
@@ -167,11 +174,11 @@ public:
 private:
   static constexpr int64_t kWarpBytes = 32 * 16; // that a warp copies at once
 
-  Ptr full(Val i), empty(Val i);
+  Ptr empty(Val i);
   Val place(Val i), parity(Val i);
 
   CudaKernel &k;
-  int64_t stages, stageBytes;
+  int64_t stages, stageBytes, consumerWarps, producers;
   Ptr memory, fullBarriers, emptyBarriers;
 };
 

@@ -13,6 +13,19 @@ template <class... Cases> struct Overloaded : Cases... {
 };
 } // namespace
 
+void emitTiledLinear(CudaKernel &k, const CudaSpec &spec) {
+  if (std::holds_alternative<LinearSpec>(spec.op))
+    emitTiledProjection(k, spec);
+  else if (std::holds_alternative<LinearResidualSpec>(spec.op))
+    emitTiledResidual(k, spec);
+  else if (std::holds_alternative<GateUpSpec>(spec.op))
+    emitTiledGateUp(k, spec);
+  else if (std::holds_alternative<DownSpec>(spec.op))
+    emitTiledDown(k, spec);
+  else
+    emitTiledHead(k, spec);
+}
+
 void emitCudaKernel(CudaKernel &k, const CudaSpec &spec) {
   auto linear = [&](const auto &) {
     spec.small() ? emitSmallLinear(k, spec) : emitTiledLinear(k, spec);

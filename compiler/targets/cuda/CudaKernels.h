@@ -21,8 +21,12 @@ void emitFinish(CudaKernel &k, const CudaSpec &spec);
 void emitTiledAttention(CudaKernel &k, const CudaSpec &spec);
 void emitNorm(CudaKernel &k, const CudaSpec &spec);
 void emitRouter(CudaKernel &k, const CudaSpec &spec);
-// linear, linear_residual, gate_up, down, head
-void emitTiledLinear(CudaKernel &k, const CudaSpec &spec);
+void emitTiledProjection(CudaKernel &k, const CudaSpec &spec);
+void emitTiledResidual(CudaKernel &k, const CudaSpec &spec);
+void emitTiledGateUp(CudaKernel &k, const CudaSpec &spec);
+void emitTiledDown(CudaKernel &k, const CudaSpec &spec);
+void emitTiledHead(CudaKernel &k, const CudaSpec &spec);
+void emitTiledLinear(CudaKernel &k, const CudaSpec &spec); // one of these five
 void emitSample(CudaKernel &k, const CudaSpec &spec);
 
 // Builds the body of a kernel, whatever it is.

@@ -5,19 +5,6 @@ using namespace mlir;
 
 namespace moe::codegen {
 
-TiledShape TiledShape::of(const CudaOp &op) {
-  if (auto *s = std::get_if<LinearSpec>(&op))
-    return {TiledKind::Linear, s->inputs, s->outputs, s->format};
-  if (auto *s = std::get_if<HeadSpec>(&op))
-    return {TiledKind::Head, s->hidden, s->vocabulary, s->format};
-  if (auto *s = std::get_if<LinearResidualSpec>(&op))
-    return {TiledKind::Residual, s->inputs, s->outputs, s->format};
-  if (auto *s = std::get_if<GateUpSpec>(&op))
-    return {TiledKind::GateUp, s->hidden, s->width, s->shared, s->experts, s->routed};
-  const auto &s = std::get<DownSpec>(op);
-  return {TiledKind::Down, s.width, s.hidden, s.shared, s.experts, s.routed};
-}
-
 TiledStrips::TiledStrips(CudaKernel &k, const WeightFormat &format, int64_t inputs, bool wgmma) {
   if (!format.quantized()) {
     bytes = padded(inputs) / 16 * kFragmentBytes;
@@ -40,17 +27,17 @@ TiledStrips::TiledStrips(CudaKernel &k, const WeightFormat &format, int64_t inpu
 
 // Small tiles are bound by the weights, and narrower than what wgmma is good at; groups of less
 // than a stage cut its products too short.
-static bool usesWgmma(const CudaTarget &target, const CudaSpec &spec) {
-  TiledShape s = TiledShape::of(spec.op);
+static bool usesWgmma(const CudaTarget &target, const TiledShape &s, int64_t tile) {
   auto whole = [](const WeightFormat &f) { return !f.quantized() || f.group >= kStageColumns; };
-  return target.wgmma && spec.tile >= 128 && whole(s.format) && whole(s.routed);
+  return target.wgmma && tile >= 128 && whole(s.format) && whole(s.routed);
 }
 
-TiledPieces::TiledPieces(CudaKernel &k, const CudaSpec &spec, const Operands &operands)
-    : shape(TiledShape::of(spec.op)), wgmma(usesWgmma(k.target, spec)),
+TiledPieces::TiledPieces(CudaKernel &k, const TiledShape &shape, int64_t tile,
+                         const Operands &operands)
+    : shape(shape), wgmma(usesWgmma(k.target, shape, tile)),
       shared(k, shape.format, shape.inputs, wgmma), routed(k, shape.routed, shape.inputs, wgmma),
-      tile(std::min({spec.tile, shared.mostTokens, routed.mostTokens})), k(k), operands(operands),
-      groups{k, shape.experts, tile} {}
+      tile(std::min({tile, shared.mostTokens, routed.mostTokens})), k(k), operands(operands),
+      groups{k, shape.experts, this->tile} {}
 
 // Tile `index` of the `tiles` that n tokens from place `begin` on are cut into, of equal size but
 // for the last.
@@ -70,7 +57,7 @@ Piece TiledPieces::plainPiece(Val item) {
 Piece TiledPieces::routedPiece(Val item) {
   // The tile that it is, of all groups'; or, where experts come one after the other, one that is
   // of the same group.
-  const bool joined = shape.joinsK();
+  const bool joined = shape.joinsK;
   Val tileOfAll = joined ? item % routedTiles : item / rowTiles();
   Val e = groups.expertOf(tileOfAll);
   Val before = groups.before(e), tiles = groups.before(e + 1) - before;
@@ -83,7 +70,7 @@ Piece TiledPieces::routedPiece(Val item) {
 Piece TiledPieces::pieceOf(Val item) {
   if (!shape.experts)
     return plainPiece(item);
-  if (shape.joinsK())
+  if (shape.joinsK)
     return routedPiece(item);
   auto values = [](const Piece &p) {
     return SmallVector<Val>{p.strip, p.first, p.count, p.matrix};
@@ -108,7 +95,7 @@ void TiledPieces::eachRun(const Piece &p, function_ref<void(const Run &)> body) 
   const Run ofRouted{&routed, Run::Routed, 0, stages};
   if (!shape.experts)
     return body(plainRun());
-  if (shape.joinsK()) {
+  if (shape.joinsK) {
     if (same && !shared.wholeRows)
       return body({&shared, Run::Both, 0, 2 * stages});
     body(plainRun());
@@ -149,7 +136,7 @@ TiledPieces::Weights TiledPieces::weightsOf(const Piece &p, const Run &run, Val 
 
 std::pair<Val, Val> TiledPieces::columnsOf(const Run &run, Val j) {
   if (run.of != Run::Both)
-    return {k.constant(k.i1(), shape.joinsK() && run.of == Run::Routed), j};
+    return {k.constant(k.i1(), shape.joinsK && run.of == Run::Routed), j};
   Val second = ge(j, shape.stages());
   return {second, j - select(second, k.i32(shape.stages()), k.i32(0))};
 }

@@ -12,23 +12,19 @@ namespace moe::codegen {
 inline constexpr int64_t kPieceStrips = 8;   // of a piece
 inline constexpr int64_t kStageColumns = 64; // 128 bytes of a row of x
 
-enum class TiledKind { Linear, Residual, GateUp, Down, Head };
-
+// A product with one weight, or with those of a shared and of routed experts.
 struct TiledShape {
-  TiledKind kind;
   int64_t inputs, outputs; // channels of a row of x and of a row of the result
   WeightFormat format;     // of a plain weight, or the shared expert's
   int64_t experts = 0;
   WeightFormat routed = format;
-
-  static TiledShape of(const CudaOp &op);
+  int64_t stripOutputs = kStripRows; // channels of the result that a strip makes
+  // The shared expert's columns and the routed one's are one K, with rows of x of their own.
+  bool joinsK = false;
+  bool ofRows = false; // x has the step's rows of logits, not its tokens
 
   int64_t stages() const { return padded(inputs) / kStageColumns; } // of all columns
-  int64_t strips() const {
-    return llvm::divideCeil(outputs, kind == TiledKind::GateUp ? kStripRows / 2 : kStripRows);
-  }
-  // `down` with experts: the shared expert's columns and the routed one's are one K.
-  bool joinsK() const { return kind == TiledKind::Down && experts; }
+  int64_t strips() const { return llvm::divideCeil(outputs, stripOutputs); }
 };
 
 // How the strips of a matrix lie in memory and in a stage.
@@ -77,7 +73,8 @@ public:
     Ptr weight, routedWeight, order, offsets;
   };
 
-  TiledPieces(CudaKernel &k, const CudaSpec &spec, const Operands &operands);
+  // At most `tile` tokens at a time; fewer where the formats leave less room.
+  TiledPieces(CudaKernel &k, const TiledShape &shape, int64_t tile, const Operands &operands);
 
   const TiledShape shape;
   // Products by wgmma, and the tokens of a tile.
@@ -96,12 +93,12 @@ public:
   }
 
   // Pieces whose weights the tokens alone tell; they come first.
-  bool hasPlain() const { return !shape.joinsK(); }
+  bool hasPlain() const { return !shape.joinsK; }
   Val plainPieces() { return hasPlain() ? plainTiles() * rowTiles() : k.i32(0); }
   Piece plainPiece(Val item);
   Run plainRun() { return {&shared, Run::Shared, 0, shape.stages()}; }
 
-  int64_t stagesPerPiece() const { return shape.stages() * (shape.joinsK() ? 2 : 1); }
+  int64_t stagesPerPiece() const { return shape.stages() * (shape.joinsK ? 2 : 1); }
   // All pieces of the block, each with the number of its first stage; returns how many stages there
   // were.
   Val eachPiece(llvm::function_ref<void(const Piece &, Val)> body);
@@ -125,7 +122,7 @@ public:
 
 private:
   int64_t rowTiles() const { return llvm::divideCeil(shape.strips(), kPieceStrips); }
-  Val allTokens() { return shape.kind == TiledKind::Head ? k.rows() : k.tokens(); }
+  Val allTokens() { return shape.ofRows ? k.rows() : k.tokens(); }
   Val plainTiles() { return ceilDiv(allTokens(), tile); }
   Val pieces() { return shape.experts ? plainPieces() + routedTiles * rowTiles() : plainPieces(); }
   Piece tileOf(Val rowTile, Val matrix, Val begin, Val n, Val index, Val tiles, Val routed);
