@@ -13,6 +13,17 @@ template <class... Cases> struct Overloaded : Cases... {
 };
 } // namespace
 
+void emitSmallLinear(CudaKernel &k, const CudaSpec &spec) {
+  if (std::holds_alternative<CudaQkvSpec>(spec.op))
+    emitSmallQkv(k, spec);
+  else if (std::holds_alternative<LinearResidualSpec>(spec.op))
+    emitSmallResidual(k, spec);
+  else if (std::holds_alternative<DownSpec>(spec.op))
+    emitSmallDown(k, spec);
+  else
+    emitSmallHead(k, spec);
+}
+
 void emitTiledLinear(CudaKernel &k, const CudaSpec &spec) {
   if (std::holds_alternative<LinearSpec>(spec.op))
     emitTiledProjection(k, spec);

@@ -14,7 +14,11 @@ class CudaKernel;
 // Those for all steps and for small ones; the kernels of attention; those of larger steps.
 void emitEmbed(CudaKernel &k, const CudaSpec &spec);
 void emitRopeTable(CudaKernel &k, const CudaSpec &spec);
-void emitSmallLinear(CudaKernel &k, const CudaSpec &spec); // qkv, linear_residual, down, head
+void emitSmallQkv(CudaKernel &k, const CudaSpec &spec);
+void emitSmallResidual(CudaKernel &k, const CudaSpec &spec);
+void emitSmallDown(CudaKernel &k, const CudaSpec &spec);
+void emitSmallHead(CudaKernel &k, const CudaSpec &spec);
+void emitSmallLinear(CudaKernel &k, const CudaSpec &spec); // one of these four
 void emitSmallGateUp(CudaKernel &k, const CudaSpec &spec);
 void emitFusedAttention(CudaKernel &k, const CudaSpec &spec);
 void emitFinish(CudaKernel &k, const CudaSpec &spec);
