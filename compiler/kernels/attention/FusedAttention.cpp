@@ -4,7 +4,8 @@
 // step's own tokens are not in the cache yet: the first share finishes them itself, into shared
 // memory, and writes those of its token to the cache, where no block of this step reads them. Each
 // share leaves maxima, totals and sums; the last one to arrive joins them in order.
-#include "compiler/kernels/attention/Cuda.h"
+#include "compiler/kernels/attention/CudaJoiner.h"
+#include "compiler/kernels/qkv/CudaFinisher.h"
 #include "compiler/targets/cuda/CudaKernels.h"
 
 using namespace mlir;
@@ -175,7 +176,7 @@ struct Fused {
 
   void joinShares(const Work &w) {
     int64_t quads = c.headDim / 4;
-    k.stride(here(k, k.thread()), k.i32(group * quads), k.i32(kThreads), [&](Val i) {
+    k.stride(k.here(k.thread()), k.i32(group * quads), k.i32(kThreads), [&](Val i) {
       Val row = i / quads, channel = i % quads * 4;
       // All loads at once; shares that do not exist read the last one and weigh nothing.
       SmallVector<Val> maxima, totals, values;

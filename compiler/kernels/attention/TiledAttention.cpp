@@ -5,7 +5,8 @@
 // tokens times the query heads of the group, and the eight consumer warps share them, 16 each, as
 // two warpgroups where there is wgmma. Of a single token there are too few rows for that, so there
 // the warps share the positions.
-#include "compiler/kernels/attention/Cuda.h"
+#include "compiler/kernels/attention/CudaJoiner.h"
+#include "compiler/kernels/attention/WarpgroupAttention.h"
 #include "compiler/targets/cuda/CudaKernels.h"
 
 using namespace mlir;
@@ -68,7 +69,7 @@ struct Tiled {
 
   // Lists where the runs of the window start, its end, and their number; by the consumers.
   void listRuns(Val first, Val count) {
-    Val own = here(k, k.warp() * (32 * kSlots) + k.lane());
+    Val own = k.here(k.warp() * (32 * kSlots) + k.lane());
     SmallVector<Val> ballots;
     Val mine = k.i32(0);
     for (int64_t i = 0; i < kSlots; ++i) {
@@ -171,8 +172,8 @@ struct Tiled {
                              attention.start(), queries, ring, stage, w.span, kPageTokens, k.i32(0),
                              [&](Val) { return lt(first, rows); }, high, sure);
     // Looked up again: the loop had better uses for registers.
-    Work again = workOf(here(k, w.number));
-    Val lane = here(k, k.lane());
+    Work again = workOf(k.here(w.number));
+    Val lane = k.here(k.lane());
     for (int64_t half = 0; half < 2; ++half) {
       Val inverse = 1 / attention.total(state, half);
       Val row = k.warp() * 16 + k.shiftRight(lane, 2) + half * 8;

@@ -1,5 +1,7 @@
 // A warpgroup's attention: products by wgmma, in a pipeline of one tile.
-#include "compiler/kernels/attention/Cuda.h"
+#include "compiler/kernels/attention/WarpgroupAttention.h"
+#include "compiler/kernels/attention/CudaMask.h"
+#include "compiler/kernels/attention/CudaSoftmax.h"
 
 using namespace mlir;
 
@@ -69,9 +71,9 @@ WarpAttention::State WarpgroupAttention::attendSpan(const WarpAttention::Queries
     auto weights = [&](MutableArrayRef<Val> state, ArrayRef<Val> scores, Val tile,
                        std::array<Val, 2> &shrink) {
       Val position = (span.firstPage + tile) * kPageTokens;
-      Sight sight = Sight::of(k, cache, span, position, kPageTokens, high, sure);
-      auto x = maskScores(k, scores, sight.masked,
-                          [&](int64_t i, int64_t half) { return sight.visible(i, half); });
+      TileMask mask = TileMask::of(k, cache, span, position, kPageTokens, high, sure);
+      auto x = maskScores(k, scores, mask.masked,
+                          [&](int64_t i, int64_t half) { return mask.visible(i, half); });
       shrink = weigh(k, state, x);
       return x;
     };

@@ -1,6 +1,6 @@
 // Finishes q, k and v of larger steps: q for the kernel of attention, k and v into the cache. A
 // warp takes a head of a token.
-#include "compiler/kernels/attention/Cuda.h"
+#include "compiler/kernels/qkv/CudaFinisher.h"
 #include "compiler/targets/cuda/CudaKernels.h"
 
 namespace moe::codegen {

@@ -108,6 +108,9 @@ Val CudaKernel::vectorOf(ArrayRef<Val> scalars) {
 Val CudaKernel::shiftRight(Val x, int64_t bits) {
   return val(arith::ShRUIOp::create(*this, x.value, constantLike(x, double(bits)).value));
 }
+Val CudaKernel::here(Val x) {
+  return ptx("mov.b32 $0, $1;", x.type(), {x}, x.isFloat() ? "=f,f" : "=r,r")[0];
+}
 Val CudaKernel::exp2(Val x) {
   return ptx("ex2.approx.ftz.f32 $0, $1;", f32(), {x}, "=f,f", /*effects=*/false)[0];
 }

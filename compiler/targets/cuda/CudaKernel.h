@@ -19,6 +19,7 @@ namespace moe::codegen {
 
 // The type of the values that a product takes; sums are float32.
 enum class Half { BF16, F16 };
+inline Half halfOf(Storage s) { return s == Storage::F16 ? Half::F16 : Half::BF16; }
 
 class CudaKernel : public Builder {
 public:
@@ -47,7 +48,10 @@ public:
   Val at(Val vector, int64_t lane);
   Val vectorOf(llvm::ArrayRef<Val> scalars);
   Val shiftRight(Val x, int64_t bits); // unsigned
-  Val exp2(Val x);                     // two units in the last place; 0 for minus infinity
+  // The 32-bit value x, computed here: what follows from it is not computed before the loops around
+  // it, where it would hold registers all along.
+  Val here(Val x);
+  Val exp2(Val x); // two units in the last place; 0 for minus infinity
   Val sigmoid(Val x);
   Val sqrt(Val x);
   Val inverseRms(Val sumOfSquares, int64_t n, float eps); // 1 / sqrt(sum / n + eps)

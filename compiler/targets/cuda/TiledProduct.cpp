@@ -332,8 +332,8 @@ SharedOperand TiledProduct::rowsOf(Ptr place) {
 
 void TiledProduct::finish(const Piece &p, Val strip, Val first, ArrayRef<Val> sums,
                           Epilogue epilogue) {
-  // Through inline PTX, or LLVM computes all columns once for all pieces, and registers run out.
-  Val column = k.ptx("mov.b32 $0, $1;", k.i32(), {first + (k.lane() & 3) * 2}, "=r,r")[0];
+  // Or LLVM computes all columns once for all pieces, and registers run out.
+  Val column = k.here(first + (k.lane() & 3) * 2);
   for (size_t c = 0; c < sums.size() / 4; ++c)
     epilogue({p, strip, column + int64_t(c * 8), sums.slice(c * 4, 4)});
 }
