@@ -1,122 +1,16 @@
-// The feed-forward half of a layer as two kernels: gate and up projections of the shared and the
-// routed experts, then their down projections. A dense MLP is the same with a shared expert alone.
+// Gate and up projections of the shared and the routed experts, with SwiGLU. A dense MLP is the
+// same with a shared expert alone.
 //
 // Groups of tokens share a weight: the shared expert's has every token, that of routed expert e the
 // tokens that chose it. Each worker sorts the choices by expert for itself; rows are gathered by
 // index as the product reads them, so nothing is permuted in memory.
-#include "compiler/targets/cpu/CpuKernel.h"
+#include "compiler/kernels/norm/Cpu.h"
 #include "compiler/targets/cpu/Kernels.h"
 #include <numeric>
 
 namespace moe::codegen {
 
 namespace {
-// The choices of the step, sorted by expert. A choice is token * k + its rank among the token's,
-// and the number of the row of `hidden` that it makes.
-struct Choices {
-  CpuKernel &k;
-  int64_t experts, perToken;
-  Ptr starts = k.scratch((experts + 2) * 4); // int32: first place of each expert, and the end
-  Ptr sorted = k.scratch(0, perToken * 4);   // int32: choice at each place
-  Ptr tokens = k.scratch(0, perToken * 4);   // int32: its token
-
-  Val at(Ptr array, Val i) { return k.convert((array + i * 4).load(k.i32()), k.i64()); }
-  void set(Ptr array, Val i, Val x) { (array + i * 4).store(k.convert(x, k.i32())); }
-
-  // A counting sort, stable, so that the order of a sum does not depend on anything else.
-  void sort(Ptr chosen) {
-    Val n = k.tokens * perToken;
-    k.loop(0, experts + 2, 1, [&](Val e) { set(starts, e, k.i64(0)); });
-    k.loop(k.i64(0), n, 1, [&](Val c) {
-      Val e = at(chosen, c) + 2;
-      set(starts, e, at(starts, e) + 1);
-    });
-    k.loop(2, experts + 2, 1, [&](Val e) { set(starts, e, at(starts, e) + at(starts, e - 1)); });
-    k.loop(k.i64(0), n, 1, [&](Val c) {
-      Val e = at(chosen, c) + 1, place = at(starts, e);
-      set(starts, e, place + 1);
-      set(sorted, place, c);
-      set(tokens, place, c / perToken);
-    });
-  }
-  Val begin(Val expert) { return at(starts, expert); }
-  Val end(Val expert) { return at(starts, expert + 1); }
-};
-
-// Norms tokens into rows that feed products; with experts also routes them, on the float32 row that
-// the norm gives.
-struct NormRows {
-  CpuKernel &k;
-  int64_t hidden, experts, perToken;
-  WeightFormat shared, routed;
-  float eps;
-  Ptr h, norm, router, x, chosen, scores; // x: see NormRowsSpec
-
-  ActivationRow sharedRow{shared, hidden}, routedRow{experts ? routed : shared, hidden};
-  bool oneRow = sharedRow.sameAs(routedRow);
-  int64_t width = padded(hidden);
-  Ptr row = k.scratch(width * 4), logits = k.scratch(std::max<int64_t>(experts, 1) * 4);
-
-  // Of all tokens, for the scratch memory of a kernel that norms for itself.
-  static int64_t bytesPerToken(const ActivationRow &shared, const ActivationRow &routed) {
-    return shared.bytes() + (shared.sameAs(routed) ? 0 : routed.bytes());
-  }
-  Ptr routedRows() { return oneRow ? x : x + k.tokens * sharedRow.bytes(); }
-
-  void run(Val first, Val last) {
-    k.loop(first, last, 1, [&](Val t) {
-      k.normRow(h + t * (width * 4), norm, hidden, eps, Storage::F32, row);
-      k.activationRow(row, sharedRow, x + t * sharedRow.bytes());
-      if (!oneRow)
-        k.activationRow(row, routedRow, routedRows() + t * routedRow.bytes());
-      if (experts) {
-        route();
-        choose(t);
-      }
-    });
-  }
-
-  // The logits of the row: a few experts at once, for each load of the row and as sums that do not
-  // wait for each other.
-  void route() {
-    constexpr int64_t atOnce = 4;
-    const int64_t whole = experts / atOnce * atOnce;
-    auto some = [&](Val expert, int64_t count) {
-      llvm::SmallVector<Ptr> rows;
-      for (int64_t i = 0; i < count; ++i)
-        rows.push_back(router + (expert + i) * (hidden * 4));
-      auto sums = k.dots(row, rows, hidden);
-      for (int64_t i = 0; i < count; ++i)
-        (logits + (expert + i) * 4).store(sums[i]);
-    };
-    if (whole)
-      k.loop(0, whole, atOnce, [&](Val expert) { some(expert, atOnce); });
-    if (whole < experts)
-      some(k.i64(whole), experts - whole);
-  }
-
-  // The k largest logits, ties to the lower expert: each is the largest of those that come after
-  // the one before in that order.
-  void choose(Val t) {
-    Val lastLogit = k.f32(INFINITY), lastExpert = k.i64(-1);
-    for (int64_t rank = 0; rank < perToken; ++rank) {
-      auto best = k.loop(k.i64(0), k.i64(experts), 1, {k.f32(-INFINITY), k.i64(0)},
-                         [&](Val e, llvm::ArrayRef<Val> best) {
-                           Val x = (logits + e * 4).load(k.f32());
-                           Val after = lt(x, lastLogit) | (eq(x, lastLogit) & gt(e, lastExpert));
-                           Val better = after & gt(x, best[0]);
-                           return llvm::SmallVector<Val>{select(better, x, best[0]),
-                                                         select(better, e, best[1])};
-                         });
-      Val choice = t * perToken + rank;
-      (chosen + choice * 4).store(k.convert(best[1], k.i32()));
-      (scores + choice * 4).store(k.sigmoid(best[0]));
-      lastLogit = best[0];
-      lastExpert = best[1];
-    }
-  }
-};
-
 struct GateUp {
   CpuKernel &k;
   const GateUpSpec &s;
@@ -211,13 +105,13 @@ struct GateUp {
       }
     } else {
       Ptr h = operand(), norm = operand(), router = s.experts ? operand() : Ptr{};
-      x = k.scratch(0, NormRows::bytesPerToken(sharedRow, routedRow));
+      x = k.scratch(0, CpuNormRows::bytesPerToken(sharedRow, routedRow));
       if (s.experts) {
         chosen = k.scratch(0, s.k * 4);
         scores = k.scratch(0, s.k * 4);
       }
-      NormRows rows{k, s.hidden, s.experts, s.k, s.shared, s.routed, s.eps,
-                    h, norm,     router,    x,   chosen,   scores};
+      CpuNormRows rows{k, s.hidden, s.experts, s.k, s.shared, s.routed, s.eps,
+                       h, norm,     router,    x,   chosen,   scores};
       rows.run(k.i64(0), k.tokens);
     }
     Ptr shared = operand(), routed = s.experts ? operand() : Ptr{}, hidden = operand();
@@ -227,7 +121,7 @@ struct GateUp {
       auto [first, last] = k.share(k.i64(blocksOf(sharedTo)));
       return blocks(common, first, last, same);
     }
-    Choices choices{k, s.experts, s.k};
+    SortedChoices choices{k, s.experts, s.k};
     choices.sort(chosen);
     if (!s.prepared) {
       Ptr experts = operand();
@@ -280,60 +174,6 @@ struct GateUp {
 };
 } // namespace
 
-void emitNormRows(CpuKernel &k, const NormRowsSpec &s) {
-  bool routes = s.experts;
-  NormRows rows{k,
-                s.hidden,
-                s.experts,
-                s.k,
-                s.shared,
-                s.routed,
-                s.eps,
-                k.operand(0),
-                k.operand(1),
-                routes ? k.operand(2) : Ptr{},
-                k.operand(routes ? 3 : 2),
-                routes ? k.operand(4) : Ptr{},
-                routes ? k.operand(5) : Ptr{}};
-  auto [first, last] = k.share(k.tokens);
-  rows.run(first, last);
-}
-
 void emitGateUp(CpuKernel &k, const GateUpSpec &s) { GateUp{k, s}.run(); }
-
-void emitDown(CpuKernel &k, const DownSpec &s) {
-  Ptr hidden = k.operand(0), shared = k.operand(s.experts ? 2 : 1),
-      routed = s.experts ? k.operand(3) : Ptr{}, h = k.operand(s.experts ? 4 : 2);
-  int64_t tile = k.target.tileTokens, panels = padded(s.hidden) / kPanel;
-  const ActivationRow sharedRow{s.shared, s.width}, routedRow{s.routed, s.width};
-  Ptr all = k.identity();
-  auto [first, last] = k.share(k.i64(panels));
-  // A worker's panels of one matrix lie together, and it reads them as one stream.
-  auto group = [&, first = first, last = last](const ActivationRow &row, Ptr x, Ptr matrix,
-                                               Val count, Ptr ids, Ptr tokens) {
-    k.loop(first, last, 1, [&](Val panel) {
-      k.loop(k.i64(0), count, tile, [&](Val i) {
-        Val n = min(count - i, k.i64(tile));
-        k.product(row.weight, {x, row.bytes(), ids + i * 4}, n,
-                  matrix + panel * panelBytes(row.weight, s.width), s.width,
-                  {h + panel * (kPanel * 4), padded(s.hidden) * 4, tokens + i * 4}, /*add=*/true,
-                  k.turn(i, count));
-      });
-    });
-  };
-  group(sharedRow, hidden, shared, k.tokens, all, all);
-  if (!s.experts)
-    return;
-  Choices choices{k, s.experts, s.k};
-  choices.sort(k.operand(1));
-  k.loop(0, s.experts, 1, [&](Val e) {
-    Val begin = choices.begin(e), rows = choices.end(e) - begin;
-    k.ifThen(gt(rows, 0), [&] {
-      group(routedRow, hidden + k.tokens * sharedRow.bytes(),
-            routed + e * (panels * panelBytes(s.routed, s.width)), rows, choices.sorted + begin * 4,
-            choices.tokens + begin * 4);
-    });
-  });
-}
 
 } // namespace moe::codegen

@@ -1,0 +1,43 @@
+// Down projections of the shared and the routed experts, added to the residual stream. Rows are
+// gathered by index as the product reads them, so nothing is permuted in memory.
+#include "compiler/kernels/router/Cpu.h"
+#include "compiler/targets/cpu/Kernels.h"
+
+namespace moe::codegen {
+
+void emitDown(CpuKernel &k, const DownSpec &s) {
+  Ptr hidden = k.operand(0), shared = k.operand(s.experts ? 2 : 1),
+      routed = s.experts ? k.operand(3) : Ptr{}, h = k.operand(s.experts ? 4 : 2);
+  int64_t tile = k.target.tileTokens, panels = padded(s.hidden) / kPanel;
+  const ActivationRow sharedRow{s.shared, s.width}, routedRow{s.routed, s.width};
+  Ptr all = k.identity();
+  auto [first, last] = k.share(k.i64(panels));
+  // A worker's panels of one matrix lie together, and it reads them as one stream.
+  auto group = [&, first = first, last = last](const ActivationRow &row, Ptr x, Ptr matrix,
+                                               Val count, Ptr ids, Ptr tokens) {
+    k.loop(first, last, 1, [&](Val panel) {
+      k.loop(k.i64(0), count, tile, [&](Val i) {
+        Val n = min(count - i, k.i64(tile));
+        k.product(row.weight, {x, row.bytes(), ids + i * 4}, n,
+                  matrix + panel * panelBytes(row.weight, s.width), s.width,
+                  {h + panel * (kPanel * 4), padded(s.hidden) * 4, tokens + i * 4}, /*add=*/true,
+                  k.turn(i, count));
+      });
+    });
+  };
+  group(sharedRow, hidden, shared, k.tokens, all, all);
+  if (!s.experts)
+    return;
+  SortedChoices choices{k, s.experts, s.k};
+  choices.sort(k.operand(1));
+  k.loop(0, s.experts, 1, [&](Val e) {
+    Val begin = choices.begin(e), rows = choices.end(e) - begin;
+    k.ifThen(gt(rows, 0), [&] {
+      group(routedRow, hidden + k.tokens * sharedRow.bytes(),
+            routed + e * (panels * panelBytes(s.routed, s.width)), rows, choices.sorted + begin * 4,
+            choices.tokens + begin * 4);
+    });
+  });
+}
+
+} // namespace moe::codegen
