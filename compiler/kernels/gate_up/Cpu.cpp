@@ -5,6 +5,7 @@
 // tokens that chose it. Each worker sorts the choices by expert for itself; rows are gathered by
 // index as the product reads them, so nothing is permuted in memory.
 #include "compiler/kernels/norm/Cpu.h"
+#include "compiler/kernels/gate_up/Math.h"
 #include "compiler/targets/cpu/Kernels.h"
 #include <numeric>
 
@@ -25,12 +26,12 @@ struct GateUp {
 
   // silu(f g) * (f u) of one row of the tile. The factor is the router's score: it scales the
   // expert's input, and so the sums before SiLU.
-  void swiglu(Ptr row, Val factor, Ptr to) {
+  void writeHidden(Ptr row, Val factor, Ptr to) {
     int64_t half = kPanel / 2, lanes = std::min(half, k.target.lanes);
     for (int64_t c = 0; c < half; c += lanes) {
       Val gate = (row + c * 4).load(k.vec(lanes, k.f32())) * factor;
       Val up = (row + (half + c) * 4).load(k.vec(lanes, k.f32())) * factor;
-      (to + c * 4).store(gate * k.sigmoid(gate) * up);
+      (to + c * 4).store(swiglu(gate, up, [&](Val x) { return k.sigmoid(x); }));
     }
   }
 
@@ -62,8 +63,8 @@ struct GateUp {
                       g.matrix + panel * bytes, s.hidden, {out, kPanel * 4, all},
                       /*add=*/false, k.turn(j, n));
             k.loop(k.i64(0), rows, 1, [&](Val r) {
-              swiglu(out + r * (kPanel * 4), factorAndRow(i + j + r).first,
-                     at + (j + r) * (channels * 4));
+              writeHidden(out + r * (kPanel * 4), factorAndRow(i + j + r).first,
+                          at + (j + r) * (channels * 4));
             });
           });
         });

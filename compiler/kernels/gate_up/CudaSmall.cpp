@@ -1,5 +1,6 @@
 // RMSNorm, router, gate and up of the shared and the routed experts, and SwiGLU, of small steps.
 #include "compiler/kernels/router/CudaSmall.h"
+#include "compiler/kernels/gate_up/Math.h"
 #include "compiler/targets/cuda/CudaKernels.h"
 
 using namespace mlir;
@@ -82,7 +83,7 @@ struct SmallGateUp {
     });
   }
   void store(Val row, Val channel, Val gate, Val up) {
-    Val y = gate * k.sigmoid(gate) * up;
+    Val y = swiglu(gate, up, [&](Val x) { return k.sigmoid(x); });
     Val bits = k.convert(k.pack(Half::BF16, y, k.f32(0)), k.getI16Type());
     Val at = k.convert(row, k.i64()) * padded(s.width) + k.convert(channel, k.i64());
     k.store(hidden + at * 2, bits);

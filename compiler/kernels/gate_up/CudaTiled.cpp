@@ -1,4 +1,5 @@
 // Gate and up of the shared and the routed experts, and SwiGLU, of larger steps.
+#include "compiler/kernels/gate_up/Math.h"
 #include "compiler/targets/cuda/CudaKernels.h"
 #include "compiler/targets/cuda/TiledProduct.h"
 #include <numbers>
@@ -6,9 +7,9 @@
 namespace moe::codegen {
 
 // With an approximate reciprocal, one unit in the last place off: bf16 does not tell.
-static Val silu(CudaKernel &k, Val x) {
+static Val fastSigmoid(CudaKernel &k, Val x) {
   Val power = k.exp2(x * -std::numbers::log2e) + 1;
-  return x * k.ptx("rcp.approx.ftz.f32 $0, $1;", k.f32(), {power}, "=f,f", /*effects=*/false)[0];
+  return k.ptx("rcp.approx.ftz.f32 $0, $1;", k.f32(), {power}, "=f,f", /*effects=*/false)[0];
 }
 
 void emitTiledGateUp(CudaKernel &k, const CudaSpec &spec) {
@@ -27,7 +28,7 @@ void emitTiledGateUp(CudaKernel &k, const CudaSpec &spec) {
   product.run([&](const TiledProduct::Sums &sums) {
     const Piece &p = sums.piece;
     Val channel = k.shiftRight(k.lane(), 2), even = eq(channel & 1, 0);
-    auto swiglu = [&](int64_t n) {
+    auto channelOf = [&](int64_t n) {
       Val gate = sums.values[n], up = sums.values[2 + n];
       if (routes) {
         // The router's score scales the expert's input, and so the sums before SiLU.
@@ -37,9 +38,10 @@ void emitTiledGateUp(CudaKernel &k, const CudaSpec &spec) {
         up = up * score;
       }
       // Channels of the padding: the piece has no weights for them.
-      return select(lt(sums.strip, shape.strips()), silu(k, gate) * up, k.f32(0));
+      return select(lt(sums.strip, shape.strips()),
+                    swiglu(gate, up, [&](Val x) { return fastSigmoid(k, x); }), k.f32(0));
     };
-    Val first = swiglu(0), second = swiglu(1);
+    Val first = channelOf(0), second = channelOf(1);
     Val other = k.shuffleXor(select(even, second, first), 4);
     Val pair = k.pack(Half::BF16, select(even, first, other), select(even, other, second));
     Val mine = sums.column + select(even, k.i32(0), k.i32(1));
