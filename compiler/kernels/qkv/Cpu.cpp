@@ -1,9 +1,9 @@
 // RMSNorm and the q, k, v projections; the epilogue finishes each head and appends k and v. In
 // programs of few tokens attention follows at once, without a barrier.
 #include "compiler/kernels/attention/AttentionTiles.h"
+#include "compiler/kernels/qkv/Math.h"
 #include "compiler/targets/cpu/CpuKernel.h"
 #include "compiler/targets/cpu/Kernels.h"
-#include <numbers>
 
 namespace moe::codegen {
 
@@ -52,15 +52,10 @@ struct Qkv {
   void query(Ptr row, Val token, Val head) {
     if (s.rope)
       rotate(row, token);
-    // The softmax is in base 2: exp(x / sqrt(d)) = 2^(x log2(e) / sqrt(d)).
-    Val factor = normFactor(row) * (std::numbers::log2e / std::sqrt(double(c.headDim)));
-    if (s.temperature) {
-      auto [scale, floor] = *s.temperature;
-      Val position = k.convert((positions + token * 4).load(k.i32()), k.f32());
-      Val steps = k.floor((position + 1) / double(floor));
-      Val log = k.convert(k.log(k.convert(steps + 1, k.f64())), k.f32());
-      factor = factor * (log * double(scale) + 1);
-    }
+    Val factor = queryFactor(
+        normFactor(row), c.headDim, s.temperature,
+        [&] { return k.convert((positions + token * 4).load(k.i32()), k.f32()); },
+        [&](Val x) { return k.convert(k.log(k.convert(x, k.f64())), k.f32()); });
     Ptr to = q + (token * s.heads + head) * c.queryRow().bytes();
     if (c.quantized()) {
       scale(row, factor, row, Storage::F32);

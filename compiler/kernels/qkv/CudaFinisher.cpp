@@ -1,6 +1,6 @@
 // Implements the finishing of q, k and v.
 #include "compiler/kernels/qkv/CudaFinisher.h"
-#include <numbers>
+#include "compiler/kernels/qkv/Math.h"
 
 using namespace mlir;
 
@@ -71,18 +71,13 @@ void Finisher::give(const Pairs &x, std::optional<Val> factor, Each each) {
 void Finisher::query(Val token, Val head, Each each) {
   Pairs x = sum(token, head);
   rotate(x, token);
-  // The softmax is in base 2: exp(x / sqrt(d)) = 2^(x log2(e) / sqrt(d)).
-  Val factor = normFactor(x) * (std::numbers::log2e / std::sqrt(double(s.cache.headDim)));
-  if (s.temperature) {
-    auto [scale, floor] = *s.temperature;
-    Val position = k.convert(k.load(k.offset(positions, token * 4), k.i32(), true), k.f32());
-    Val steps = k.floor((position + 1) / double(floor));
-    // Off by 2^-22 of the logarithm.
-    Val log = k.ptx("lg2.approx.ftz.f32 $0, $1;", k.f32(), {steps + 1}, "=f,f", false)[0] *
-              std::numbers::ln2;
-    factor = factor * (log * double(scale) + 1);
-  }
-  give(x, factor, each);
+  auto position = [&] {
+    return k.convert(k.load(k.offset(positions, token * 4), k.i32(), true), k.f32());
+  };
+  auto log = [&](Val x) { // off by 2^-22
+    return k.ptx("lg2.approx.ftz.f32 $0, $1;", k.f32(), {x}, "=f,f", false)[0] * std::numbers::ln2;
+  };
+  give(x, queryFactor(normFactor(x), s.cache.headDim, s.temperature, position, log), each);
 }
 
 void Finisher::key(Val token, Val head, Each each) {
