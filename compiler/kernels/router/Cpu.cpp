@@ -1,5 +1,6 @@
 // Implements the router on a CPU.
 #include "compiler/kernels/router/Cpu.h"
+#include "compiler/kernels/router/Math.h"
 
 namespace moe::codegen {
 
@@ -30,7 +31,7 @@ void CpuRouter::choose(Val token) {
     auto best = k.loop(k.i64(0), k.i64(experts), 1, {k.f32(-INFINITY), k.i64(0)},
                        [&](Val e, llvm::ArrayRef<Val> best) {
                          Val x = (logits + e * 4).load(k.f32());
-                         Val after = lt(x, lastLogit) | (eq(x, lastLogit) & gt(e, lastExpert));
+                         Val after = isBefore({lastLogit, lastExpert}, {x, e});
                          Val better = after & gt(x, best[0]);
                          return llvm::SmallVector<Val>{select(better, x, best[0]),
                                                        select(better, e, best[1])};

@@ -1,6 +1,7 @@
 // The router of larger steps: norms tokens, scores all experts in float32, picks the best one. The
 // last block to end groups the tokens by expert.
 #include "compiler/kernels/norm/NormRows.h"
+#include "compiler/kernels/router/Math.h"
 #include "compiler/targets/cuda/CudaKernels.h"
 
 using namespace mlir;
@@ -110,7 +111,7 @@ private:
   // The best expert of token t, whose logits are those of this warp. Ties go to the lowest.
   void choose(Val t) {
     auto better = [&](ArrayRef<Val> best, Val logit, Val e) {
-      Val wins = gt(logit, best[0]) | (eq(logit, best[0]) & lt(e, best[1]));
+      Val wins = isBefore({logit, e}, {best[0], best[1]});
       return SmallVector<Val>{select(wins, logit, best[0]), select(wins, e, best[1])};
     };
     auto best = k.stride(

@@ -1,5 +1,6 @@
 // Implements the router of small steps.
 #include "compiler/kernels/router/CudaSmall.h"
+#include "compiler/kernels/router/Math.h"
 
 using namespace mlir;
 
@@ -39,7 +40,7 @@ std::pair<Val, Val> SmallRouter::best(Val t) {
   Val expert = out[0], value = out[1];
   for (int64_t mask = 16; mask; mask /= 2) {
     Val e = k.shuffleXor(expert, mask), v = k.shuffleXor(value, mask);
-    Val better = gt(v, value) | (eq(v, value) & lt(e, expert));
+    Val better = isBefore({v, e}, {value, expert});
     expert = select(better, e, expert);
     value = select(better, v, value);
   }
