@@ -4,13 +4,12 @@
 // share it are rows of the same product. A key that a row may not see gets a score so low that its
 // weight is exactly 0, and a page of nothing else changes no bit of the result.
 #include "compiler/kernels/attention/AttentionTiles.h"
+#include "compiler/kernels/attention/Math.h"
 #include "compiler/targets/cpu/CpuKernel.h"
 #include "compiler/targets/cpu/Kernels.h"
 #include "compiler/targets/cpu/ValueTile.h"
 
 namespace moe::codegen {
-
-static constexpr double kUnseen = -1e30;
 
 namespace {
 struct Attention {
@@ -34,7 +33,6 @@ struct Attention {
   Ptr finished = k.scratch(group * c.headDim * 4); // a token's channels of a key-value head
 
   Val position(Val token) { return k.convert((positions + token * 4).load(k.i32()), k.i64()); }
-  Val firstVisible(Val position) { return c.chunk ? position - position % c.chunk : k.i64(0); }
 
   // body(first row, count) for tiles of rows.
   void inTiles(Val rows, llvm::function_ref<void(Val, Val)> body) {
@@ -70,7 +68,7 @@ struct Attention {
   void softmax(Val row, Val token, Val firstKey, Ptr valueScales) {
     int64_t lanes = k.target.lanes;
     Val p = position(token);
-    Val low = k.convert(firstVisible(p) - firstKey, k.i32());
+    Val low = k.convert(firstVisible(c, p) - firstKey, k.i32());
     Val high = k.convert(p - firstKey, k.i32());
     Ptr score = scores + row * (kPageTokens * 4);
     llvm::SmallVector<Val> x, visible, scaled;
@@ -87,7 +85,7 @@ struct Attention {
     Val total = k.constant(k.vec(lanes, k.f32()), 0);
     Ptr to = weights + row * weightBytes;
     for (int64_t i = 0; i < kPageTokens; i += lanes) {
-      Val w = k.exp2(x[i / lanes] - now);
+      Val w = weightOf(k, x[i / lanes], now);
       total = total + w;
       if (c.quantized()) // where nothing was written yet, a scale may be anything
         scaled.push_back(select(visible[i / lanes],
@@ -97,7 +95,7 @@ struct Attention {
     }
     if (c.quantized())
       quantizeWeights(k, scaled, to);
-    Val rescale = k.exp2(before - now);
+    Val rescale = weightOf(k, before, now);
     (maxima + row * 4).store(now);
     Ptr at = totals + row * 4;
     at.store(fma(at.load(k.f32()), rescale, k.sum(total)));
@@ -147,7 +145,7 @@ struct Attention {
       (totals + r * 4).store(k.f32(0));
     });
     Val sequence = k.convert((sequences + first * 4).load(k.i32()), k.i64());
-    Val firstPage = firstVisible(position(first)) / kPageTokens;
+    Val firstPage = firstVisible(c, position(first)) / kPageTokens;
     Val lastPage = position(first + count - 1) / kPageTokens;
     k.loop(firstPage, lastPage + 1, 1, [&](Val page) {
       Val entry = sequence * k.tableStride + page;

@@ -41,7 +41,7 @@ Joiner::Joined Joiner::get(Val row, Val channel) {
   Quad sum(k);
   Ptr at = k.offset(values, row * (stride * 4) + channel * 4);
   for (int64_t w = 0; w < warps; ++w) {
-    Val weight = k.exp2(maxima[w] - highest);
+    Val weight = weightOf(k, maxima[w], highest);
     total = fma(totals[w], weight, total);
     sum.add(k.load(at + w * rows * stride * 4, k.vec(4, k.f32())), weight);
   }

@@ -3,11 +3,9 @@
 #define MOE_COMPILER_KERNELS_ATTENTION_CUDAMASK_H
 
 #include "compiler/kernels/attention/CudaPages.h"
+#include "compiler/kernels/attention/Math.h"
 
 namespace moe::codegen {
-
-// A weight of 2 to the power of this is 0, and the difference of two of them is 0, not NaN.
-inline constexpr double kUnseen = -1e30;
 
 // Which positions of a tile the two rows of a lane may see.
 struct TileMask {

@@ -6,10 +6,6 @@ using namespace mlir;
 
 namespace moe::codegen {
 
-Val firstVisible(const CacheSpec &cache, Val position) {
-  return cache.chunk ? position - position % cache.chunk : constantLike(position, 0);
-}
-
 // Rows [begin, end) of a tile become zero; by all lanes.
 static void clearRows(CudaKernel &k, TileLayout layout, Ptr tile, Val begin, Val end) {
   int64_t row = layout.rowBytes();

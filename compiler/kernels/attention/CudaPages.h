@@ -11,9 +11,6 @@ struct Span {
   Val low, high, firstPage, pages;
 };
 
-// The first position that a token at `position` may see.
-Val firstVisible(const CacheSpec &cache, Val position);
-
 // The producer warp's part: brings the span's keys and values of one head into the ring, a stage
 // for the keys of a page and one for its values. Only the span's rows are read, since what is
 // around them may never have been written; values around them become zero, as 0 times NaN is NaN.

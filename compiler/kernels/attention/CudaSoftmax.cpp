@@ -1,5 +1,6 @@
 // Makes weights of scores.
 #include "compiler/kernels/attention/CudaSoftmax.h"
+#include "compiler/kernels/attention/Math.h"
 
 using namespace mlir;
 
@@ -18,10 +19,10 @@ std::array<Val, 2> weigh(CudaKernel &k, MutableArrayRef<Val> state, MutableArray
     highest = max(highest, k.shuffleXor(highest, 1));
     highest = max(highest, k.shuffleXor(highest, 2));
     // What was summed before shrinks by the growth of the maximum.
-    shrink[half] = k.exp2(state[half] - highest);
+    shrink[half] = weightOf(k, state[half], highest);
     Val total = state[2 + half] * shrink[half];
     each([&](Val &x) {
-      x = k.exp2(x - highest);
+      x = weightOf(k, x, highest);
       total = total + x;
     });
     state[half] = highest;

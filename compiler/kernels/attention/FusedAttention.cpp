@@ -5,6 +5,7 @@
 // memory, and writes those of its token to the cache, where no block of this step reads them. Each
 // share leaves maxima, totals and sums; the last one to arrive joins them in order.
 #include "compiler/kernels/attention/CudaJoiner.h"
+#include "compiler/kernels/attention/Math.h"
 #include "compiler/kernels/qkv/CudaFinisher.h"
 #include "compiler/targets/cuda/CudaKernels.h"
 
@@ -194,7 +195,7 @@ struct Fused {
       Val total = k.f32(0);
       Quad sum(k);
       for (int64_t n = 0; n < splits; ++n) {
-        Val weight = select(lt(k.i32(n), w.shares), k.exp2(maxima[n] - highest), k.f32(0));
+        Val weight = select(lt(k.i32(n), w.shares), weightOf(k, maxima[n], highest), k.f32(0));
         total = fma(totals[n], weight, total);
         sum.add(values[n], weight);
       }

@@ -6,6 +6,7 @@
 // two warpgroups where there is wgmma. Of a single token there are too few rows for that, so there
 // the warps share the positions.
 #include "compiler/kernels/attention/CudaJoiner.h"
+#include "compiler/kernels/attention/Math.h"
 #include "compiler/kernels/attention/WarpgroupAttention.h"
 #include "compiler/targets/cuda/CudaKernels.h"
 
