@@ -1,16 +1,19 @@
-# runtime-only.sh ROOT BUILD: moe-run builds without MLIR, stays under 3 MB and links only the C and C++ libraries.
+# runtime-only.sh ROOT BUILD: moe-run and gpu-check build without MLIR and link only the C and C++ libraries; moe-run stays
+# under 3 MB.
 set -euo pipefail
 cd "$1"
 build=$2/runtime-only
 cmake --preset runtime -B "$build" -DMOE_BUILD_TESTS=OFF >/dev/null
-cmake --build "$build" --target moe-run
+cmake --build "$build" --target moe-run gpu-check
 
-libraries=$(readelf -d "$build/bin/moe-run" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
-for library in $libraries; do
-  case $library in
-    libc.so.* | libm.so.* | libstdc++.so.* | libgcc_s.so.* | ld-linux-*) ;;
-    *) echo "error: moe-run links $library" && exit 1 ;;
-  esac
+for program in moe-run gpu-check; do
+  libraries=$(readelf -d "$build/bin/$program" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
+  for library in $libraries; do
+    case $library in
+      libc.so.* | libm.so.* | libstdc++.so.* | libgcc_s.so.* | ld-linux-*) ;;
+      *) echo "error: $program links $library" && exit 1 ;;
+    esac
+  done
+  echo "$program links" $libraries
 done
-echo "moe-run links" $libraries
 bash test/builds/size.sh "$build/bin/moe-run"

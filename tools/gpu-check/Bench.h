@@ -1,15 +1,14 @@
-// Kernels on a GPU, alone: memory, loading, and the time of a launch by the device's clock.
+// Kernels on a GPU, alone: loading, operands, what they leave, and the time of a launch by the
+// device's clock.
 #ifndef MOE_TOOLS_GPU_CHECK_BENCH_H
 #define MOE_TOOLS_GPU_CHECK_BENCH_H
 
-#include "compiler/targets/cuda/CudaKernel.h"
-#include "compiler/targets/cuda/CudaSpec.h"
 #include "runtime/device/cuda/Gpu.h"
-#include "llvm/ADT/STLFunctionalExtras.h"
-#include "llvm/Support/Error.h"
+#include "runtime/device/cuda/KernelAbi.h"
+#include "tools/gpu-check/Bundle.h"
+
+#include <map>
 #include <memory>
-#include <string>
-#include <vector>
 
 namespace moe::gpucheck {
 
@@ -18,7 +17,7 @@ struct Kernel {
   cuda::Module module;
   cuda::CUfunction function = nullptr;
   std::string name;
-  int64_t threads = 0, sharedBytes = 0, blocksPerSm = 0;
+  uint32_t threads = 0, sharedBytes = 0, blocksPerSm = 0;
   int registers = 0;
 };
 
@@ -29,41 +28,44 @@ struct Time {
 
 class Bench {
 public:
-  // Errors say what is missing: no driver, no device, no kernels for it.
-  static llvm::Expected<std::unique_ptr<Bench>> open(const cuda::DriverApi &api, int index);
+  // For kernels of `target`. Errors say what is missing: no device, or kernels for another one.
+  static Result<std::unique_ptr<Bench>> open(const cuda::DriverApi &api, int index,
+                                             const std::string &target);
 
   const cuda::Gpu &gpu() const { return *device; }
-  const codegen::CudaTarget &target() const { return cudaTarget; }
 
-  // The kernel that `emit` builds, with `operands` pointers before the StepInfo.
-  llvm::Expected<Kernel> load(const std::string &name, int64_t operands,
-                              llvm::function_ref<void(codegen::CudaKernel &)> emit);
-  llvm::Expected<Kernel> load(const codegen::CudaSpec &spec);
+  Result<Kernel> load(const fb::Kernel &kernel);
 
   // Device memory that lives as long as the bench, or until drop().
-  llvm::Expected<cuda::CUdeviceptr> room(uint64_t bytes);
-  // Filled with the same byte: 0x3c makes bf16 values of 0.0115.
-  llvm::Expected<cuda::CUdeviceptr> filled(uint64_t bytes, uint8_t value);
-  template <class T> llvm::Expected<cuda::CUdeviceptr> put(const std::vector<T> &values) {
-    return copyIn(values.data(), values.size() * sizeof(T));
+  Result<cuda::CUdeviceptr> room(uint64_t bytes);
+  Result<cuda::CUdeviceptr> filled(uint64_t bytes, uint8_t value);
+  Result<cuda::CUdeviceptr> put(std::span<const std::byte> bytes);
+  Result<cuda::CUdeviceptr> put(const cuda::StepInfo &step) {
+    return put(std::as_bytes(std::span(&step, 1)));
   }
-  llvm::Error copyOut(void *to, cuda::CUdeviceptr from, uint64_t bytes);
+  // What an operand holds before its kernel runs.
+  Result<cuda::CUdeviceptr> put(const fb::Bundle &bundle, const fb::Operand &operand);
+  Status copyOut(void *to, cuda::CUdeviceptr from, uint64_t bytes);
   void drop() { memory.clear(); }
 
+  // Launches once and waits. `operands` with the StepInfo at their end.
+  Status run(const Kernel &kernel, uint64_t blocks, std::vector<cuda::CUdeviceptr> operands);
+
   // Launches once per repetition, each after the L2 cache was overwritten.
-  llvm::Expected<Time> time(const Kernel &kernel, int64_t blocks,
-                            std::vector<cuda::CUdeviceptr> operands, int repetitions);
+  Result<Time> time(const Kernel &kernel, uint64_t blocks, std::vector<cuda::CUdeviceptr> operands,
+                    int repetitions);
 
 private:
-  llvm::Expected<cuda::CUdeviceptr> copyIn(const void *from, uint64_t bytes);
-  llvm::Error check(cuda::CUresult result, const char *what);
+  Status launch(const Kernel &kernel, uint64_t blocks, std::vector<cuda::CUdeviceptr> &operands);
+  const std::vector<std::byte> &pattern(const fb::Operand &operand);
 
   std::shared_ptr<const cuda::Gpu> device;
-  codegen::CudaTarget cudaTarget;
+  std::string target;
   cuda::Stream stream;
   cuda::Event start, stop;
-  cuda::Memory flushed;
+  cuda::Memory flushed; // what overwrites the L2 cache; made when it is first wanted
   std::vector<cuda::Memory> memory;
+  std::map<std::tuple<fb::Element, uint32_t, float>, std::vector<std::byte>> patterns;
 };
 
 } // namespace moe::gpucheck

@@ -1,10 +1,12 @@
-// Buffers of each kernel as compiler/targets/cuda/README.md lists them.
-#include "tools/gpu-check/Cases.h"
+// The kernels of a step, each alone: operands as compiler/targets/cuda/README.md lists them, and
+// some elements of what it should leave there, by plain loops in double precision.
+#include "compiler/kernels/attention/AttentionLayout.h"
+#include "dialects/moe/MoeReference.h"
 #include "runtime/device/cuda/KernelAbi.h"
+#include "tools/gpu-check/Operands.h"
 #include <algorithm>
 #include <cmath>
 #include <numbers>
-#include <random>
 #include <set>
 
 using namespace llvm;
@@ -14,13 +16,28 @@ namespace moe::gpucheck {
 
 namespace {
 
-constexpr uint8_t kWeight = 0x3c; // of bf16 values of 0.0115
+constexpr float kEps = 1e-5f;
+constexpr int kSamples = 32; // elements of an operand that are checked
+
+// What is lost by sums in float32; where the kernel's norm rounds a channel to bf16 otherwise; by
+// results in bf16 and in float16.
+constexpr float kSum = 5e-5f, kNormed = 1e-3f, kHalf = 1.0f / 256, kFloat16 = 6e-4f;
+
+// Where random numbers come from: each kind of operand has its own.
+enum Seed : uint32_t { kH = 1, kX, kNorm, kRouter, kSums, kRope, kCache, kQ, kLogits, kWeight };
+
+double dot(const Floats &a, const Floats &b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i)
+    sum += double(a[i]) * b[i];
+  return sum;
+}
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 class Cases {
 public:
-  Cases(Bench &bench, const Shapes &s, int64_t tokens, int64_t context, int repetitions,
-        std::vector<Row> &rows)
-      : bench(bench), s(s), T(tokens), context(context), repetitions(repetitions), rows(rows),
+  Cases(BundleWriter &writer, const Shapes &s, int64_t tokens, int64_t context, bool timed)
+      : writer(writer), s(s), T(tokens), context(context), timed(timed),
         small(tokens <= kSmallTokens), tile(small          ? kSmallTokens
                                             : tokens <= 64 ? 64
                                                            : 128) {}
@@ -47,42 +64,32 @@ public:
   }
 
 private:
-  // The first failure ends all: what follows does nothing.
-  template <class V> V get(Expected<V> value) {
-    if (value)
-      return std::move(*value);
-    fail(value.takeError());
-    return V();
-  }
-  void fail(llvm::Error next) {
-    if (error)
-      consumeError(std::move(next));
-    else
-      error = std::move(next);
-  }
-  cuda::CUdeviceptr room(double bytes) { return error ? 0 : get(bench.room(uint64_t(bytes))); }
-  cuda::CUdeviceptr weights(double count) {
-    return error ? 0 : get(bench.filled(uint64_t(count * 2), kWeight));
-  }
-  cuda::CUdeviceptr zeros(double bytes) {
-    return error ? 0 : get(bench.filled(uint64_t(bytes), 0));
-  }
-  template <class V> cuda::CUdeviceptr put(const std::vector<V> &values) {
-    return error ? 0 : get(bench.put(values));
-  }
-  std::vector<float> random(int64_t n) {
-    std::normal_distribution<float> normal;
-    std::vector<float> values(n);
-    for (float &v : values)
-      v = normal(engine);
-    return values;
-  }
+  using Elements = std::vector<std::pair<uint64_t, double>>; // where, and what
 
   void prepare() {
-    h = put(random(T * padded(s.hidden)));
-    normWeight = put(random(s.hidden));
-    step = put(std::vector<cuda::StepInfo>{{int32_t(T), 1, int32_t(pages()), 0}});
-    x = weights(double(2 * T) * padded(std::max({s.hidden, s.width, s.heads * s.headDim})));
+    h = Numbers(fb::Element::F32, kH, 1, double(T) * padded(s.hidden));
+    normWeight = Numbers(fb::Element::F32, kNorm, 1, double(s.hidden));
+    routerWeight = Numbers(fb::Element::F32, kRouter, 1 / std::sqrt(float(s.hidden)),
+                           double(s.experts) * s.hidden);
+  }
+  // Activations that feed a product.
+  Numbers halves(double rows, int64_t channels) {
+    return Numbers(fb::Element::BF16, kX, 1, rows * padded(channels));
+  }
+  Weight weight(int64_t matrices, int64_t rows, int64_t columns,
+                WeightLayout::Kind kind = WeightLayout::Kind::Fragments) {
+    return Weight(writer, s.format, matrices, rows, columns, kind, kWeight);
+  }
+  // A token and one of its channels, any.
+  std::pair<int64_t, int64_t> any(int64_t channels) {
+    return {int64_t(random() % T), int64_t(random() % channels)};
+  }
+  Floats normed(int64_t t, bool round = true) const {
+    Floats x = reference::rmsNorm(h.range(t * padded(s.hidden), s.hidden),
+                                  normWeight.range(0, s.hidden), kEps);
+    for (float &v : x)
+      v = round ? reference::roundToBfloat16(v) : v;
+    return x;
   }
   // Of each sequence; every token is of its own, in a small step and where they are single ones.
   int64_t pages() const { return context / kPageTokens + 2; }
@@ -93,199 +100,477 @@ private:
     return {.heads = s.heads,
             .cache = cache,
             .rope = true,
-            .qkNorm = 1e-5f,
+            .qkNorm = kEps,
             .temperature = std::nullopt};
   }
 
-  void measure(const char *name, const CudaSpec &spec, std::vector<cuda::CUdeviceptr> operands,
-               double bytes, double flops, int64_t outputRows = 1) {
+  static fb::CheckT check(uint32_t operand, fb::Element element, const Elements &elements,
+                          float relative, float absolute) {
+    fb::CheckT check;
+    check.operand = operand;
+    check.element = element;
+    for (auto [at, want] : elements) {
+      check.at.push_back(at);
+      check.want.push_back(float(want));
+    }
+    check.relative = relative;
+    check.absolute = absolute;
+    return check;
+  }
+  static fb::CheckT checkInts(uint32_t operand, ArrayRef<int32_t> want) {
+    Elements elements;
+    for (auto [i, value] : enumerate(want))
+      elements.push_back({i, value});
+    return check(operand, fb::Element::I32, elements, 0, 0);
+  }
+
+  void add(const char *name, const CudaSpec &spec, ArrayRef<fb::OperandT> operands,
+           ArrayRef<fb::CheckT> checks, double bytes, double flops, int64_t outputRows = 1,
+           int64_t tableStride = 1) {
     if (error)
       return;
-    auto kernel = bench.load(spec);
+    if (std::string reason = unsupported(spec); !reason.empty())
+      return void(error = createStringError(nameOf(spec) + ": " + reason));
+    auto kernel = writer.kernel(spec);
     if (!kernel)
-      return fail(kernel.takeError());
-    operands.push_back(step);
-    Row row;
-    row.kernel = name;
-    row.tokens = T;
-    row.context = context;
-    row.bytes = bytes;
-    row.flops = flops;
-    row.registers = kernel->registers;
-    row.sharedBytes = kernel->sharedBytes;
-    row.blocks = blocksOf(spec, T, outputRows);
-    auto time = bench.time(*kernel, row.blocks, operands, repetitions);
-    if (!time)
-      return fail(time.takeError());
-    row.time = *time;
-    rows.push_back(row);
+      return void(error = kernel.takeError());
+    fb::CaseT made;
+    made.kernel = *kernel;
+    made.name = name;
+    made.shapes = s.name;
+    made.tokens = uint32_t(T);
+    made.context = uint32_t(context);
+    made.rows = uint32_t(outputRows);
+    made.table_stride = uint32_t(tableStride);
+    made.blocks = uint32_t(blocksOf(spec, T, outputRows));
+    for (const fb::OperandT &operand : operands)
+      made.operands.push_back(std::make_unique<fb::OperandT>(operand));
+    for (const fb::CheckT &check : checks)
+      made.checks.push_back(std::make_unique<fb::CheckT>(check));
+    made.timed = timed;
+    made.bytes = bytes;
+    made.flops = flops;
+    writer.add(made);
   }
   double product(double outputs, double inputs) const { return 2 * outputs * inputs * double(T); }
+  double bytesOf(double elements) const { return elements * bitsOf(s.format.element) / 8; }
+
+  //===--- Attention -------------------------------------------------------------------------------
 
   void qkv() {
-    int64_t rows = finish().rows();
-    CudaSpec spec{CudaQkvSpec{s.hidden, rows, kBf16, 1e-5f}, kSmallTokens,
+    const int64_t rows = finish().rows();
+    CudaSpec spec{CudaQkvSpec{s.hidden, rows, s.format, kEps}, kSmallTokens,
                   splitsOf(rows, s.hidden)};
-    measure("qkv", spec,
-            {h, normWeight, weights(double(rows) * s.hidden), room(4.0 * spec.splits * T * rows)},
-            2.0 * rows * s.hidden, product(rows, s.hidden));
+    Weight w = weight(1, rows, s.hidden);
+    Elements elements;
+    for (int i = 0; i < kSamples; ++i) {
+      auto [t, row] = any(rows);
+      elements.push_back({t * rows + row, dot(normed(t), w.row(0, row))});
+    }
+    fb::CheckT sums = check(3, fb::Element::F32, elements, 0, kNormed);
+    sums.terms = uint32_t(spec.splits);
+    sums.stride = uint64_t(T * rows);
+    add("qkv", spec,
+        {h.operand, normWeight.operand, w.operand,
+         undefinedOperand(4.0 * double(spec.splits * T * rows))},
+        {sums}, bytesOf(double(rows) * s.hidden), product(rows, s.hidden));
   }
+
+  // Keys and values before a step. Small steps decode T sequences; larger ones add T tokens to one.
   struct Paged {
-    cuda::CUdeviceptr positions, sequences, table, cache, rope;
+    Ints positions, sequences, table;
+    int64_t stride; // pages of a sequence
+    Numbers cache, rope;
     double bytes; // of keys and values before the step
   };
-  // Small steps decode T sequences; larger ones add T tokens to one.
   Paged paged() {
-    std::vector<int32_t> positions, sequences, table;
-    int64_t count = small ? T : 1, perSequence = pages() + (small ? 0 : T / kPageTokens);
+    Paged p;
+    const int64_t count = small ? T : 1;
+    p.stride = pages() + (small ? 0 : T / kPageTokens);
     for (int64_t t = 0; t < T; ++t) {
-      positions.push_back(int32_t(context + (small ? 0 : t)));
-      sequences.push_back(small ? int32_t(t) : 0);
+      p.positions.push_back(int32_t(context + (small ? 0 : t)));
+      p.sequences.push_back(small ? int32_t(t) : 0);
     }
-    for (int64_t i = 0; i < count * perSequence; ++i)
-      table.push_back(int32_t(i));
-    step = put(std::vector<cuda::StepInfo>{{int32_t(T), 1, int32_t(perSequence), 0}});
-    return {put(positions),
-            put(sequences),
-            put(table),
-            weights(double(count) * perSequence * cudaLayerBytes(finish().cache) / 2),
-            put(random(T * padded(s.headDim))),
-            double(count) * double(context) * s.kvHeads * s.headDim * 2 * 2};
+    for (int64_t i = 0; i < count * p.stride; ++i)
+      p.table.push_back(int32_t(i));
+    const int64_t bytes = count * p.stride * cudaLayerBytes(finish().cache);
+    p.cache = Numbers(fb::Element::F16, kCache, 1, double(bytes) / 2);
+    p.rope = Numbers(fb::Element::F32, kRope, 0.7f, double(T * padded(s.headDim)));
+    p.bytes = double(count) * double(context) * s.kvHeads * s.headDim * 2 * 2;
+    return p;
+  }
+  // Where a channel of a key (part 0) or a value (part 1) lies in the cache.
+  uint64_t cacheIndex(const Paged &p, int64_t t, int64_t position, int64_t kvHead, int64_t part,
+                      int64_t channel) const {
+    const TileLayout tile{s.headDim};
+    const int64_t page = p.sequences[t] * p.stride + position / kPageTokens;
+    return uint64_t(page * cudaLayerBytes(finish().cache) + (kvHead * 2 + part) * tile.bytes() +
+                    tile.offset(position % kPageTokens, channel)) /
+           2;
+  }
+  // The first `count` positions that token t sees, for one head of keys.
+  reference::KvCache history(const Paged &p, int64_t t, int64_t kvHead, int64_t count) const {
+    Floats parts[2];
+    Ints positions, sequences(count, 0);
+    for (int64_t position = 0; position < count; ++position) {
+      positions.push_back(int32_t(position));
+      for (int64_t part = 0; part < 2; ++part)
+        for (int64_t c = 0; c < s.headDim; ++c)
+          parts[part].push_back(p.cache[cacheIndex(p, t, position, kvHead, part, c)]);
+    }
+    reference::KvCache cache(1, s.headDim);
+    cache.append(parts[0], parts[1], positions, sequences);
+    return cache;
+  }
+  // The raw q, k, v of a head of token t, and what finishing makes of q and k.
+  struct Finished {
+    Floats raw, q, k, v;
+  };
+  Finished finished(const Numbers &sums, int64_t splits, const Paged &p, int64_t t, int64_t head) {
+    const int64_t D = s.headDim, rows = finish().rows(), kvHead = head / (s.heads / s.kvHeads);
+    Finished f;
+    for (int64_t first : {head * D, (s.heads + kvHead) * D, (s.heads + s.kvHeads + kvHead) * D})
+      for (int64_t c = 0; c < D; ++c) {
+        double sum = 0;
+        for (int64_t split = 0; split < splits; ++split)
+          sum += sums[(split * T + t) * rows + first + c];
+        f.raw.push_back(float(sum));
+      }
+    const Floats rope = p.rope.range(t * padded(D), D);
+    const auto part = [&](int64_t i) { return Floats(&f.raw[i * D], &f.raw[i * D] + D); };
+    f.q = reference::headNorm(reference::rope(part(0), rope, D), D, kEps);
+    f.k = reference::headNorm(reference::rope(part(1), rope, D), D, kEps);
+    f.v = part(2);
+    return f;
+  }
+  // What a step leaves in the cache of a token.
+  void appended(Elements &elements, const Finished &f, const Paged &p, int64_t t, int64_t head) {
+    for (int64_t part = 0; part < 2; ++part) {
+      const int64_t c = random() % s.headDim;
+      elements.push_back({cacheIndex(p, t, p.positions[t], head / (s.heads / s.kvHeads), part, c),
+                          (part ? f.v : f.k)[c]});
+    }
+  }
+  // Some channels of a head's result [T, heads * D], whose values are `row`.
+  void someOf(Elements &elements, const Floats &row, int64_t t, int64_t head) {
+    for (int i = 0; i < 8; ++i) {
+      const int64_t c = random() % s.headDim;
+      elements.push_back({t * padded(s.heads * s.headDim) + head * s.headDim + c, row[c]});
+    }
+  }
+  static float largest(const Elements &elements) {
+    double most = 0;
+    for (auto [at, want] : elements)
+      most = std::max(most, std::abs(want));
+    return float(most);
   }
   double attentionFlops() const {
     double positions = small ? double(context + 1) : double(context) + double(T + 1) / 2;
     return 4.0 * double(T) * s.heads * s.headDim * positions;
   }
+
   void fusedAttention() {
     Paged p = paged();
     FinishSpec f = finish();
     f.sumSplits = splitsOf(f.rows(), s.hidden);
     CudaSpec spec{CudaAttentionSpec{f, Storage::BF16}, kSmallTokens,
                   std::clamp<int64_t>(kMultiprocessors / s.kvHeads, 1, 16)};
-    measure("attention", spec,
-            {p.positions, p.sequences, p.table, put(random(f.sumSplits * T * f.rows())), p.cache, x,
-             room(partialBytes(spec)), zeros(counterBytes(spec)), p.rope},
-            p.bytes, attentionFlops());
+    Numbers sums(fb::Element::F32, kSums, 1 / std::sqrt(float(f.sumSplits)),
+                 double(f.sumSplits * T * f.rows()));
+    Elements results, kept;
+    for (int i = 0; i < 4; ++i) {
+      const auto [t, head] = any(s.heads);
+      Finished one = finished(sums, f.sumSplits, p, t, head);
+      reference::KvCache cache = history(p, t, head / (s.heads / s.kvHeads), context);
+      const Ints position{p.positions[t]}, sequence{0};
+      cache.append(one.k, one.v, position, sequence);
+      someOf(results, reference::attention(cache, one.q, position, sequence), t, head);
+      appended(kept, one, p, t, head);
+    }
+    add("attention", spec,
+        {stored(writer, p.positions), stored(writer, p.sequences), stored(writer, p.table),
+         sums.operand, p.cache.operand,
+         undefinedOperand(2.0 * double(T * padded(s.heads * s.headDim))),
+         undefinedOperand(double(partialBytes(spec))), zeros(double(counterBytes(spec))),
+         p.rope.operand},
+        {check(5, fb::Element::BF16, results, 0, 5e-3f * largest(results)),
+         check(4, fb::Element::F16, kept, kFloat16, 1e-4f)},
+        p.bytes, attentionFlops(), 1, p.stride);
   }
+  // Queries come to the tiled kernels with the factor of a softmax in base 2.
+  double queryFactor() const { return std::numbers::log2e / std::sqrt(double(s.headDim)); }
+
   void finishHeads() {
     Paged p = paged();
     FinishSpec f = finish();
-    measure("finish", {f, 64},
-            {p.positions, p.sequences, p.table, put(random(T * f.rows())),
-             room(2.0 * T * s.heads * s.headDim), p.cache, p.rope},
-            4.0 * T * f.rows(), 0);
+    Numbers sums(fb::Element::F32, kSums, 1, double(T * f.rows()));
+    Elements queries, kept;
+    for (int i = 0; i < 8; ++i) {
+      const auto [t, head] = any(s.heads);
+      Finished one = finished(sums, 1, p, t, head);
+      appended(kept, one, p, t, head);
+      const int64_t c = random() % s.headDim;
+      queries.push_back({(t * s.heads + head) * s.headDim + c, one.q[c] * queryFactor()});
+    }
+    add("finish", {f, 64},
+        {stored(writer, p.positions), stored(writer, p.sequences), stored(writer, p.table),
+         sums.operand, undefinedOperand(2.0 * double(T * s.heads * s.headDim)), p.cache.operand,
+         p.rope.operand},
+        {check(4, fb::Element::F16, queries, kFloat16, 1e-4f),
+         check(5, fb::Element::F16, kept, kFloat16, 1e-4f)},
+        4.0 * double(T * f.rows()), 0, 1, p.stride);
   }
   void attention() {
     Paged p = paged();
-    measure(
-        "attention", {CudaAttentionSpec{finish(), Storage::BF16}, tile},
-        {p.positions, p.sequences, p.table, weights(double(T) * s.heads * s.headDim), p.cache, x},
-        p.bytes, attentionFlops());
+    Numbers q(fb::Element::F16, kQ, float(queryFactor()), double(T * s.heads * s.headDim));
+    Elements results;
+    for (int i = 0; i < 4; ++i) {
+      const auto [t, head] = any(s.heads);
+      reference::KvCache cache = history(p, t, head / (s.heads / s.kvHeads), p.positions[t] + 1);
+      Floats query = q.range((t * s.heads + head) * s.headDim, s.headDim);
+      for (float &v : query)
+        v = float(v / queryFactor());
+      const Ints position{p.positions[t]}, sequence{0};
+      someOf(results, reference::attention(cache, query, position, sequence), t, head);
+    }
+    add("attention", {CudaAttentionSpec{finish(), Storage::BF16}, tile},
+        {stored(writer, p.positions), stored(writer, p.sequences), stored(writer, p.table),
+         q.operand, p.cache.operand,
+         undefinedOperand(2.0 * double(T * padded(s.heads * s.headDim)))},
+        {check(5, fb::Element::BF16, results, 0, 5e-3f * largest(results))}, p.bytes,
+        attentionFlops(), 1, p.stride);
   }
+
+  //===--- Norms, the router and products ----------------------------------------------------------
+
   void norm() {
-    measure("norm", {NormSpec{s.hidden, Storage::BF16, 1e-5f, false}, 64}, {h, normWeight, x},
-            4.0 * T * s.hidden, 0);
+    Elements elements;
+    for (int i = 0; i < kSamples; ++i) {
+      auto [t, channel] = any(s.hidden);
+      elements.push_back({t * padded(s.hidden) + channel, normed(t, false)[channel]});
+    }
+    add("norm", {NormSpec{s.hidden, Storage::BF16, kEps, false}, 64},
+        {h.operand, normWeight.operand, undefinedOperand(2.0 * double(T * padded(s.hidden)))},
+        {check(2, fb::Element::BF16, elements, kHalf, 1e-6f)}, 4.0 * double(T * s.hidden), 0);
   }
   void linear(const char *name, int64_t inputs, int64_t outputs) {
-    measure(name, {LinearSpec{inputs, outputs, kBf16}, tile},
-            {x, weights(double(padded(outputs)) * inputs), room(4.0 * T * outputs)},
-            2.0 * outputs * inputs, product(outputs, inputs));
+    Numbers x = halves(double(T), inputs);
+    Weight w = weight(1, outputs, inputs);
+    Elements elements;
+    for (int i = 0; i < kSamples; ++i) {
+      auto [t, row] = any(outputs);
+      elements.push_back(
+          {t * outputs + row, dot(x.range(t * padded(inputs), inputs), w.row(0, row))});
+    }
+    add(name, {LinearSpec{inputs, outputs, s.format}, tile},
+        {x.operand, w.operand, undefinedOperand(4.0 * double(T * outputs))},
+        {check(2, fb::Element::F32, elements, 0, kSum)}, bytesOf(double(outputs) * inputs),
+        product(outputs, inputs));
   }
   void linearResidual() {
-    int64_t inputs = s.heads * s.headDim;
-    CudaSpec spec{LinearResidualSpec{inputs, s.hidden, kBf16}, tile};
-    std::vector<cuda::CUdeviceptr> operands{x, weights(double(padded(s.hidden)) * inputs), h};
+    const int64_t inputs = s.heads * s.headDim;
+    CudaSpec spec{LinearResidualSpec{inputs, s.hidden, s.format}, tile};
+    Numbers x = halves(double(T), inputs);
+    Weight w = weight(1, s.hidden, inputs);
+    Elements elements;
+    for (int i = 0; i < kSamples; ++i) {
+      auto [t, row] = any(s.hidden);
+      const uint64_t at = t * padded(s.hidden) + row;
+      elements.push_back({at, h[at] + dot(x.range(t * padded(inputs), inputs), w.row(0, row))});
+    }
+    std::vector<fb::OperandT> operands{x.operand, w.operand, h.operand};
     if (small) {
       spec.splits = splitsOf(s.hidden, inputs);
-      operands.push_back(room(partialBytes(spec)));
-      operands.push_back(zeros(counterBytes(spec)));
+      operands.push_back(undefinedOperand(double(partialBytes(spec))));
+      operands.push_back(zeros(double(counterBytes(spec))));
     }
-    measure("linear_residual", spec, operands, 2.0 * s.hidden * inputs, product(s.hidden, inputs));
+    add("linear_residual", spec, operands, {check(2, fb::Element::F32, elements, 0, kSum)},
+        bytesOf(double(s.hidden) * inputs), product(s.hidden, inputs));
+  }
+
+  //===--- Experts ---------------------------------------------------------------------------------
+
+  // The expert of each token by the router, and its score.
+  struct Routes {
+    Ints experts, order, offsets;
+    Floats scores;
+    int64_t distinct() const {
+      return int64_t(std::set<int32_t>(experts.begin(), experts.end()).size());
+    }
+  };
+  Routes routes() {
+    Routes r;
+    std::vector<Floats> rows;
+    for (int64_t e = 0; e < s.experts; ++e)
+      rows.push_back(routerWeight.range(e * s.hidden, s.hidden));
+    for (int64_t t = 0; t < T; ++t) {
+      const Floats x = normed(t, false);
+      std::vector<double> logits;
+      for (const Floats &row : rows)
+        logits.push_back(dot(x, row));
+      const auto best = std::max_element(logits.begin(), logits.end());
+      r.experts.push_back(int32_t(best - logits.begin()));
+      r.scores.push_back(float(sigmoid(*best)));
+      std::sort(logits.begin(), logits.end(), std::greater<>());
+      if (logits.size() > 1 && logits[0] - logits[1] < 1e-5 && !error)
+        error = createStringError("two experts of a token are nearly tied: choose another seed");
+    }
+    group(r);
+    return r;
+  }
+  void group(Routes &r) const {
+    r.order.clear();
+    for (int64_t t = 0; t < T; ++t)
+      r.order.push_back(int32_t(t));
+    llvm::sort(r.order, [&](int32_t a, int32_t b) {
+      return std::pair(r.experts[a], a) < std::pair(r.experts[b], b);
+    });
+    r.offsets.assign(s.experts + 1, 0);
+    for (int32_t e : r.experts)
+      ++r.offsets[e + 1];
+    for (int64_t e = 0; e < s.experts; ++e)
+      r.offsets[e + 1] += r.offsets[e];
   }
   void router() {
-    CudaSpec spec{RouterSpec{s.hidden, s.experts, Storage::BF16, 1e-5f}, 64};
-    experts = room(4.0 * T);
-    scores = room(4.0 * T);
-    order = room(4.0 * T);
-    offsets = room(4.0 * (s.experts + 1));
-    measure("router", spec,
-            {h, normWeight, put(random(s.experts * s.hidden)), room(2.0 * T * padded(s.hidden)),
-             experts, scores, order, offsets, zeros(counterBytes(spec))},
-            4.0 * s.experts * s.hidden + 4.0 * T * s.hidden, 0);
-  }
-  // Of what the router chose, so that bytes are counted of experts that are read.
-  int64_t distinctExperts() {
-    std::vector<int32_t> chosen(T);
-    if (!error)
-      if (llvm::Error copied = bench.copyOut(chosen.data(), experts, T * 4))
-        fail(std::move(copied));
-    return int64_t(std::set<int32_t>(chosen.begin(), chosen.end()).size());
+    CudaSpec spec{RouterSpec{s.hidden, s.experts, Storage::BF16, kEps}, 64};
+    Routes r = routes();
+    Elements elements, scores;
+    for (int i = 0; i < kSamples; ++i) {
+      auto [t, channel] = any(s.hidden);
+      elements.push_back({t * padded(s.hidden) + channel, normed(t, false)[channel]});
+      scores.push_back({uint64_t(t), r.scores[t]});
+    }
+    add("router", spec,
+        {h.operand, normWeight.operand, routerWeight.operand,
+         undefinedOperand(2.0 * double(T * padded(s.hidden))), undefinedOperand(4.0 * double(T)),
+         undefinedOperand(4.0 * double(T)), undefinedOperand(4.0 * double(T)),
+         undefinedOperand(4.0 * double(s.experts + 1)), zeros(double(counterBytes(spec)))},
+        {check(3, fb::Element::BF16, elements, kHalf, 1e-6f), checkInts(4, r.experts),
+         check(5, fb::Element::F32, scores, 0, 1e-5f), checkInts(6, r.order),
+         checkInts(7, r.offsets)},
+        4.0 * double(s.experts * s.hidden) + 4.0 * double(T * s.hidden), 0);
   }
   void gateUp() {
-    double matrix = 2.0 * s.width * s.hidden;
-    CudaSpec spec{GateUpSpec{s.hidden, s.width, s.experts, 1, kBf16, kBf16, 1e-5f}, tile};
-    cuda::CUdeviceptr shared = weights(matrix), routed = weights(matrix * double(s.experts));
-    cuda::CUdeviceptr out = room(2.0 * 2 * T * padded(s.width));
-    double flops = 2 * product(2.0 * double(s.width), double(s.hidden));
-    if (small) {
-      experts = room(4.0 * T);
-      measure("gate_up", spec,
-              {h, normWeight, put(random(s.experts * s.hidden)), shared, routed, out, experts,
-               room(4.0 * s.experts * kSmallTokens), zeros(counterBytes(spec))},
-              0, flops);
-    } else {
-      measure("gate_up", spec, {x, scores, order, offsets, shared, routed, out}, 0, flops);
+    const double matrix = 2.0 * double(s.width) * double(s.hidden);
+    CudaSpec spec{GateUpSpec{s.hidden, s.width, s.experts, 1, s.format, s.format, kEps}, tile};
+    Weight shared = weight(1, 2 * s.width, s.hidden, WeightLayout::Kind::FragmentsGateUp),
+           routed = weight(s.experts, 2 * s.width, s.hidden, WeightLayout::Kind::FragmentsGateUp);
+    Numbers x = halves(double(T), s.hidden);
+    Routes r = routes();
+    Elements elements;
+    for (int i = 0; i < kSamples; ++i) {
+      auto [t, channel] = any(s.width);
+      const bool ofShared = i % 2;
+      const Weight &w = ofShared ? shared : routed;
+      const int64_t m = ofShared ? 0 : r.experts[t];
+      const Floats row = small ? normed(t) : x.range(t * padded(s.hidden), s.hidden);
+      const double score = ofShared ? 1 : r.scores[t], gate = score * dot(row, w.row(m, channel)),
+                   up = score * dot(row, w.row(m, s.width + channel));
+      elements.push_back(
+          {((ofShared ? 0 : T) + t) * padded(s.width) + channel, gate * sigmoid(gate) * up});
     }
-    if (!error)
-      rows.back().bytes = 2 * matrix * double(1 + distinctExperts());
+    const auto out = undefinedOperand(2.0 * 2 * double(T * padded(s.width)));
+    const double bytes = bytesOf(matrix * double(1 + r.distinct()));
+    const double flops = 2 * product(2.0 * double(s.width), double(s.hidden));
+    if (small)
+      add("gate_up", spec,
+          {h.operand, normWeight.operand, routerWeight.operand, shared.operand, routed.operand, out,
+           undefinedOperand(4.0 * double(T)),
+           undefinedOperand(4.0 * double(s.experts * kSmallTokens)),
+           zeros(double(counterBytes(spec)))},
+          {check(5, fb::Element::BF16, elements, kHalf, 2 * kNormed), checkInts(6, r.experts)},
+          bytes, flops);
+    else
+      add("gate_up", spec,
+          {x.operand, stored(writer, r.scores), stored(writer, r.order), stored(writer, r.offsets),
+           shared.operand, routed.operand, out},
+          {check(6, fb::Element::BF16, elements, kHalf, kSum)}, bytes, flops);
   }
   void down() {
-    double matrix = double(s.width) * s.hidden;
-    CudaSpec spec{DownSpec{s.hidden, s.width, s.experts, 1, kBf16, kBf16}, tile};
-    cuda::CUdeviceptr shared = weights(matrix), routed = weights(matrix * double(s.experts));
-    double bytes = 2 * matrix * double(1 + distinctExperts());
-    double flops = 2 * product(double(s.hidden), double(s.width));
+    const double matrix = double(s.width) * double(s.hidden);
+    CudaSpec spec{DownSpec{s.hidden, s.width, s.experts, 1, s.format, s.format}, tile};
+    Weight shared = weight(1, s.hidden, s.width), routed = weight(s.experts, s.hidden, s.width);
+    Numbers x = halves(2.0 * double(T), s.width);
+    Routes r = routes();
+    Elements elements;
+    for (int i = 0; i < kSamples; ++i) {
+      auto [t, row] = any(s.hidden);
+      const uint64_t at = t * padded(s.hidden) + row;
+      elements.push_back(
+          {at,
+           h[at] + dot(x.range(t * padded(s.width), s.width), shared.row(0, row)) +
+               dot(x.range((T + t) * padded(s.width), s.width), routed.row(r.experts[t], row))});
+    }
+    const double bytes = bytesOf(matrix * double(1 + r.distinct())),
+                 flops = 2 * product(double(s.hidden), double(s.width));
     if (small) {
       spec.splits = splitsOf(2 * s.hidden, s.width);
-      measure("down", spec,
-              {x, experts, shared, routed, h, room(partialBytes(spec)), zeros(counterBytes(spec))},
-              bytes, flops);
+      add("down", spec,
+          {x.operand, stored(writer, r.experts), shared.operand, routed.operand, h.operand,
+           undefinedOperand(double(partialBytes(spec))), zeros(double(counterBytes(spec)))},
+          {check(4, fb::Element::F32, elements, 0, 2 * kSum)}, bytes, flops);
     } else {
-      measure("down", spec, {x, order, offsets, shared, routed, h}, bytes, flops);
+      add("down", spec,
+          {x.operand, stored(writer, r.order), stored(writer, r.offsets), shared.operand,
+           routed.operand, h.operand},
+          {check(5, fb::Element::F32, elements, 0, 2 * kSum)}, bytes, flops);
     }
+  }
+
+  //===--- From logits to ids ----------------------------------------------------------------------
+
+  // The token that follows the first row. Weights, and so this, are the same for all steps.
+  int32_t bestToken(const Weight &w, const Floats &x) {
+    static std::map<std::tuple<std::string, bool>, int32_t> known;
+    auto [at, isNew] = known.try_emplace({s.name, small}, 0);
+    if (!isNew)
+      return at->second;
+    double best = -INFINITY;
+    for (int64_t token = 0; token < s.vocabulary; ++token)
+      if (double logit = dot(x, w.row(0, token)); logit > best) {
+        best = logit;
+        at->second = int32_t(token);
+      }
+    return at->second;
   }
   // Of one row, which is greedy: its logits are not written.
   void head() {
-    CudaSpec spec{HeadSpec{s.hidden, s.vocabulary, kBf16, 1e-5f}, tile};
-    cuda::CUdeviceptr w = weights(double(padded(s.vocabulary)) * s.hidden),
-                      logits = room(4.0 * s.vocabulary), ids = room(4),
-                      counters = zeros(double(counterBytes(spec, 1))),
-                      sampling = put(std::vector<cuda::RowSampling>(1));
-    std::vector<cuda::CUdeviceptr> operands{x, sampling, w, logits, ids, counters};
+    CudaSpec spec{HeadSpec{s.hidden, s.vocabulary, s.format, kEps}, tile};
+    Weight w = weight(1, s.vocabulary, s.hidden);
+    Numbers x = halves(1, s.hidden);
+    const auto sampling = stored(writer, std::vector<cuda::RowSampling>(1)),
+               logits = undefinedOperand(4.0 * double(s.vocabulary)), id = undefinedOperand(4),
+               counters = zeros(double(counterBytes(spec, 1)));
+    const int32_t best = bestToken(w, small ? normed(0) : x.range(0, s.hidden));
+    const double bytes = bytesOf(double(s.vocabulary) * s.hidden),
+                 flops = 2.0 * double(s.vocabulary) * double(s.hidden);
     if (small)
-      operands = {put(std::vector<int32_t>{0}), sampling, h, normWeight, w, logits, ids, counters};
-    measure("head", spec, operands, 2.0 * s.vocabulary * s.hidden, 2.0 * s.vocabulary * s.hidden);
+      add("head", spec,
+          {stored(writer, Ints{0}), sampling, h.operand, normWeight.operand, w.operand, logits, id,
+           counters},
+          {checkInts(6, best)}, bytes, flops);
+    else
+      add("head", spec, {x.operand, sampling, w.operand, logits, id, counters},
+          {checkInts(4, best)}, bytes, flops);
   }
   // As many rows as the step has tokens, up to 64: greedy, then with each filter.
   void sample() {
     const int64_t rows = std::min<int64_t>(T, 64);
     CudaSpec spec{SampleSpec{s.vocabulary}};
-    std::vector<float> values = random(s.vocabulary), all;
-    for (float &v : values)
-      v *= 3;
+    Numbers logits(fb::Element::F32, kLogits, 3, double(rows) * s.vocabulary);
     // A run reads the ids that the one before wrote: token 0 is the largest logit, and is drawn.
-    std::iter_swap(values.begin(), std::max_element(values.begin(), values.end()));
-    for (int64_t r = 0; r < rows; ++r)
-      all.insert(all.end(), values.begin(), values.end());
-    cuda::CUdeviceptr logits = put(all), partials = room(double(partialBytes(spec, rows))),
-                      counters = zeros(double(counterBytes(spec, rows)));
-    step = put(std::vector<cuda::StepInfo>{{int32_t(T), int32_t(rows), 1, 0}});
+    for (int64_t row = 0; row < rows; ++row) {
+      logits.operand.at.push_back(uint64_t(row * s.vocabulary));
+      logits.operand.put.push_back(6);
+    }
     const auto run = [&](const char *name, cuda::RowSampling row) {
       row.scale = float(std::numbers::log2e / 0.8);
-      measure(name, spec,
-              {put(std::vector<cuda::RowSampling>(rows, row)), logits,
-               put(std::vector<int32_t>(rows, 0)), partials, counters},
-              4.0 * double(rows) * s.vocabulary, 0, rows);
+      const Ints ids(rows, 0);
+      add(name, spec,
+          {stored(writer, std::vector<cuda::RowSampling>(rows, row)), logits.operand,
+           stored(writer, ids), undefinedOperand(double(partialBytes(spec, rows))),
+           zeros(double(counterBytes(spec, rows)))},
+          {checkInts(2, ids)}, 4.0 * double(rows) * double(s.vocabulary), 0, rows);
     };
     run("sample greedy", {});
     run("sample", {3, 0, 0, 0, 0, 0, 0});
@@ -294,26 +579,21 @@ private:
     run("sample top-k top-p", {3, 0, 0, uint64_t(0.9 * 0x1p64), 0, 40, 0});
   }
 
-  Bench &bench;
+  BundleWriter &writer;
   const Shapes &s;
   int64_t T, context;
-  int repetitions;
-  std::vector<Row> &rows;
-  bool small;
+  bool timed, small;
   int64_t tile;
-  std::mt19937 engine{1};
+  std::mt19937 random{1};
   llvm::Error error = llvm::Error::success();
-  cuda::CUdeviceptr h = 0, normWeight = 0, x = 0, step = 0;
-  cuda::CUdeviceptr experts = 0, scores = 0, order = 0, offsets = 0;
+  Numbers h, normWeight, routerWeight;
 };
 
 } // namespace
 
-llvm::Error timeKernels(Bench &bench, const Shapes &shapes, int64_t tokens, int64_t context,
-                        int repetitions, std::vector<Row> &rows) {
-  llvm::Error error = Cases(bench, shapes, tokens, context, repetitions, rows).run();
-  bench.drop();
-  return error;
+llvm::Error addCases(BundleWriter &writer, const Shapes &shapes, int64_t tokens, int64_t context,
+                     bool timed) {
+  return Cases(writer, shapes, tokens, context, timed).run();
 }
 
 } // namespace moe::gpucheck

@@ -1,6 +1,6 @@
 // The probes are kernels of the same builder, as simple as can be.
-#include "tools/gpu-check/Probes.h"
-#include "runtime/device/cuda/KernelAbi.h"
+#include "tools/gpu-check/BundleWriter.h"
+#include "tools/gpu-check/Limits.h"
 
 using namespace llvm;
 using namespace moe::codegen;
@@ -9,18 +9,16 @@ namespace moe::gpucheck {
 
 // Each thread moves 16 bytes at a time, four in flight. operands: from, to; bytes = tokens * 64
 // KiB.
-static constexpr int64_t kPiece = 64 << 10;
-
 static void emitCopy(CudaKernel &k, bool writes) {
   k.threads = 512;
   k.blocksPerSm = 4;
   Ptr from = k.operand(0), to = k.operand(1);
   mlir::Type type = k.vec(4, k.i32());
   k.stride(k.block(), k.tokens(), k.blocks(), [&](Val piece) {
-    Val base = k.convert(piece, k.i64()) * kPiece + k.convert(k.thread(), k.i64()) * 16;
+    Val base = k.convert(piece, k.i64()) * kProbePiece + k.convert(k.thread(), k.i64()) * 16;
     SmallVector<Val> values;
     int64_t step = k.threads * 16;
-    for (int64_t at = 0; at < kPiece; at += step)
+    for (int64_t at = 0; at < kProbePiece; at += step)
       values.push_back(k.load(from + base + at, type));
     if (writes) {
       for (auto [i, value] : enumerate(values))
@@ -60,36 +58,22 @@ static void emitProducts(CudaKernel &k) {
   k.ifThen(eq(total, k.f32(1.5)), [&] { k.store(k.operand(0), total); });
 }
 
-Expected<Limits> measureLimits(Bench &bench, bool quick) {
-  Limits limits;
-  int64_t pieces = quick ? 4 : 16384; // 1 GiB
-  int repetitions = quick ? 1 : 30;
-  auto from = bench.filled(pieces * kPiece, 1), to = bench.room(pieces * kPiece);
-  auto step = bench.put(std::vector<cuda::StepInfo>{{int32_t(pieces), 0, 1, 0}});
-  if (!from || !to || !step)
-    return joinErrors(joinErrors(from.takeError(), to.takeError()), step.takeError());
+llvm::Error addProbes(BundleWriter &writer) {
+  fb::ProbesT probes;
   for (bool writes : {false, true}) {
     auto kernel =
-        bench.load(writes ? "copy" : "read", 2, [&](CudaKernel &k) { emitCopy(k, writes); });
+        writer.kernel(writes ? "copy" : "read", 2, [&](CudaKernel &k) { emitCopy(k, writes); });
     if (!kernel)
       return kernel.takeError();
-    auto time = bench.time(*kernel, pieces, {*from, *to, *step}, repetitions);
-    if (!time)
-      return time.takeError();
-    double bytes = double(pieces * kPiece) * (writes ? 2 : 1);
-    (writes ? limits.copyBytesPerSecond : limits.readBytesPerSecond) = bytes / time->median * 1e6;
+    (writes ? probes.copy : probes.read) = *kernel;
   }
-  auto kernel = bench.load("products", 1, emitProducts);
-  if (!kernel)
-    return kernel.takeError();
-  int64_t blocks = kernel->blocksPerSm * bench.gpu().multiprocessors;
-  auto time = bench.time(*kernel, blocks, {*to, *step}, repetitions);
-  if (!time)
-    return time.takeError();
-  double products = double(blocks) * (kernel->threads / 32) * kChains * kRounds;
-  limits.tensorFlops = products * (2 * 16 * 8 * 16) / time->median * 1e6;
-  bench.drop();
-  return limits;
+  auto products = writer.kernel("products", 1, emitProducts);
+  if (!products)
+    return products.takeError();
+  probes.products = *products;
+  probes.flops_per_warp = double(kChains * kRounds * 2 * 16 * 8 * 16);
+  writer.add(probes);
+  return llvm::Error::success();
 }
 
 } // namespace moe::gpucheck

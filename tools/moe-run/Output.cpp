@@ -61,6 +61,13 @@ void JsonObject::add(std::string_view name, std::span<const int32_t> values) {
   addRaw(name, list + "]");
 }
 
+void JsonObject::add(std::string_view name, std::span<const JsonObject> values) {
+  std::string list = "[";
+  for (const JsonObject &value : values)
+    list += (list.size() > 1 ? ", " : "") + value.text();
+  addRaw(name, list + "]");
+}
+
 void JsonObject::add(std::string_view name, const JsonObject &value) { addRaw(name, value.text()); }
 
 } // namespace moe

@@ -23,6 +23,7 @@ public:
   void add(std::string_view name, int64_t value);
   void add(std::string_view name, std::span<const int32_t> values);
   void add(std::string_view name, const JsonObject &value);
+  void add(std::string_view name, std::span<const JsonObject> values);
   std::string text() const { return "{" + members + "}"; }
 
 private:

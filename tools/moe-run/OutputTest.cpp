@@ -20,8 +20,10 @@ TEST(Json, Members) {
   json.add("nan", std::nan(""));
   json.add("ids", std::span<const int32_t>(ids));
   json.add("inner", inner);
+  const JsonObject list[] = {inner, JsonObject()};
+  json.add("list", std::span<const JsonObject>(list));
   EXPECT_EQ(json.text(), R"({"text": "hi", "half": 0.5, "nan": null, "ids": [1, 2], )"
-                         R"("inner": {"x": -3}})");
+                         R"("inner": {"x": -3}, "list": [{"x": -3}, {}]})");
   EXPECT_EQ(JsonObject().text(), "{}");
 }
 

@@ -1,10 +1,13 @@
 // What the device at hand can do: the limits that kernels are measured against.
-#ifndef MOE_TOOLS_GPU_CHECK_PROBES_H
-#define MOE_TOOLS_GPU_CHECK_PROBES_H
+#ifndef MOE_TOOLS_GPU_CHECK_LIMITS_H
+#define MOE_TOOLS_GPU_CHECK_LIMITS_H
 
 #include "tools/gpu-check/Bench.h"
 
 namespace moe::gpucheck {
+
+// Each token of a step of the probes `read` and `copy` is so many bytes.
+inline constexpr int64_t kProbePiece = 64 << 10;
 
 struct Limits {
   double copyBytesPerSecond = 0; // read and written, together
@@ -13,7 +16,7 @@ struct Limits {
 };
 
 // `quick`: small and few, to see that it works.
-llvm::Expected<Limits> measureLimits(Bench &bench, bool quick);
+Result<Limits> measureLimits(Bench &bench, const fb::Bundle &bundle, bool quick);
 
 } // namespace moe::gpucheck
 
