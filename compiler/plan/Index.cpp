@@ -213,7 +213,7 @@ Error IndexMaker::addTensors() {
     if (tensor->shape.empty())
       tensor->shape.push_back(1);
     tensor->storage = nameOf(op.getPacking().getFormat().getFormat());
-    tensor->layout = stringifyLayout(op.getPacking().getLayout()).str();
+    tensor->layout = nameOf(op.getPacking().getLayout());
     tensor->head_dim = op.getPacking().getHeadDim();
     tensor->section = weightSections[op.getDevice()];
     tensor->offset = op.getOffset();

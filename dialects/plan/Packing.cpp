@@ -15,10 +15,8 @@ FailureOr<WeightLayout> layoutOf(RankedTensorType type, plan::PackingAttr packin
   };
   if (!type.hasStaticShape())
     return fail("has a dynamic shape");
-  const auto kind = layoutNamed(stringifyLayout(packing.getLayout()));
-  assert(kind && "the dialect has layouts of its own");
   Result<WeightLayout> layout = WeightLayout::create(
-      type.getShape(), packing.getFormat().getFormat(), *kind, packing.getHeadDim());
+      type.getShape(), packing.getFormat().getFormat(), packing.getLayout(), packing.getHeadDim());
   if (!layout)
     return fail(layout.error().message);
   return *layout;

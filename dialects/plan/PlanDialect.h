@@ -5,6 +5,14 @@
 #include "dialects/moe/MoeDialect.h"
 #include "mlir/IR/SymbolTable.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
+#include "runtime/weights/Layout.h"
+
+namespace moe {
+
+// How a packed weight lies in memory.
+using Layout = WeightLayout::Kind;
+
+} // namespace moe
 
 namespace moe::plan {
 

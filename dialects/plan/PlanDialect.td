@@ -29,17 +29,6 @@ def Plan_Buffer : Plan_Type<"Buffer", "buffer"> {
   let summary = "bytes that a kernel reads or writes";
 }
 
-def Plan_Layout : I32EnumAttr<"Layout", "how a packed weight lies in memory", [
-    I32EnumAttrCase<"Rows", 0, "rows">,
-    I32EnumAttrCase<"Panel", 1, "panel">,
-    I32EnumAttrCase<"PanelGateUp", 2, "panel_gate_up">,
-    I32EnumAttrCase<"PanelHeads", 3, "panel_heads">,
-    I32EnumAttrCase<"Fragments", 4, "fragments">,
-    I32EnumAttrCase<"FragmentsGateUp", 5, "fragments_gate_up">]> {
-  let cppNamespace = "::moe";
-  let genSpecializedAttr = 0;
-}
-
 def Plan_PackingAttr : AttrDef<Plan_Dialect, "Packing"> {
   let mnemonic = "packing";
   let summary = "how a weight is stored and lies in memory";
@@ -66,9 +55,9 @@ def Plan_PackingAttr : AttrDef<Plan_Dialect, "Packing"> {
     #plan.packing<panel, i4 group 128 scale f16>
     ```
   }];
-  let parameters = (ins EnumParameter<Plan_Layout>:$layout, "::moe::FormatAttr":$format,
+  let parameters = (ins "::moe::Layout":$layout, "::moe::FormatAttr":$format,
       DefaultValuedParameter<"int64_t", "0">:$headDim);
-  let assemblyFormat = "`<` $layout `,` custom<FormatOf>($format) (`,` $headDim^)? `>`";
+  let assemblyFormat = "`<` custom<Layout>($layout) `,` custom<FormatOf>($format) (`,` $headDim^)? `>`";
   let extraClassDeclaration = [{
     // Elements stored as they are.
     static PackingAttr get(::mlir::MLIRContext *context, ::moe::Layout layout,

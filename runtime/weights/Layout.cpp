@@ -24,6 +24,7 @@ Error invalid(const std::string &why) { return {Code::InvalidArgument, why}; }
 } // namespace
 
 const char *nameOf(WeightLayout::Kind kind) { return kNames[size_t(kind)]; }
+std::span<const char *const> layoutNames() { return kNames; }
 
 std::optional<WeightLayout::Kind> layoutNamed(std::string_view name) {
   for (size_t i = 0; i < std::size(kNames); ++i)

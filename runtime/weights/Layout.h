@@ -149,6 +149,7 @@ private:
 
 // "rows", "panel", "panel_gate_up", "panel_heads", "fragments", "fragments_gate_up": in plans.
 const char *nameOf(WeightLayout::Kind kind);
+std::span<const char *const> layoutNames();
 std::optional<WeightLayout::Kind> layoutNamed(std::string_view name);
 
 } // namespace moe

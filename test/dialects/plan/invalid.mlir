@@ -49,6 +49,12 @@ plan.tensor @w at 0 bytes 8192 : tensor<64x64xf16> from
 
 // -----
 
+// expected-error @+2 {{unknown layout 'panels', expected one of rows, panel, panel_gate_up, panel_heads, fragments, fragments_gate_up}}
+plan.tensor @w at 0 bytes 8192 : tensor<64x64xbf16> from
+    [#moe.source<"w", [0, 0], [64, 64]>] packed #plan.packing<panels, bf16>
+
+// -----
+
 // pool_c1
 // expected-error @+1 {{has a size that is not positive}}
 plan.pool @global layers 0 page_tokens 64 page_bytes 65536
