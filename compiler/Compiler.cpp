@@ -40,7 +40,7 @@ Compilation::Compilation(const CompileOptions &options, raw_ostream &out,
 llvm::Error Compilation::checkPassNames() {
   OpPassManager passes(ModuleOp::getOperationName());
   buildFusePipeline(passes);
-  buildPackPipeline(passes, findTargetFormats, plan::kDefaultDevice, options.weights);
+  buildPackPipeline(passes, findTargetFormats, kDefaultTarget, options.weights);
   std::vector<std::string> known;
   for (Pass &pass : passes.getPasses())
     known.push_back(pass.getArgument().str());

@@ -26,7 +26,8 @@ struct RandomProgram {
     std::mt19937 random(seed);
     int64_t count = 1 + random() % 40, calls = 1 + random() % 60, reach = 1 + random() % 12;
     text = "plan.kernel @k device \"cpu\" operands 3\n"
-           "plan.program @p device \"cpu\" tokens 1 rows 1 scratch 0 {\n";
+           "plan.program @p step device \"cpu\" tokens 1 rows 1 scratch 0 "
+           "outputs [\"ids\" : i32[R]] {\n";
     for (int64_t i = 0; i < count; ++i) {
       buffers.push_back({1 + int64_t(random() % (random() % 2 ? 100 : 5000))});
       text +=

@@ -106,8 +106,9 @@ private:
   Error addKernels();
   Error addImages();
   Error addPrograms();
-  Expected<std::unique_ptr<fb::CallT>> makeCall(plan::CallOp call);
-  Expected<fb::Operand> makeOperand(mlir::Value value);
+  Error addSpecs(mlir::ArrayAttr from, std::vector<std::unique_ptr<fb::TensorSpecT>> &to);
+  Expected<fb::KernelCallT> makeCall(plan::CallOp call, plan::ProgramOp program);
+  Expected<fb::Operand> makeOperand(mlir::Value value, plan::ProgramOp program);
   Error checkOverlaps(MutableArrayRef<const fb::TensorT *> tensors) const;
   uint32_t addSection(fb::SectionKind kind, std::string name, uint64_t length);
 
@@ -200,14 +201,14 @@ Error IndexMaker::addSections() {
 }
 
 Error IndexMaker::addTensors() {
-  StringSet<> symbols; // of all devices
+  StringMap<int> devices; // that have a tensor of that name
   for (plan::TensorOp op : module.getOps<plan::TensorOp>())
-    symbols.insert(op.getSymName());
+    ++devices[op.getTensorName()];
   StringMap<SmallVector<const fb::TensorT *>> byDevice;
   for (plan::TensorOp op : module.getOps<plan::TensorOp>()) {
     auto tensor = std::make_unique<fb::TensorT>();
     const StringRef name = op.getTensorName();
-    tensor->name = (symbols.contains(name) ? op.getSymName() : name).str();
+    tensor->name = (devices[name] > 1 ? op.getSymName() : name).str();
     for (int64_t dim : cast<mlir::RankedTensorType>(op.getType()).getShape())
       tensor->shape.push_back(dim);
     if (tensor->shape.empty())
@@ -241,16 +242,26 @@ Error IndexMaker::checkOverlaps(MutableArrayRef<const fb::TensorT *> byOffset) c
   return Error::success();
 }
 
-// The pool of all positions comes first, wherever it is in the module.
+fb::PoolClass poolClassOf(plan::PoolClass poolClass) {
+  switch (poolClass) {
+  case plan::PoolClass::AllPositions:
+    return fb::PoolClass::AllPositions;
+  case plan::PoolClass::Chunk:
+    return fb::PoolClass::Chunk;
+  }
+  llvm_unreachable("no such class");
+}
+
+// Pools of all positions come first, wherever they are in the module.
 Error IndexMaker::addCaches() {
-  for (bool chunked : {false, true})
+  for (plan::PoolClass poolClass : {plan::PoolClass::AllPositions, plan::PoolClass::Chunk})
     for (plan::PoolOp op : module.getOps<plan::PoolOp>()) {
-      if (bool(op.getChunk()) != chunked)
+      if (op.getPoolClass() != poolClass)
         continue;
       auto pool = std::make_unique<fb::CachePoolT>();
       pool->name = op.getPoolName().str();
-      if (op.getDevice() != plan::kDefaultDevice)
-        pool->device = op.getDevice().str();
+      pool->device = op.getDevice().str();
+      pool->pool_class = poolClassOf(poolClass);
       pool->chunk = op.getChunk().value_or(0);
       pool->layers = op.getLayers();
       pool->page_tokens = op.getPageTokens();
@@ -316,12 +327,74 @@ Error IndexMaker::addImages() {
   return Error::success();
 }
 
+fb::ElementType elementOf(mlir::Type type) {
+  if (type.isBF16())
+    return fb::ElementType::BF16;
+  if (type.isF16())
+    return fb::ElementType::F16;
+  if (type.isF32())
+    return fb::ElementType::F32;
+  if (type.isUnsignedInteger(32))
+    return fb::ElementType::U32;
+  return type.isUnsignedInteger() ? fb::ElementType::U8 : fb::ElementType::I32;
+}
+
+fb::Dimension dimensionOf(int64_t dim) {
+  switch (dim) {
+  case plan::TensorSpecAttr::Tokens:
+    return {fb::Extent::Tokens, 0};
+  case plan::TensorSpecAttr::Rows:
+    return {fb::Extent::Rows, 0};
+  case plan::TensorSpecAttr::Sequences:
+    return {fb::Extent::Sequences, 0};
+  case plan::TensorSpecAttr::Pages:
+    return {fb::Extent::Pages, 0};
+  default:
+    return {fb::Extent::Constant, uint32_t(dim)};
+  }
+}
+
+fb::ProgramKind kindOf(plan::ProgramKind kind) {
+  switch (kind) {
+  case plan::ProgramKind::Step:
+    return fb::ProgramKind::Step;
+  }
+  llvm_unreachable("no such kind");
+}
+
+Error IndexMaker::addSpecs(mlir::ArrayAttr from,
+                           std::vector<std::unique_ptr<fb::TensorSpecT>> &to) {
+  for (auto spec : from.getAsRange<plan::TensorSpecAttr>()) {
+    auto made = std::make_unique<fb::TensorSpecT>();
+    made->name = spec.getName().str();
+    made->element = elementOf(spec.getElement());
+    for (int64_t dim : spec.getDims()) {
+      if (dim > std::numeric_limits<uint32_t>::max())
+        return fail("'" + spec.getName().getValue() + "' has a dimension of " + Twine(dim));
+      made->dims.push_back(dimensionOf(dim));
+    }
+    if (spec.getPool()) {
+      auto pool = caches.find(spec.getPool().getValue());
+      if (pool == caches.end())
+        return fail("there is no pool '" + spec.getPool().getValue() + "'");
+      made->pool = int32_t(pool->second);
+    }
+    to.push_back(std::move(made));
+  }
+  return Error::success();
+}
+
 Error IndexMaker::addPrograms() {
   for (plan::ProgramOp op : module.getOps<plan::ProgramOp>()) {
     if (!op.getArena())
       return fail("program '" + op.getSymName() + "' has no arena: its memory is not planned");
     auto program = std::make_unique<fb::ProgramT>();
+    program->kind = kindOf(op.getKind());
     program->device = op.getDevice().str();
+    if (Error error = addSpecs(op.getInputs(), program->inputs))
+      return error;
+    if (Error error = addSpecs(op.getOutputs(), program->outputs))
+      return error;
     program->tokens = op.getTokens();
     program->rows = op.getRows();
     program->arena_bytes = *op.getArena();
@@ -329,10 +402,11 @@ Error IndexMaker::addPrograms() {
     for (plan::CountersOp counters : op.getBody().getOps<plan::CountersOp>())
       program->counter_bytes = std::max<uint64_t>(program->counter_bytes, counters.getBytes());
     for (plan::CallOp call : op.getBody().getOps<plan::CallOp>()) {
-      Expected<std::unique_ptr<fb::CallT>> made = makeCall(call);
+      Expected<fb::KernelCallT> made = makeCall(call, op);
       if (!made)
         return fail("program '" + op.getSymName() + "': " + toString(made.takeError()));
-      program->calls.push_back(std::move(*made));
+      program->calls.push_back(std::make_unique<fb::CallT>());
+      program->calls.back()->operation.Set(std::move(*made));
     }
     plan->programs.push_back(std::move(program));
   }
@@ -342,30 +416,33 @@ Error IndexMaker::addPrograms() {
   return Error::success();
 }
 
-Expected<std::unique_ptr<fb::CallT>> IndexMaker::makeCall(plan::CallOp call) {
-  auto made = std::make_unique<fb::CallT>();
+Expected<fb::KernelCallT> IndexMaker::makeCall(plan::CallOp call, plan::ProgramOp program) {
+  fb::KernelCallT made;
   auto kernel = kernels.find(call.getKernel());
   if (kernel == kernels.end())
     return fail("there is no kernel '" + call.getKernel() + "'");
-  made->kernel = kernel->second;
-  made->blocks = call.getBlocks().value_or(0);
+  made.kernel = kernel->second;
+  made.blocks = call.getBlocks().value_or(0);
   for (mlir::Value value : call.getOperands()) {
-    Expected<fb::Operand> operand = makeOperand(value);
+    Expected<fb::Operand> operand = makeOperand(value, program);
     if (!operand)
       return fail("call of '" + call.getKernel() + "': " + toString(operand.takeError()));
-    made->operands.push_back(*operand);
+    made.operands.push_back(*operand);
   }
-  return std::move(made);
+  return made;
 }
 
-Expected<fb::Operand> IndexMaker::makeOperand(mlir::Value value) {
+Expected<fb::Operand> IndexMaker::makeOperand(mlir::Value value, plan::ProgramOp program) {
   using Made = Expected<fb::Operand>;
   return TypeSwitch<mlir::Operation *, Made>(value.getDefiningOp())
       .Case([&](plan::InputOp op) -> Made {
-        return fb::Operand(fb::OperandKind::Input, uint32_t(op.getName()), 0, 0);
+        return fb::Operand(fb::OperandKind::Input,
+                           *plan::ProgramOp::find(program.getInputs(), op.getName()), 0, 0);
       })
-      .Case([&](plan::LogitsOp) -> Made { return fb::Operand(fb::OperandKind::Logits, 0, 0, 0); })
-      .Case([&](plan::IdsOp) -> Made { return fb::Operand(fb::OperandKind::Ids, 0, 0, 0); })
+      .Case([&](plan::OutputOp op) -> Made {
+        return fb::Operand(fb::OperandKind::Output,
+                           *plan::ProgramOp::find(program.getOutputs(), op.getName()), 0, 0);
+      })
       .Case([&](plan::AllocOp op) -> Made {
         if (!op.getOffset())
           return fail("a buffer has no offset: the program's memory is not planned");
@@ -404,7 +481,7 @@ std::vector<std::string> moe::weightDevices(mlir::ModuleOp module) {
     if (!is_contained(devices, tensor.getDevice()))
       devices.push_back(tensor.getDevice().str());
   if (devices.empty()) // a plan has weights, be they none
-    devices.push_back(plan::kDefaultDevice.str());
+    devices.emplace_back();
   return devices;
 }
 

@@ -32,26 +32,29 @@ module attributes {moe.model = {
     parameters = 100000 : i64, active_parameters = 50000 : i64}} {
   plan.tensor @qkv at 0 bytes 8704 : tensor<96x33xbf16> from
       [#moe.source<"q", [0, 0], [48, 33]>, #moe.source<"kv", [0, 0], [48, 33]>]
-      packed #plan.packing<panel_heads, bf16, 48>
+      packed #plan.packing<panel_heads, bf16, 48> device "cpu"
   plan.tensor @norm at 8768 bytes 132 : tensor<33xf32> from
-      [#moe.source<"norm", [0], [33]>] packed #plan.packing<rows, f32>
-  plan.pool @chunked layers 3 page_tokens 64 page_bytes 8192 chunk 128
-  plan.pool @global layers 1 page_tokens 64 page_bytes 4096
+      [#moe.source<"norm", [0], [33]>] packed #plan.packing<rows, f32> device "cpu"
+  plan.pool @chunked class chunk of 128 layers 3 page_tokens 64 page_bytes 8192 device "cpu"
+  plan.pool @global class all_positions layers 1 page_tokens 64 page_bytes 4096 device "cpu"
   plan.kernel @embed device "cpu" operands 3
   plan.kernel @attend device "cpu" operands 4
   plan.kernel @head device "cpu" operands 2
-  plan.program @cpu.8 device "cpu" tokens 8 rows 8 scratch 128 arena 4096 {
-    %t = plan.input tokens
+  plan.program @cpu.8 step device "cpu" tokens 8 rows 8 scratch 128 arena 4096
+      inputs ["tokens" : i32[T]] outputs ["logits" : f32[R, 96]] {
+    %t = plan.input "tokens"
     %h = plan.alloc 1024 at 64
     %w = plan.weight @qkv
     plan.call @embed(%t, %w, %h)
   }
-  plan.program @cpu.1 device "cpu" tokens 1 rows 1 scratch 128 arena 1024 {
-    %p = plan.input chunked_table
+  plan.program @cpu.1 step device "cpu" tokens 1 rows 1 scratch 128 arena 1024
+      inputs ["sampling" : ui8[R, 40], "table" : i32[S, P] of @chunked]
+      outputs ["ids" : i32[R], "logits" : f32[R, 96]] {
+    %p = plan.input "table"
     %h = plan.alloc 128 at 64
     %n = plan.weight @norm
     %c = plan.cache @chunked at 4096
-    %l = plan.logits
+    %l = plan.output "logits"
     plan.call @attend(%h, %p, %c, %n)
     plan.call @head(%h, %l)
   }
@@ -75,7 +78,6 @@ protected:
     tokenizer.info.pattern = "llama4";
     inputs.tokenizer = std::move(tokenizer);
     inputs.chat.emplace().user = "user";
-    inputs.provenance.checkpoint = "tiny";
     inputs.weights.shape = [](StringRef name) -> Expected<SmallVector<int64_t>> {
       return name == "norm" ? SmallVector<int64_t>{33} : SmallVector<int64_t>{48, 33};
     };
@@ -165,14 +167,35 @@ TEST_F(PlanWriterTest, roundTrip) {
 
   // Pools and programs are put in order.
   EXPECT_EQ(index.caches()->Get(0)->name()->str(), "global");
+  EXPECT_EQ(index.caches()->Get(0)->pool_class(), fb::PoolClass::AllPositions);
+  EXPECT_EQ(index.caches()->Get(1)->pool_class(), fb::PoolClass::Chunk);
+  EXPECT_EQ(index.caches()->Get(1)->chunk(), 128u);
   const auto programs = plan->programs("cpu");
   ASSERT_EQ(programs.size(), 2u);
   EXPECT_EQ(programs[0]->tokens(), 1u);
   EXPECT_EQ(programs[1]->arena_bytes(), 4096u);
-  const fb::Call &attend = *programs[0]->calls()->Get(0);
+  const fb::TensorSpec &table = *programs[0]->inputs()->Get(1);
+  EXPECT_EQ(table.name()->str(), "table");
+  EXPECT_EQ(table.element(), fb::ElementType::I32);
+  EXPECT_EQ(table.pool(), 1);
+  EXPECT_EQ(table.dims()->Get(0)->extent(), fb::Extent::Sequences);
+  EXPECT_EQ(table.dims()->Get(1)->extent(), fb::Extent::Pages);
+  const fb::TensorSpec &sampling = *programs[0]->inputs()->Get(0);
+  EXPECT_EQ(sampling.element(), fb::ElementType::U8);
+  EXPECT_EQ(sampling.pool(), -1);
+  EXPECT_EQ(sampling.dims()->Get(0)->extent(), fb::Extent::Rows);
+  EXPECT_EQ(sampling.dims()->Get(1)->extent(), fb::Extent::Constant);
+  EXPECT_EQ(sampling.dims()->Get(1)->count(), 40u);
+  EXPECT_EQ(programs[1]->inputs()->Get(0)->dims()->Get(0)->extent(), fb::Extent::Tokens);
+  EXPECT_EQ(programs[1]->kind(), fb::ProgramKind::Step);
+  const fb::KernelCall &attend = *programs[0]->calls()->Get(0)->operation_as_KernelCall();
   EXPECT_EQ(attend.kernel(), 1u);
   EXPECT_EQ(attend.operands()->Get(0)->offset(), 64u);
-  EXPECT_EQ(attend.operands()->Get(1)->index(), uint32_t(fb::InputName::ChunkedTable));
+  EXPECT_EQ(attend.operands()->Get(1)->kind(), fb::OperandKind::Input);
+  EXPECT_EQ(attend.operands()->Get(1)->index(), 1u);
+  const fb::KernelCall &head = *programs[0]->calls()->Get(1)->operation_as_KernelCall();
+  EXPECT_EQ(head.operands()->Get(1)->kind(), fb::OperandKind::Output);
+  EXPECT_EQ(head.operands()->Get(1)->index(), 1u);
   EXPECT_EQ(attend.operands()->Get(2)->kind(), fb::OperandKind::Cache);
   EXPECT_EQ(attend.operands()->Get(2)->index(), 1u);
   EXPECT_EQ(attend.operands()->Get(2)->offset(), 4096u);
@@ -191,10 +214,11 @@ protected:
   plan.tensor @cuda.head at 12288 bytes 12288 : tensor<96x33xbf16> from
       [#moe.source<"q", [0, 0], [48, 33]>, #moe.source<"kv", [0, 0], [48, 33]>]
       packed #plan.packing<fragments_gate_up, bf16> device "cuda"
-  plan.pool @cuda.global layers 4 page_tokens 64 page_bytes 2048 device "cuda"
+  plan.pool @cuda.global class all_positions layers 4 page_tokens 64 page_bytes 2048 device "cuda"
   plan.kernel @qkv_t8 device "cuda" operands 4 grid
   plan.kernel @head_t8 device "cuda" operands 3 grid
-  plan.program @cuda.8 device "cuda" tokens 8 rows 8 scratch 0 arena 1024 {
+  plan.program @cuda.8 step device "cuda" tokens 8 rows 8 scratch 0 arena 1024
+      outputs ["ids" : i32[R]] {
     %h = plan.alloc 1024 at 0
     %w = plan.weight @cuda.qkv
     %c = plan.counters 64
@@ -277,7 +301,7 @@ TEST_F(PlanOfTwoDevices, roundTrip) {
   const auto programs = plan->programs("cuda");
   ASSERT_EQ(programs.size(), 1u);
   EXPECT_EQ(programs[0]->counter_bytes(), 128u);
-  const fb::Call &call = *programs[0]->calls()->Get(0);
+  const fb::KernelCall &call = *programs[0]->calls()->Get(0)->operation_as_KernelCall();
   EXPECT_EQ(call.blocks(), 6u);
   EXPECT_EQ(call.operands()->Get(1)->index(), tensors->Get(2)->section());
   EXPECT_EQ(call.operands()->Get(2)->kind(), fb::OperandKind::Counters);
@@ -307,7 +331,7 @@ std::string largeModule(StringRef format = "f32", int64_t bytes = 41943040) {
   const std::string tensor = "plan.tensor @norm";
   return text.insert(text.find(tensor), formatv(R"(
     plan.tensor @large at 20480 bytes {0} : tensor<10x1024x1024xf32> from
-        [#moe.source<"large", [0, 0, 0], [10, 1024, 1024], true>] packed #plan.packing<panel, {1}>
+        [#moe.source<"large", [0, 0, 0], [10, 1024, 1024], true>] packed #plan.packing<panel, {1}> device "cpu"
     )",
                                                 bytes, format)
                                             .str());
@@ -451,12 +475,13 @@ TEST_F(PlanWriterTest, knowsThatTheDiskIsTooSmall) {
   change("plan.tensor @norm", R"(
     plan.tensor @huge at 20480 bytes 140737488355328 : tensor<33554432x1048576xf32> from
         [#moe.source<"huge", [0, 0], [33554432, 1048576]>] packed #plan.packing<rows, f32>
+        device "cpu"
     plan.tensor @norm)");
   expectFailure("it takes 134217729 MB, and");
 }
 
 TEST_F(PlanWriterTest, refusesWhatIsNotReady) {
-  change("arena 4096 {", "{");
+  change("arena 4096", "");
   expectFailure("program 'cpu.8' has no arena");
   change("vocab_size = 96", "vocabulary = 96");
   expectFailure("has the field 'vocabulary', which");
@@ -471,6 +496,10 @@ TEST_F(PlanWriterTest, refusesWhatIsNotReady) {
   // What a reader would refuse is known before the weights are packed.
   change("bos_token = 90", "bos_token = 96");
   expectFailure("bos_token is 96, and the vocabulary has 96");
+  change("\"tokens\" : i32[T]", "\"tokens\" : i32[T, 5000000000]");
+  expectFailure("'tokens' has a dimension of 5000000000");
+  change("\"ids\" : i32[R], \"logits\" : f32[R, 96]", "\"logits\" : f32[R, 95]");
+  expectFailure("output 'logits' of program 'cpu' of 8 tokens is declared otherwise");
   use(kModule);
   inputs.images[0].entries.erase("head");
   expectFailure("the code for target 'cpu:x86-64-v3' lacks kernel 'head'");

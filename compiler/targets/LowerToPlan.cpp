@@ -2,6 +2,7 @@
 #include "compiler/targets/LowerToPlan.h"
 #include "dialects/plan/Packing.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "llvm/ADT/SetVector.h"
 
 using namespace mlir;
 
@@ -94,7 +95,7 @@ LogicalResult LowerToPlan::lowerPrograms(int64_t maxStep) {
     return step.emitError("computes no logits: it needs a moe.head");
   if (failed(placeCaches()))
     return failure();
-  int64_t vocabulary = dim((*heads.begin()).getResult(), 1);
+  vocabulary = dim((*heads.begin()).getResult(), 1);
   for (int64_t bucket = 1;; bucket *= 2) {
     int64_t tokens = std::min(bucket, maxStep);
     // Logits of at most 64 MiB a step.
@@ -113,9 +114,7 @@ LogicalResult LowerToPlan::lowerPrograms(int64_t maxStep) {
 // Writing
 //===----------------------------------------------------------------------===//
 
-std::string LowerToPlan::symbolOf(StringRef name) const {
-  return (device == plan::kDefaultDevice ? "" : device + ".").str() + name.str();
-}
+std::string LowerToPlan::symbolOf(StringRef name) const { return (device + "." + name).str(); }
 
 void LowerToPlan::writeTensors(OpBuilder &builder) {
   int64_t offset = 0;
@@ -133,9 +132,18 @@ void LowerToPlan::writeTensors(OpBuilder &builder) {
 
 void LowerToPlan::writeProgram(OpBuilder &builder, const Program &program, int64_t scratchBytes) {
   Location loc = model.getLoc();
-  auto op =
-      plan::ProgramOp::create(builder, loc, (device + "." + Twine(program.tokens)).str(), device,
-                              program.tokens, program.rows, scratchBytes, IntegerAttr());
+  llvm::SetVector<Attribute> inputs, outputs; // that the calls use
+  for (const Call &call : program.calls)
+    for (const Operand &operand : call.operands) {
+      if (operand.kind == Operand::Input)
+        inputs.insert(operand.spec);
+      if (operand.kind == Operand::Output)
+        outputs.insert(operand.spec);
+    }
+  auto op = plan::ProgramOp::create(
+      builder, loc, symbolOf(std::to_string(program.tokens)), plan::ProgramKind::Step, device,
+      program.tokens, program.rows, scratchBytes, IntegerAttr(),
+      builder.getArrayAttr(inputs.getArrayRef()), builder.getArrayAttr(outputs.getArrayRef()));
   OpBuilder body = OpBuilder::atBlockEnd(&op.getBody().emplaceBlock());
   Type type = plan::BufferType::get(model.getContext());
   SmallVector<Value> allocated(program.buffers.size());
@@ -144,7 +152,10 @@ void LowerToPlan::writeProgram(OpBuilder &builder, const Program &program, int64
     for (const Operand &operand : call.operands) {
       switch (operand.kind) {
       case Operand::Input:
-        operands.push_back(plan::InputOp::create(body, loc, type, operand.input));
+        operands.push_back(plan::InputOp::create(body, loc, type, operand.spec.getName()));
+        break;
+      case Operand::Output:
+        operands.push_back(plan::OutputOp::create(body, loc, type, operand.spec.getName()));
         break;
       case Operand::Weight:
         operands.push_back(plan::WeightOp::create(body, loc, type, symbolOf(operand.symbol)));
@@ -152,12 +163,6 @@ void LowerToPlan::writeProgram(OpBuilder &builder, const Program &program, int64
       case Operand::Cache:
         operands.push_back(
             plan::CacheOp::create(body, loc, type, symbolOf(operand.symbol), operand.offset));
-        break;
-      case Operand::Logits:
-        operands.push_back(plan::LogitsOp::create(body, loc, type));
-        break;
-      case Operand::Ids:
-        operands.push_back(plan::IdsOp::create(body, loc, type));
         break;
       case Operand::Counters:
         operands.push_back(plan::CountersOp::create(body, loc, type, operand.bytes));
@@ -185,9 +190,13 @@ OwningOpRef<ModuleOp> LowerToPlan::writeModule(ArrayRef<std::pair<std::string, i
   Location loc = model.getLoc();
   writeTensors(builder);
   for (auto &[name, pool] : pools)
-    plan::PoolOp::create(builder, loc, symbolOf(name), pool.first, kPageTokens, pool.second,
-                         name == "chunked" ? builder.getI64IntegerAttr(chunk) : IntegerAttr(),
-                         device);
+    if (name == "chunked")
+      plan::PoolOp::create(builder, loc, symbolOf(name), plan::PoolClass::Chunk,
+                           builder.getI64IntegerAttr(chunk), pool.first, kPageTokens, pool.second,
+                           device);
+    else
+      plan::PoolOp::create(builder, loc, symbolOf(name), plan::PoolClass::AllPositions,
+                           IntegerAttr(), pool.first, kPageTokens, pool.second, device);
   for (const auto &[name, operands] : kernels)
     plan::KernelOp::create(builder, loc, name, device, operands, grids);
   for (const Program &program : programs)

@@ -6,7 +6,7 @@
 
 #include "compiler/targets/KernelSpec.h"
 #include "dialects/moe/MoeOps.h"
-#include "dialects/plan/PlanDialect.h"
+#include "dialects/plan/StepSpecs.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OwningOpRef.h"
 #include "llvm/ADT/MapVector.h"
@@ -21,12 +21,12 @@ public:
 protected:
   // Memory that a kernel works on: one of these, or a buffer of the arena.
   struct Operand {
-    enum Kind { Input, Weight, Cache, Arena, Logits, Counters, Ids } kind;
-    plan::InputName input{};
-    llvm::StringRef symbol{}; // Weight: the moe.weight. Cache: the pool
-    int64_t offset = 0;       // Cache: of the layer in a page
-    int64_t buffer = 0;       // Arena: index into the program's buffers
-    int64_t bytes = 0;        // Counters
+    enum Kind { Input, Output, Weight, Cache, Arena, Counters } kind;
+    plan::TensorSpecAttr spec{}; // Input, Output
+    llvm::StringRef symbol{};    // Weight: the moe.weight. Cache: the pool
+    int64_t offset = 0;          // Cache: of the layer in a page
+    int64_t buffer = 0;          // Arena: index into the program's buffers
+    int64_t bytes = 0;           // Counters
   };
   struct Call {
     std::string kernel;
@@ -68,9 +68,13 @@ protected:
   //===--- For lowering an op --------------------------------------------------------------------
   int64_t tokens() const { return programs.back().tokens; }
   int64_t rows() const { return programs.back().rows; }
-  Operand input(plan::InputName name) { return {.kind = Operand::Input, .input = name}; }
-  Operand logits() { return {.kind = Operand::Logits}; }
-  Operand ids() { return {.kind = Operand::Ids}; }
+  Operand input(plan::InputName name) {
+    return {.kind = Operand::Input, .spec = plan::stepInput(model.getContext(), name)};
+  }
+  Operand logits() {
+    return {.kind = Operand::Output, .spec = plan::stepLogits(model.getContext(), vocabulary)};
+  }
+  Operand ids() { return {.kind = Operand::Output, .spec = plan::stepIds(model.getContext())}; }
   Operand counters(int64_t bytes) { return {.kind = Operand::Counters, .bytes = bytes}; }
   Operand newBuffer(int64_t bytes) {
     programs.back().buffers.push_back(bytes);
@@ -84,7 +88,8 @@ protected:
     return {.kind = Operand::Cache, .symbol = place.pool, .offset = place.offset};
   }
   Operand tableOf(const CachePlace &place) {
-    return input(place.spec.chunk ? plan::InputName::ChunkedTable : plan::InputName::GlobalTable);
+    auto pool = mlir::FlatSymbolRefAttr::get(model.getContext(), symbolOf(place.pool));
+    return {.kind = Operand::Input, .spec = plan::blockTable(pool, device)};
   }
   // Where a kernel wrote a value of the model, or a diagnostic at the op that reads it.
   mlir::FailureOr<Operand> known(mlir::Operation *op, mlir::Value value);
@@ -115,7 +120,7 @@ private:
   bool grids;
   llvm::StringMap<CachePlace> caches;
   llvm::MapVector<llvm::StringRef, std::pair<int64_t, int64_t>> pools; // layers, bytes of a page
-  int64_t chunk = 0;
+  int64_t chunk = 0, vocabulary = 0;
   std::vector<Program> programs; // the last is being lowered
   llvm::DenseMap<mlir::Value, Operand> places;
   llvm::MapVector<llvm::StringRef, WeightOp> used; // in the order of first use

@@ -55,7 +55,7 @@ llvm::Expected<Targets> chooseTargets(llvm::ArrayRef<std::string> names,
   }
   if (names.empty())
     for (const std::unique_ptr<Target> &target : targets)
-      if (target->name() == plan::kDefaultDevice)
+      if (target->name() == kDefaultTarget)
         for (llvm::StringRef version : target->knownVersions())
           if (auto error = target->addVersion(version))
             return std::move(error);

@@ -7,6 +7,9 @@
 
 namespace moe {
 
+// Whose versions a plan is for where none are named.
+inline constexpr llvm::StringLiteral kDefaultTarget = "cpu";
+
 using Targets = std::vector<std::unique_ptr<Target>>; // best first
 
 // The targets of names such as "cpu:x86-64-v4" or "cuda:sm_90a", each with its versions; of no

@@ -22,9 +22,15 @@ inline constexpr int64_t kAlignment = 64;
 // What they are given as, on every device: what the allocators of GPUs give.
 inline constexpr int64_t kPlaceAlignment = 256;
 
-// The device of ops that name none. Symbols of other devices start with the device's name, so that
-// those of several devices can stand in one module.
-inline constexpr llvm::StringLiteral kDefaultDevice = "cpu";
+// "layers.0.qkv" of "cuda.layers.0.qkv": symbols may start with their device's name, so that those
+// of several devices can stand in one module.
+llvm::StringRef nameWithoutDevice(llvm::StringRef symbol, llvm::StringRef device);
+
+// `"name" : element[dims]`, and `of` a pool: the parameters of #plan.spec.
+mlir::ParseResult parseSpec(mlir::AsmParser &parser, mlir::StringAttr &name, mlir::Type &element,
+                            llvm::SmallVector<int64_t> &dims, mlir::FlatSymbolRefAttr &pool);
+void printSpec(mlir::AsmPrinter &printer, mlir::StringAttr name, mlir::Type element,
+               llvm::ArrayRef<int64_t> dims, mlir::FlatSymbolRefAttr pool);
 
 } // namespace moe::plan
 

@@ -14,8 +14,8 @@ def Plan_Dialect : Dialect {
   let description = [{
     A module holds packed tensors (`plan.tensor`), cache pools (`plan.pool`), kernels
     (`plan.kernel`) and, for each device and token bucket, one program (`plan.program`) whose body
-    names buffers and calls kernels on them. Devices share nothing but the model: each has its own
-    tensors and pools.
+    declares its inputs and outputs, names buffers and calls kernels on them. Devices share nothing
+    but the model: each has its own tensors and pools.
   }];
   let useDefaultTypePrinterParser = 1;
   let useDefaultAttributePrinterParser = 1;
@@ -68,16 +68,48 @@ def Plan_PackingAttr : AttrDef<Plan_Dialect, "Packing"> {
   }];
 }
 
-def Plan_InputName : I32EnumAttr<"InputName", "an input of a step", [
-    I32EnumAttrCase<"Tokens", 0, "tokens">,
-    I32EnumAttrCase<"Positions", 1, "positions">,
-    I32EnumAttrCase<"Sequences", 2, "sequences">,
-    I32EnumAttrCase<"Rows", 3, "rows">,
-    I32EnumAttrCase<"GlobalTable", 4, "global_table">,
-    I32EnumAttrCase<"ChunkedTable", 5, "chunked_table">,
-    I32EnumAttrCase<"Sampling", 6, "sampling">]> {
+def Plan_PoolClass : I32EnumAttr<"PoolClass", "which positions of a pool a token sees", [
+    I32EnumAttrCase<"AllPositions", 0, "all_positions">,
+    I32EnumAttrCase<"Chunk", 1, "chunk">]> {
   let cppNamespace = "::moe::plan";
   let genSpecializedAttr = 0;
+}
+
+def Plan_ProgramKind : I32EnumAttr<"ProgramKind", "what a program is for", [
+    I32EnumAttrCase<"Step", 0, "step">]> {
+  let cppNamespace = "::moe::plan";
+  let genSpecializedAttr = 0;
+}
+
+def Plan_TensorSpecAttr : AttrDef<Plan_Dialect, "TensorSpec"> {
+  let mnemonic = "spec";
+  let summary = "an input or output of a program";
+  let description = [{
+    Its name says what it means; elements are dense, in row-major order. A dimension is a constant
+    or one of
+
+    - `T`, the tokens of a step, or `R`, its rows of which something is wanted: as the first
+      dimension alone; such inputs are new in each step, others stay
+    - `S`, the sequences that a session may have, or `P`, the pages that each may have
+
+    An input `of` a pool is its block table, `i32[S, P]`: which page holds each 64 positions of a
+    sequence.
+
+    ```mlir
+    #plan.spec<"tokens" : i32[T]>
+    #plan.spec<"logits" : f32[R, 4096]>
+    #plan.spec<"chunked_table" : i32[S, P] of @cpu.chunked>
+    ```
+  }];
+  let parameters = (ins "::mlir::StringAttr":$name, "::mlir::Type":$element,
+      ArrayRefParameter<"int64_t">:$dims,
+      OptionalParameter<"::mlir::FlatSymbolRefAttr">:$pool);
+  let assemblyFormat = "`<` custom<Spec>($name, $element, $dims, $pool) `>`";
+  let extraClassDeclaration = [{
+    // Dimensions that are no constants.
+    enum Extent : int64_t { Tokens = -1, Rows = -2, Sequences = -3, Pages = -4 };
+  }];
+  let genVerifyDecl = 1;
 }
 
 #endif

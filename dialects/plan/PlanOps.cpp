@@ -8,6 +8,38 @@
 using namespace mlir;
 using namespace moe::plan;
 
+// `[spec, ...]`, each as in #plan.spec<...>.
+static ParseResult parseSpecs(OpAsmParser &parser, ArrayAttr &specs) {
+  SmallVector<Attribute> parsed;
+  auto parseOne = [&]() -> ParseResult {
+    llvm::SMLoc at = parser.getCurrentLocation();
+    StringAttr name;
+    Type element;
+    SmallVector<int64_t> dims;
+    FlatSymbolRefAttr pool;
+    if (parseSpec(parser, name, element, dims, pool))
+      return failure();
+    const auto emitError = [&] { return parser.emitError(at); };
+    auto spec = TensorSpecAttr::getChecked(function_ref<InFlightDiagnostic()>(emitError),
+                                           parser.getContext(), name, element,
+                                           ArrayRef<int64_t>(dims), pool);
+    parsed.push_back(spec);
+    return success(bool(spec));
+  };
+  if (parser.parseCommaSeparatedList(OpAsmParser::Delimiter::Square, parseOne))
+    return failure();
+  specs = parser.getBuilder().getArrayAttr(parsed);
+  return success();
+}
+
+static void printSpecs(OpAsmPrinter &printer, Operation *, ArrayAttr specs) {
+  printer << "[";
+  llvm::interleaveComma(specs.getAsRange<TensorSpecAttr>(), printer, [&](TensorSpecAttr spec) {
+    printSpec(printer, spec.getName(), spec.getElement(), spec.getDims(), spec.getPool());
+  });
+  printer << "]";
+}
+
 #define GET_OP_CLASSES
 #include "dialects/plan/PlanOps.cpp.inc"
 
@@ -16,13 +48,13 @@ static bool isAligned(int64_t offset) { return offset >= 0 && offset % kAlignmen
 // The generated accessors of I64Attr are unsigned; sizes and offsets are not.
 static bool isPositive(int64_t size) { return size > 0; }
 
-static StringRef withoutDevice(StringRef name, StringRef device) {
-  StringRef rest = name;
-  return rest.consume_front(device) && rest.consume_front(".") ? rest : name;
+StringRef moe::plan::nameWithoutDevice(StringRef symbol, StringRef device) {
+  StringRef rest = symbol;
+  return rest.consume_front(device) && rest.consume_front(".") ? rest : symbol;
 }
 
-StringRef TensorOp::getTensorName() { return withoutDevice(getSymName(), getDevice()); }
-StringRef PoolOp::getPoolName() { return withoutDevice(getSymName(), getDevice()); }
+StringRef TensorOp::getTensorName() { return nameWithoutDevice(getSymName(), getDevice()); }
+StringRef PoolOp::getPoolName() { return nameWithoutDevice(getSymName(), getDevice()); }
 
 LogicalResult TensorOp::verify() {
   auto type = cast<RankedTensorType>(getType());
@@ -46,6 +78,9 @@ LogicalResult PoolOp::verify() {
   if (!isAligned(getPageBytes())) // pool_c1
     return emitOpError() << "has pages of " << getPageBytes() << " bytes, which is no multiple of "
                          << kAlignment;
+  if ((getPoolClass() == PoolClass::Chunk) != getChunk().has_value()) // pool_c2
+    return emitOpError() << "is of class " << stringifyPoolClass(getPoolClass()) << " with"
+                         << (getChunk() ? "" : "out") << " a chunk";
   return success();
 }
 
@@ -57,12 +92,71 @@ LogicalResult AllocOp::verify() {
   return success();
 }
 
+std::optional<uint32_t> ProgramOp::find(ArrayAttr specs, StringRef name) {
+  for (auto [i, spec] : llvm::enumerate(specs.getAsRange<TensorSpecAttr>()))
+    if (spec.getName() == name)
+      return i;
+  return std::nullopt;
+}
+
+static LogicalResult checkNames(ProgramOp op, ArrayAttr specs, StringRef what) {
+  for (auto [i, spec] : llvm::enumerate(specs.getAsRange<TensorSpecAttr>()))
+    if (ProgramOp::find(specs, spec.getName()) != i) // program_c3
+      return op.emitOpError() << "has two " << what << " called " << spec.getName();
+  return success();
+}
+
+static LogicalResult checkOutputs(ProgramOp op) {
+  for (auto output : op.getOutputs().getAsRange<TensorSpecAttr>())
+    if (output.getPool() || llvm::any_of(output.getDims(), [](int64_t dim) {
+          return dim == TensorSpecAttr::Sequences || dim == TensorSpecAttr::Pages;
+        })) // program_c3
+      return op.emitOpError() << "has the output " << output.getName()
+                              << " with S, P or a pool, which only inputs have";
+  if (!ProgramOp::find(op.getOutputs(), "logits") &&
+      !ProgramOp::find(op.getOutputs(), "ids")) // program_c4
+    return op.emitOpError("is a step without an output \"logits\" or \"ids\"");
+  return success();
+}
+
 LogicalResult ProgramOp::verify() {
   if (!isPositive(getTokens()) || !isPositive(getRows())) // program_c1
     return emitOpError() << "has room for " << int64_t(getTokens()) << " tokens and "
                          << int64_t(getRows()) << " rows";
   if (int64_t(getScratch()) < 0 || int64_t(getArena().value_or(0)) < 0)
     return emitOpError("has a negative arena or scratch");
+  if (failed(checkNames(*this, getInputs(), "inputs")) ||
+      failed(checkNames(*this, getOutputs(), "outputs")))
+    return failure();
+  return checkOutputs(*this);
+}
+
+LogicalResult ProgramOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  for (auto input : getInputs().getAsRange<TensorSpecAttr>()) {
+    if (!input.getPool())
+      continue;
+    auto pool = symbols.lookupNearestSymbolFrom<PoolOp>(*this, input.getPool());
+    if (!pool) // program_c5
+      return emitOpError() << "has a block table of " << input.getPool()
+                           << ", which is no plan.pool";
+    if (pool.getDevice() != getDevice()) // program_c5
+      return emitOpError() << "has a block table of " << input.getPool() << " of \""
+                           << pool.getDevice() << "\" in a program of \"" << getDevice() << "\"";
+  }
+  return success();
+}
+
+LogicalResult InputOp::verify() {
+  auto program = cast<ProgramOp>((*this)->getParentOp());
+  if (!ProgramOp::find(program.getInputs(), getName())) // input_c1
+    return emitOpError() << getNameAttr() << " is not declared by its program";
+  return success();
+}
+
+LogicalResult OutputOp::verify() {
+  auto program = cast<ProgramOp>((*this)->getParentOp());
+  if (!ProgramOp::find(program.getOutputs(), getName())) // output_c1
+    return emitOpError() << getNameAttr() << " is not declared by its program";
   return success();
 }
 

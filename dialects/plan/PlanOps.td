@@ -13,23 +13,24 @@ class Plan_Op<string mnemonic, list<Trait> traits = []> : Op<Plan_Dialect, mnemo
 def Plan_TensorOp : Plan_Op<"tensor", [Symbol]> {
   let summary = "a packed weight in the weights section of a device";
   let description = [{
-    Without a `device` it is the CPU's. The symbol of another device's tensor may start with the
-    device's name, so that those of several devices can stand in one module.
+    The symbol may start with the device's name, so that those of several devices can stand in one
+    module.
 
     - (C1) `offset` is a multiple of 64, and `bytes` is what the packing of the type needs
 
     ```mlir
-    plan.tensor @layers.0.qkv at 4096 bytes 262144 : tensor<512x256xbf16> from
+    plan.tensor @cpu.layers.0.qkv at 4096 bytes 262144 : tensor<512x256xbf16> from
         [#moe.source<"q", [0, 0], [256, 256]>, ...] packed #plan.packing<panel_heads, bf16, 64>
+        device "cpu"
     ```
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, I64Attr:$offset, I64Attr:$bytes,
       TypeAttrOf<AnyRankedTensor>:$type,
       TypedArrayAttrBase<Moe_SourceAttr, "array of sources">:$sources, Plan_PackingAttr:$packing,
-      DefaultValuedOptionalStrAttr<StrAttr, "cpu">:$device);
+      StrAttr:$device);
   let assemblyFormat = [{
     $sym_name `at` $offset `bytes` $bytes `:` $type `from` $sources `packed` qualified($packing)
-    (`device` $device^)? attr-dict
+    `device` $device attr-dict
   }];
   let extraClassDeclaration = [{
     // The name of the weight: "layers.0.qkv" of @cuda.layers.0.qkv.
@@ -41,22 +42,23 @@ def Plan_TensorOp : Plan_Op<"tensor", [Symbol]> {
 def Plan_PoolOp : Plan_Op<"pool", [Symbol]> {
   let summary = "a pool of KV pages, for all layers that see the same positions";
   let description = [{
-    Without a `device` it is the CPU's. The symbol of another device's pool may start with the
-    device's name, which the file leaves out.
+    The symbol may start with the device's name, which the file leaves out.
 
     - (C1) the sizes are positive, `page_bytes` a multiple of 64
+    - (C2) a pool of class `chunk`, and no other, has a chunk
 
     ```mlir
-    plan.pool @chunked layers 6 page_tokens 64 page_bytes 196608 chunk 128
-    plan.pool @cuda.global layers 2 page_tokens 64 page_bytes 65536 device "cuda"
+    plan.pool @cpu.global class all_positions layers 2 page_tokens 64 page_bytes 65536 device "cpu"
+    plan.pool @cpu.chunked class chunk of 128 layers 6 page_tokens 64 page_bytes 196608 device "cpu"
     ```
   }];
-  let arguments = (ins SymbolNameAttr:$sym_name, I64Attr:$layers, I64Attr:$page_tokens,
-      I64Attr:$page_bytes, OptionalAttr<I64Attr>:$chunk,
-      DefaultValuedOptionalStrAttr<StrAttr, "cpu">:$device);
+  let arguments = (ins SymbolNameAttr:$sym_name,
+      EnumAttr<Plan_Dialect, Plan_PoolClass, "pool_class">:$pool_class,
+      OptionalAttr<I64Attr>:$chunk, I64Attr:$layers, I64Attr:$page_tokens, I64Attr:$page_bytes,
+      StrAttr:$device);
   let assemblyFormat = [{
-    $sym_name `layers` $layers `page_tokens` $page_tokens `page_bytes` $page_bytes
-    (`chunk` $chunk^)? (`device` $device^)? attr-dict
+    $sym_name `class` `` $pool_class (`of` $chunk^)? `layers` $layers `page_tokens` $page_tokens
+    `page_bytes` $page_bytes `device` $device attr-dict
   }];
   let extraClassDeclaration = [{
     // The name in the file: "global" of @cuda.global.
@@ -81,28 +83,47 @@ def Plan_KernelOp : Plan_Op<"kernel", [Symbol]> {
   let assemblyFormat = "$sym_name `device` $device `operands` $operands (`grid` $grid^)? attr-dict";
 }
 
-def Plan_ProgramOp : Plan_Op<"program", [Symbol, IsolatedFromAbove, NoTerminator, SingleBlock]> {
-  let summary = "one step of at most `tokens` tokens";
+def Plan_TensorSpecs : TypedArrayAttrBase<Plan_TensorSpecAttr, "array of #plan.spec">;
+
+def Plan_ProgramOp : Plan_Op<"program", [Symbol, IsolatedFromAbove, NoTerminator, SingleBlock,
+    DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "one run, of at most `tokens` tokens";
   let description = [{
+    A program declares its `inputs` and `outputs` (#plan.spec); what those of a `step` mean is said
+    in `runtime/session/StepBinding.h`, and the compiler's in `StepSpecs.h`.
+
     - (C1) `tokens`, `rows` are positive
     - (C2) after planning, every `plan.alloc` lies inside `arena`, and two that are live together do
       not overlap
+    - (C3) no two inputs, and no two outputs, have one name; outputs have dimensions of `T`, `R` and
+      constants, and no pool
+    - (C4) a step has an output "logits" or "ids"
+    - (C5) a block table is of a `plan.pool` of the program's device
 
     ```mlir
-    plan.program @cpu.8 device "cpu" tokens 8 rows 8 scratch 65536 arena 131072 {
-      %tokens = plan.input tokens
+    plan.program @cpu.8 step device "cpu" tokens 8 rows 8 scratch 65536 arena 131072
+        inputs ["tokens" : i32[T]] outputs ["logits" : f32[R, 4096]] {
+      %tokens = plan.input "tokens"
       %h = plan.alloc 8192 at 0
-      %table = plan.weight @embed
+      %table = plan.weight @cpu.embed
       plan.call @embed(%tokens, %table, %h)
     }
     ```
   }];
-  let arguments = (ins SymbolNameAttr:$sym_name, StrAttr:$device, I64Attr:$tokens, I64Attr:$rows,
-      I64Attr:$scratch, OptionalAttr<I64Attr>:$arena);
+  let arguments = (ins SymbolNameAttr:$sym_name,
+      EnumAttr<Plan_Dialect, Plan_ProgramKind, "program_kind">:$kind, StrAttr:$device,
+      I64Attr:$tokens, I64Attr:$rows, I64Attr:$scratch, OptionalAttr<I64Attr>:$arena,
+      DefaultValuedAttr<Plan_TensorSpecs, "{}">:$inputs,
+      DefaultValuedAttr<Plan_TensorSpecs, "{}">:$outputs);
   let regions = (region SizedRegion<1>:$body);
   let assemblyFormat = [{
-    $sym_name `device` $device `tokens` $tokens `rows` $rows `scratch` $scratch (`arena` $arena^)?
+    $sym_name `` $kind `device` $device `tokens` $tokens `rows` $rows `scratch` $scratch
+    (`arena` $arena^)? (`inputs` custom<Specs>($inputs)^)? (`outputs` custom<Specs>($outputs)^)?
     attr-dict-with-keyword $body
+  }];
+  let extraClassDeclaration = [{
+    // Index of the one with that name; nothing if there is none.
+    static std::optional<uint32_t> find(::mlir::ArrayAttr specs, ::llvm::StringRef name);
   }];
   let hasVerifier = 1;
   let hasRegionVerifier = 1;
@@ -113,19 +134,23 @@ class Plan_BufferOp<string mnemonic, list<Trait> traits = []> : Plan_Op<mnemonic
 }
 
 def Plan_InputOp : Plan_BufferOp<"input", [Pure, HasParent<"ProgramOp">]> {
-  let summary = "an input of the step";
-  let arguments = (ins EnumAttr<Plan_Dialect, Plan_InputName, "input_name">:$name);
-  let assemblyFormat = "`` $name attr-dict"; // the attribute prints a space of its own
+  let summary = "an input of the program";
+  let description = [{
+    - (C1) the program declares it
+  }];
+  let arguments = (ins StrAttr:$name);
+  let assemblyFormat = "$name attr-dict";
+  let hasVerifier = 1;
 }
 
-def Plan_LogitsOp : Plan_BufferOp<"logits", [Pure, HasParent<"ProgramOp">]> {
-  let summary = "the output of the step: float32 [rows, vocabulary]";
-  let assemblyFormat = "attr-dict";
-}
-
-def Plan_IdsOp : Plan_BufferOp<"ids", [Pure, HasParent<"ProgramOp">]> {
-  let summary = "an output of a step beside the logits: int32 [rows], a token for each row";
-  let assemblyFormat = "attr-dict";
+def Plan_OutputOp : Plan_BufferOp<"output", [Pure, HasParent<"ProgramOp">]> {
+  let summary = "an output of the program";
+  let description = [{
+    - (C1) the program declares it
+  }];
+  let arguments = (ins StrAttr:$name);
+  let assemblyFormat = "$name attr-dict";
+  let hasVerifier = 1;
 }
 
 def Plan_AllocOp : Plan_BufferOp<"alloc", [HasParent<"ProgramOp">]> {

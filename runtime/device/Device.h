@@ -14,66 +14,43 @@
 
 namespace moe {
 
-// How a token is drawn from a row of logits; Sampler.h has the formulas.
-struct Draw {
-  float scale = 0;        // log2(e) / temperature; 0: greedy, and what follows is not used
-  int32_t topK = 0;       // 0: all tokens
-  uint64_t random = 0;    // uniform
-  uint64_t topP = 0;      // 2^64 times the share of the probability; 0: all of it
-  uint64_t minWeight = 0; // the least weight that is kept
+// Some bytes of an input or output. `index`: into DevicePlan::inputs or outputs.
+struct TensorPart {
+  uint32_t index;
+  uint64_t offset, bytes;
 };
 
-// What is wanted of a row.
-struct RowOutput {
-  bool logits = true;
-  bool id = false; // a token chosen by `draw`; only of an Executor that samples()
-  Draw draw{};
-};
-
-// What comes instead of an id: every logit is minus infinity; or that of a token, the lowest such,
-// is NaN or infinite.
-inline constexpr int32_t kNothingToChoose = -1;
-inline constexpr int32_t badLogitId(int32_t token) { return -2 - token; }
-inline constexpr int32_t tokenOfBadLogit(int32_t id) { return -2 - id; }
-
-// A ragged batch: tokens of any sequences, mixed freely; tokens of one sequence in the order of
-// their positions. T = tokens.size(). All spans are the caller's and are read during run() alone.
+// The values of one step. All spans are the caller's and are read during run() alone.
 struct Step {
-  std::span<const int32_t> tokens;    // [T] ids
-  std::span<const int32_t> positions; // [T] absolute positions
-  std::span<const int32_t> sequences; // [T] slots
-  std::span<const int32_t> rows;      // [R] indices into the step's tokens that outputs are of
-  // [maxSequences, tableStride] page of each 64 positions, per DevicePlan::pools.
-  std::vector<std::span<const int32_t>> tables;
-  std::span<const RowOutput> outputs{}; // [R], or none: the logits of all rows
-};
-
-// Valid until the executor's next run.
-struct StepResult {
-  std::span<const float> logits; // float32 [R, vocab], undefined in rows that do not want them
-  std::span<const int32_t> ids;  // [R], undefined in rows that do not want them; else maybe empty
+  int32_t tokens = 0; // T, at least 1
+  int32_t rows = 0;   // R
+  // Per DevicePlan::inputs: the elements of T tokens or R rows of an input of the step, and all
+  // elements of one that stays from step to step. Those that the step's program does not take are
+  // not looked at.
+  std::span<const std::span<const std::byte>> inputs;
+  // What the step's kernels may read of inputs that stay: no more of them is copied.
+  std::span<const TensorPart> used;
+  // What will be read of the outputs: no more of them is copied.
+  std::span<const TensorPart> wanted;
 };
 
 // What a session needs from its device.
 struct ExecutorOptions {
-  int32_t maxSequences = 1;
-  int32_t tableStride = 1;        // pages a sequence may have
+  int32_t maxSequences = 1;       // S
+  int32_t tableStride = 1;        // P, pages a sequence may have
   std::vector<int64_t> poolPages; // per DevicePlan::pools
 };
-
-// What would make a kernel read or write outside of its memory, or outputs that the executor does
-// not have. Error: InvalidArgument.
-Status checkStep(const Step &step, const ExecutorOptions &options, size_t pools, int64_t vocab,
-                 bool samples);
 
 // The memory and programs of one session on one device. Not for use from two threads at once.
 class Executor {
 public:
   virtual ~Executor() = default;
-  // Runs the smallest program that holds the step. Allocates nothing.
-  virtual Result<StepResult> run(const Step &step) = 0;
-  // Whether rows can ask for ids. Where not, a Sampler chooses from their logits.
-  virtual bool samples() const { return false; }
+  // Runs the smallest program that holds the step. Allocates nothing. Error: InvalidArgument if no
+  // program does, or where sizes of inputs and parts are not those that the program declares.
+  virtual Status run(const Step &step) = 0;
+  // The bytes of an output for the largest step. What the last step wanted is there until the next
+  // one runs; the rest is undefined. They stay in place.
+  virtual std::span<const std::byte> output(uint32_t index) const = 0;
   virtual int32_t maxTokens() const = 0; // largest T of any program
   virtual int32_t maxRows() const = 0;   // largest R of any program
   // For people: the target chosen and the threads, "cpu:x86-64-v4, 2 threads".

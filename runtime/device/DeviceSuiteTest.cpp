@@ -61,60 +61,62 @@ TEST_P(DeviceSuite, RefusesAStepLargerThanEveryProgram) {
   const V many(17), five(5);
   EXPECT_TRUE(run(**executor, tables, V(16), V(16), V(16), V(4)));
   EXPECT_EQ(run(**executor, tables, many, many, many, V{0}).error().message,
-            "a step of 17 tokens and 1 rows of logits is larger than every program's");
+            "a step of 17 tokens and 1 rows is larger than every program's");
   EXPECT_EQ(run(**executor, tables, five, five, five, five).error().message,
-            "a step of 5 tokens and 5 rows of logits is larger than every program's");
+            "a step of 5 tokens and 5 rows is larger than every program's");
 }
 
-TEST_P(DeviceSuite, RefusesStepsThatContradictThemselves) {
+TEST_P(DeviceSuite, RefusesStepsOfOtherSizesThanDeclared) {
   auto executor = create(prepared(handMadePlan()));
   ASSERT_TRUE(executor) << executor.error().message;
-  const V table(8, 0), one{0}, two{0, 1}, nine{9}, minus{-1}, far{256}, none;
-  auto refused = [&](const Step &step) {
-    auto result = (*executor)->run(step);
-    return !result && result.error().code == Code::InvalidArgument;
+  const Tables tables;
+  const auto refused = [&](auto change, const std::string &part) {
+    TestStep step(tables, {1, 2}, {0, 1}, {0, 0}, {1});
+    change(step);
+    const Status run = (*executor)->run(step);
+    ASSERT_FALSE(run) << part;
+    EXPECT_EQ(run.error().code, Code::InvalidArgument);
+    EXPECT_NE(run.error().message.find(part), std::string::npos) << run.error().message;
   };
-  EXPECT_FALSE(refused({one, one, one, one, {table, table}}));
-  EXPECT_TRUE(refused({none, none, none, none, {table, table}}));
-  EXPECT_TRUE(refused({one, two, one, one, {table, table}}));
-  EXPECT_TRUE(refused({one, one, two, one, {table, table}}));
-  EXPECT_TRUE(refused({one, one, nine, one, {table, table}}));
-  EXPECT_TRUE(refused({one, one, minus, one, {table, table}}));
-  EXPECT_TRUE(refused({nine, one, one, one, {table, table}}));
-  EXPECT_TRUE(refused({minus, one, one, one, {table, table}}));
-  EXPECT_TRUE(refused({one, minus, one, one, {table, table}}));
-  EXPECT_TRUE(refused({one, far, one, one, {table, table}}));
-  EXPECT_TRUE(refused({one, one, one, nine, {table, table}}));
-  EXPECT_TRUE(refused({one, one, one, minus, {table, table}}));
-  EXPECT_TRUE(refused({one, one, one, one, {table}}));
-  EXPECT_TRUE(refused({one, one, one, one, {one, table}}));
-  const std::vector<RowOutput> logits(1), more(2), id{{false, true, {}}};
-  EXPECT_FALSE(refused({one, one, one, one, {table, table}, logits}));
-  EXPECT_TRUE(refused({one, one, one, one, {table, table}, more}));
-  EXPECT_TRUE(refused({one, one, one, one, {table, table}, id})); // which the plan does not choose
-  EXPECT_FALSE(refused({one, one, one, one, {table, table}}));    // none of them did harm
+  using S = TestStep;
+  refused([](S &s) { s.tokens.clear(); }, "a step has 0 tokens and 1 rows");
+  refused([](S &s) { s.inputs.pop_back(); }, "a step has 4 inputs, and the plan's programs 5");
+  refused([](S &s) { s.inputs[Tokens] = s.inputs[Tokens].first(4); },
+          "input 'tokens' of a step has 4 bytes, expected 8");
+  refused([](S &s) { s.inputs[Positions] = s.inputs[Table]; },
+          "input 'positions' of a step has 32 bytes, expected 8");
+  refused([](S &s) { s.inputs[Rows] = {}; }, "input 'rows' of a step has 0 bytes, expected 4");
+  refused([](S &s) { s.inputs[Table] = s.inputs[Table].first(16); },
+          "input 'table' of a step has 16 bytes, expected 32");
+  for (TensorPart part :
+       {TensorPart{Table, 0, 33}, TensorPart{Table, 33, 0}, TensorPart{Table, 4, ~uint64_t(0)},
+        TensorPart{Tokens, 0, 4}, TensorPart{99, 0, 4}})
+    refused([&](S &s) { s.used = {part}; }, "which does not have them from step to step");
+  for (TensorPart part : {TensorPart{LogitsOut, 0, 33}, TensorPart{LogitsOut, 33, 0},
+                          TensorPart{LogitsOut, 4, ~uint64_t(0)}})
+    refused([&](S &s) { s.wanted = {part}; }, "of output 'logits', which has 32");
+  for (uint32_t output : {1, 99})
+    refused([&](S &s) { s.wanted = {{output, 0, 4}}; }, "which its program does not write");
+  EXPECT_TRUE(run(**executor, tables, {1, 2}, {0, 1}, {0, 0}, {1})); // none of them did harm
 }
 
-TEST_P(DeviceSuite, SamplesWhereEveryProgramChoosesIds) {
-  auto without = create(prepared(handMadePlan()));
-  ASSERT_TRUE(without) << without.error().message;
-  EXPECT_FALSE((*without)->samples());
-  DevicePlan plan = prepared(choosingPlan());
-  auto with = create(plan);
-  ASSERT_TRUE(with) << with.error().message;
-  EXPECT_TRUE((*with)->samples());
-  const V zero{0}, table(8, 0);
-  const std::vector<RowOutput> id{{false, true, {}}}, cold{{false, true, {-1.f}}},
-      few{{false, true, {1.f, -1}}};
-  auto result = (*with)->run({zero, zero, zero, zero, {table, table}, id});
-  ASSERT_TRUE(result) << result.error().message;
-  EXPECT_EQ(result->ids.size(), 1u);
-  EXPECT_FALSE((*with)->run({zero, zero, zero, zero, {table, table}, cold}));
-  EXPECT_FALSE((*with)->run({zero, zero, zero, zero, {table, table}, few}));
-  plan.programs[1].calls.pop_back();
-  auto some = create(plan);
-  ASSERT_TRUE(some) << some.error().message;
-  EXPECT_FALSE((*some)->samples());
+TEST_P(DeviceSuite, RefusesDeclarationsLargerThanAnyMemory) {
+  DevicePlan plan = prepared(handMadePlan());
+  plan.outputs[0].dims[1].count = plan.inputs[0].dims.emplace_back().count = ~0u;
+  plan.inputs[0].dims.push_back({Extent::Constant, ~0u});
+  expectRefused(plan, executorOptions, Code::ResourceExhausted,
+                "the input 'tokens' of a step, i32[T, 4294967295, 4294967295], is larger than any");
+  plan = prepared(handMadePlan());
+  plan.outputs[0].dims.insert(plan.outputs[0].dims.end(), 2, {Extent::Constant, 1 << 24});
+  expectRefused(plan, executorOptions, Code::ResourceExhausted, "the output 'logits' of a step");
+  plan = prepared(handMadePlan());
+  expectRefused(plan, {INT32_MAX, INT32_MAX, {8, 8}}, Code::ResourceExhausted,
+                "the input 'table' of a step, i32[S, P]");
+  plan.programs[0].inputs.push_back(9);
+  expectRefused(plan, executorOptions, Code::InvalidPlan, "an input that does not exist");
+  plan = prepared(handMadePlan());
+  plan.programs[0].outputs = {1};
+  expectRefused(plan, executorOptions, Code::InvalidPlan, "an output that does not exist");
 }
 
 // Tokens, positions, sequences, tables, rows, weights and the cache reach kernels as they were
@@ -161,12 +163,10 @@ TEST_P(KernelSuite, ResultsStayUntilTheNextRun) {
   auto first = create(plan), second = create(plan);
   ASSERT_TRUE(first && second);
   const Tables tables;
-  const V tokens{3}, zero{0};
-  auto result = (*first)->run({tokens, zero, zero, zero, {tables.chunked, tables.global}});
-  ASSERT_TRUE(result);
+  ASSERT_TRUE(run(**first, tables, {3}, {0}, {0}, {0}));
   EXPECT_EQ(*run(**second, tables, {7}, {0}, {0}, {0}), expected({{7, 7}}));
-  EXPECT_FALSE(run(**first, tables, {9}, {0}, {0}, {0})); // which is no run
-  EXPECT_EQ(Logits(result->logits.begin(), result->logits.end()), expected({{3, 3}}));
+  EXPECT_FALSE(run(**first, tables, {9}, {0}, {0, 0}, {0})); // which is no run
+  EXPECT_EQ(logitsOf(**first, 1), expected({{3, 3}}));
 }
 
 TEST_P(KernelSuite, ExecutorsShareNothing) {
@@ -195,26 +195,44 @@ TEST_P(KernelSuite, ExecutorsShareNothing) {
   EXPECT_EQ(*run(**second, others, {1}, {3}, {0}, {0}), expected({{1, 19}}));
 }
 
+// An input of records, and an output beside another one.
 TEST_P(KernelSuite, ChoosesTheIdsThatAreWanted) {
   auto executor = create(prepared(choosingPlan()));
   ASSERT_TRUE(executor) << executor.error().message;
-  const Tables tables;
-  const V tokens{1, 2, 3, 4}, positions{0, 1, 2, 3}, sequences(4), rows{0, 1, 2, 3};
-  const RowOutput logits, id{false, true, {}}, drawn{false, true, {2.5f, 3, 100, 20, 4000}},
-      both{true, true, {}};
-  const std::vector<RowOutput> outputs{logits, id, drawn, both};
-  auto result = (*executor)->run(
-      {tokens, positions, sequences, rows, {tables.chunked, tables.global}, outputs});
+  const RowSampling logits{RowSampling::writesLogits, 0, 0, 0, 0, 0, 0}, id{},
+      drawn{RowSampling::writesLogits | RowSampling::draws, 2.5f, 100, 20, 4000, 3, 0};
+  TestStep step({}, {1, 2, 3, 4}, {0, 1, 2, 3}, V(4), {0, 1, 2, 3});
+  step.choose({logits, id, drawn, logits});
+  const Status result = (*executor)->run(step);
   ASSERT_TRUE(result) << result.error().message;
-  ASSERT_EQ(result->ids.size(), 4u);
-  EXPECT_EQ(result->ids[1], 1000);
-  EXPECT_EQ(result->ids[2], 4125);
-  EXPECT_EQ(result->ids[3], 1001);
-  const Logits all = expected({{1, 1}, {2, 3}, {3, 6}, {4, 10}});
-  ASSERT_EQ(result->logits.size(), all.size());
-  for (size_t row : {0, 3})
-    for (size_t v = 0; v < size_t(kVocab); ++v)
-      EXPECT_EQ(result->logits[row * kVocab + v], all[row * kVocab + v]);
+  EXPECT_EQ(outputOf<int32_t>(**executor, IdsOut, 4), (V{1001, 1000, 4125, 1001}));
+  EXPECT_EQ(logitsOf(**executor, 4), expected({{1, 1}, {2, 3}, {3, 6}, {4, 10}}));
+}
+
+// Of a step that declares less than others, nothing more is looked at or may be wanted.
+TEST_P(KernelSuite, ProgramsDeclareWhatTheyTake) {
+  DevicePlan plan = prepared(choosingPlan());
+  Program &first = plan.programs[0]; // of one token
+  first.inputs.pop_back();
+  first.outputs.pop_back();
+  first.calls.pop_back();
+  auto executor = create(plan);
+  ASSERT_TRUE(executor) << executor.error().message;
+  TestStep one({}, {3}, {0}, {0}, {0});
+  one.inputs.emplace_back();
+  EXPECT_TRUE((*executor)->run(one));
+  EXPECT_EQ(logitsOf(**executor, 1), expected({{3, 3}}));
+  one.wanted.push_back({IdsOut, 0, 4});
+  EXPECT_FALSE((*executor)->run(one));
+  TestStep two({}, {1, 2}, {1, 2}, {0, 0}, {1});
+  two.choose({RowSampling{}});
+  EXPECT_TRUE((*executor)->run(two));
+  EXPECT_EQ(outputOf<int32_t>(**executor, IdsOut, 1), V{1000});
+  plan.programs[0].calls.push_back({4, {{OperandKind::Input, Sampling}, {OperandKind::Arena}}, 1});
+  expectRefused(plan, executorOptions, Code::InvalidPlan, "operand that does not exist");
+  plan.programs[0].calls.back().operands = {{OperandKind::Input, Rows},
+                                            {OperandKind::Output, IdsOut}};
+  expectRefused(plan, executorOptions, Code::InvalidPlan, "operand that does not exist");
 }
 
 TEST_P(KernelSuite, SaysWhatMemoryItLacks) {
@@ -242,6 +260,7 @@ TEST_P(KernelSuite, RefusesCallsOfWhatDoesNotExist) {
   refused([](Calls &calls) { calls[0].kernel = 9; }, "has no kernel number 9");
   const std::string words = "operand that does not exist";
   refused([](Calls &calls) { calls[0].operands[0].index = 7; }, words); // an input
+  refused([](Calls &calls) { calls[2].operands[6].index = 1; }, words); // an output
   refused([](Calls &calls) { calls[0].operands[2].offset = 4096; }, words);
   refused([](Calls &calls) { calls[1].operands[4].index = 2; }, words); // a pool
   refused([](Calls &calls) { calls[2].operands[7].offset = 512; }, words);

@@ -7,27 +7,44 @@
 namespace moe {
 namespace {
 
-bool writesIds(const Program &program) {
-  return std::any_of(program.calls.begin(), program.calls.end(), [](const Call &call) {
-    return std::any_of(call.operands.begin(), call.operands.end(),
-                       [](const Operand &operand) { return operand.kind == OperandKind::Ids; });
-  });
+// Takes the place of more bytes than any machine has, so that they are refused where memory is.
+constexpr uint64_t kTooMany = uint64_t(1) << 48;
+
+bool contains(const std::vector<uint32_t> &list, uint32_t value) {
+  return std::find(list.begin(), list.end(), value) != list.end();
+}
+
+// What a program declares is there, and no larger than any memory.
+Status checkDeclared(const std::vector<uint32_t> &declared, const std::vector<TensorSpec> &specs,
+                     const Extents &extents, const std::string &what) {
+  for (uint32_t index : declared) {
+    if (index >= specs.size())
+      return Error{Code::InvalidPlan,
+                   "a step program declares an " + what + " that does not exist"};
+    if (!bytesOf(specs[index], extents))
+      return Error{Code::ResourceExhausted, "the " + what + " '" + specs[index].name +
+                                                "' of a step, " + typeText(specs[index]) +
+                                                ", is larger than any memory"};
+  }
+  return ok();
 }
 
 } // namespace
 
 ProgramSizes sizesOf(const DevicePlan &plan) {
   ProgramSizes sizes;
+  sizes.outputBytes.resize(plan.outputs.size());
   for (const Program &program : plan.programs) {
     sizes.tokens = std::max(sizes.tokens, program.tokens);
     sizes.rows = std::max(sizes.rows, program.rows);
     sizes.arenaBytes = std::max(sizes.arenaBytes, program.arenaBytes);
     sizes.counterBytes = std::max(sizes.counterBytes, program.counterBytes);
     sizes.scratchBytes = std::max(sizes.scratchBytes, program.scratchBytes);
+    for (uint32_t output : program.outputs)
+      sizes.outputBytes[output] = std::max(
+          sizes.outputBytes[output],
+          bytesOf(plan.outputs[output], {program.tokens, program.rows}).value_or(kTooMany));
   }
-  const uint64_t rows = uint64_t(std::max(sizes.rows, 1));
-  sizes.logitsBytes = rows * uint64_t(plan.vocab) * sizeof(float);
-  sizes.idsBytes = rows * sizeof(int32_t);
   return sizes;
 }
 
@@ -46,6 +63,11 @@ Status checkExecutor(const DevicePlan &plan, const ExecutorOptions &options,
         __builtin_mul_overflow(uint64_t(options.poolPages[i]), plan.pools[i].pageBytes, &bytes))
       return Error{Code::ResourceExhausted, "the KV cache has more bytes than addresses"};
   }
+  for (const Program &program : plan.programs) {
+    const Extents extents{program.tokens, program.rows, options.maxSequences, options.tableStride};
+    MOE_TRY(checkDeclared(program.inputs, plan.inputs, extents, "input"));
+    MOE_TRY(checkDeclared(program.outputs, plan.outputs, extents, "output"));
+  }
   return ok();
 }
 
@@ -56,23 +78,50 @@ Error missingKernel(const std::string &target, uint32_t kernel) {
 
 ProgramExecutor::ProgramExecutor(const DevicePlan &plan, const ExecutorOptions &options,
                                  uint64_t headerBytes)
-    : options(options), vocab(plan.vocab), sizes(sizesOf(plan)), inputs(plan, options, headerBytes),
-      choosesIds(std::all_of(plan.programs.begin(), plan.programs.end(), writesIds)) {
-  for (size_t i = 0; i < plan.programs.size(); ++i)
+    : options(options), sizes(sizesOf(plan)), inputs(plan, options, headerBytes),
+      outputs(plan.outputs) {
+  for (size_t i = 0; i < plan.programs.size(); ++i) {
     rooms.push_back({plan.programs[i].tokens, plan.programs[i].rows, i});
+    outputsOf.push_back(plan.programs[i].outputs);
+  }
   std::sort(rooms.begin(), rooms.end(), [](const Room &a, const Room &b) {
     return std::tie(a.tokens, a.rows) < std::tie(b.tokens, b.rows);
   });
 }
 
-Result<StepResult> ProgramExecutor::run(const Step &step) {
-  MOE_TRY(checkStep(step, options, options.poolPages.size(), vocab, choosesIds));
+bool ProgramExecutor::writes(size_t program, uint32_t output) const {
+  return contains(outputsOf[program], output);
+}
+
+Status ProgramExecutor::checkWanted(const Step &step, size_t program) const {
+  for (const TensorPart &part : step.wanted) {
+    if (!writes(program, part.index))
+      return Error{Code::InvalidArgument, "a step wants output " + std::to_string(part.index) +
+                                              ", which its program does not write"};
+    const uint64_t bytes = *bytesOf(outputs[part.index], {step.tokens, step.rows});
+    if (part.offset > bytes || part.bytes > bytes - part.offset)
+      return Error{Code::InvalidArgument, "a step wants " + std::to_string(part.bytes) +
+                                              " bytes at byte " + std::to_string(part.offset) +
+                                              " of output '" + outputs[part.index].name +
+                                              "', which has " + std::to_string(bytes)};
+  }
+  return ok();
+}
+
+Status ProgramExecutor::run(const Step &step) {
+  if (step.tokens < 1 || step.rows < 0)
+    return Error{Code::InvalidArgument, "a step has " + std::to_string(step.tokens) +
+                                            " tokens and " + std::to_string(step.rows) +
+                                            " rows, expected a token at least"};
   for (const Room &room : rooms)
-    if (size_t(room.tokens) >= step.tokens.size() && size_t(room.rows) >= step.rows.size())
+    if (room.tokens >= step.tokens && room.rows >= step.rows) {
+      MOE_TRY(inputs.check(step, room.program));
+      MOE_TRY(checkWanted(step, room.program));
       return runProgram(step, room.program);
-  return Error{Code::InvalidArgument, "a step of " + std::to_string(step.tokens.size()) +
-                                          " tokens and " + std::to_string(step.rows.size()) +
-                                          " rows of logits is larger than every program's"};
+    }
+  return Error{Code::InvalidArgument, "a step of " + std::to_string(step.tokens) + " tokens and " +
+                                          std::to_string(step.rows) +
+                                          " rows is larger than every program's"};
 }
 
 } // namespace moe

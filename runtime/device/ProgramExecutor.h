@@ -13,15 +13,14 @@ namespace moe {
 struct ProgramSizes {
   int32_t tokens = 0, rows = 0;
   uint64_t arenaBytes = 0, counterBytes = 0;
-  uint64_t scratchBytes = 0; // per worker
-  uint64_t logitsBytes = 0;  // float32 [rows, vocab], of one row at least
-  uint64_t idsBytes = 0;     // int32 [rows], of one row at least
+  uint64_t scratchBytes = 0;         // per worker
+  std::vector<uint64_t> outputBytes; // per DevicePlan::outputs
 };
 ProgramSizes sizesOf(const DevicePlan &plan);
 
 // What every device asks before it makes an executor. `device`: whose programs they are. Errors:
 // InvalidPlan without a program, InvalidArgument for options that do not fit the plan,
-// ResourceExhausted for a KV cache larger than any memory.
+// ResourceExhausted for a KV cache, inputs or outputs larger than any memory.
 Status checkExecutor(const DevicePlan &plan, const ExecutorOptions &options,
                      std::string_view device);
 
@@ -32,15 +31,15 @@ Error missingKernel(const std::string &target, uint32_t kernel);
 // GPU's address. What the session has none of is left out.
 template <typename Address> struct BufferAddresses {
   Address inputs{}; // the block of StepInputs
-  Address arena{}, counters{}, logits{}, ids{};
+  Address arena{}, counters{};
+  std::vector<Address> outputs;  // per DevicePlan::outputs
   std::vector<Address> sections; // per DevicePlan::sections; unset where no program reads weights
   std::vector<Address> pools;    // per DevicePlan::pools
 };
 
 class ProgramExecutor : public Executor {
 public:
-  Result<StepResult> run(const Step &step) final;
-  bool samples() const final { return choosesIds; }
+  Status run(const Step &step) final;
   int32_t maxTokens() const final { return sizes.tokens; }
   int32_t maxRows() const final { return sizes.rows; }
 
@@ -48,9 +47,9 @@ protected:
   // The plan must have passed checkExecutor. `headerBytes`: as StepInputs has it.
   ProgramExecutor(const DevicePlan &plan, const ExecutorOptions &options, uint64_t headerBytes);
 
-  // Runs a program on a step that passed checkStep and that it has room for. `program`: an index
-  // into DevicePlan::programs. Allocates nothing.
-  virtual Result<StepResult> runProgram(const Step &step, size_t program) = 0;
+  // Runs a program on a step whose sizes are those that it declares. `program`: an index into
+  // DevicePlan::programs. Allocates nothing.
+  virtual Status runProgram(const Step &step, size_t program) = 0;
 
   // What an operand of a call of `program` points to. Error: InvalidPlan if there is none.
   template <typename Address>
@@ -60,6 +59,10 @@ protected:
     case OperandKind::Input:
       if (std::optional<uint64_t> offset = inputs.offsetOf(program, operand.index))
         return buffers.inputs + *offset;
+      break;
+    case OperandKind::Output:
+      if (writes(program, operand.index))
+        return buffers.outputs[operand.index];
       break;
     case OperandKind::Arena:
       if (operand.offset < sizes.arenaBytes)
@@ -73,10 +76,6 @@ protected:
       if (operand.index < buffers.pools.size())
         return buffers.pools[operand.index] + operand.offset;
       break;
-    case OperandKind::Logits:
-      return buffers.logits;
-    case OperandKind::Ids:
-      return buffers.ids;
     case OperandKind::Counters:
       if (operand.offset < sizes.counterBytes)
         return buffers.counters + operand.offset;
@@ -86,7 +85,6 @@ protected:
   }
 
   const ExecutorOptions options;
-  const int64_t vocab;
   const ProgramSizes sizes;
   const StepInputs inputs;
 
@@ -95,8 +93,13 @@ private:
     int32_t tokens, rows;
     size_t program;
   };
-  bool choosesIds;         // every program writes ids
+  // Whether a program declares an output.
+  bool writes(size_t program, uint32_t output) const;
+  Status checkWanted(const Step &step, size_t program) const;
+
   std::vector<Room> rooms; // of all programs, smallest first
+  std::vector<TensorSpec> outputs;
+  std::vector<std::vector<uint32_t>> outputsOf; // per program
 };
 
 } // namespace moe

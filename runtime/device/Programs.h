@@ -3,6 +3,8 @@
 #ifndef MOE_RUNTIME_DEVICE_PROGRAMS_H
 #define MOE_RUNTIME_DEVICE_PROGRAMS_H
 
+#include "runtime/device/TensorSpec.h"
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -11,38 +13,13 @@
 
 namespace moe {
 
-// As OperandKind and InputName of Plan.fbs, with the same values.
-enum class OperandKind : uint8_t { Input, Arena, Weight, Cache, Logits, Counters, Ids };
-enum class InputName : uint8_t {
-  Tokens,
-  Positions,
-  Sequences,
-  Rows,
-  GlobalTable,
-  ChunkedTable,
-  Sampling
-};
-
-// An element of the input Sampling, one for each row: what is wanted of it. Kernels read the fields
-// by offset; those of Draw in Device.h have the same names.
-struct RowSampling {
-  enum : uint32_t {
-    writesLogits = 1, // to the operand Logits
-    draws = 2,        // from them; otherwise the row's id is that of its largest logit
-  };
-  uint32_t flags;
-  float scale; // with `draws` above 0
-  uint64_t random;
-  uint64_t topP;
-  uint64_t minWeight;
-  int32_t topK;
-  int32_t reserved;
-};
-static_assert(sizeof(RowSampling) == 40);
+// As OperandKind of Plan.fbs, with the same values.
+enum class OperandKind : uint8_t { Input, Output, Arena, Weight, Cache, Counters };
 
 struct Operand {
   OperandKind kind;
-  uint32_t index = 0;  // Input: an InputName. Weight: into sections. Cache: into pools
+  uint32_t index = 0;  // Input, Output: into inputs, outputs. Weight: into sections. Cache: into
+                       // pools
   uint64_t offset = 0; // bytes from the start of the buffer, for Cache of each page
   uint64_t bytes = 0;  // Arena, Weight, Counters: how many the kernel may touch; 0: all from there
 };
@@ -56,15 +33,17 @@ struct Call {
 struct Program {
   int32_t tokens; // largest T
   int32_t rows;   // largest R
+  // What it takes and gives: indices into DevicePlan::inputs and outputs.
+  std::vector<uint32_t> inputs{}, outputs{};
   uint64_t arenaBytes = 0;
   uint64_t scratchBytes = 0; // per worker
-  std::vector<Call> calls;
   uint64_t counterBytes = 0; // one per session, zero at its start
+  std::vector<Call> calls{};
 };
 
 struct CachePool {
-  std::string name;  // "global" or "chunked"
-  int32_t chunk = 0; // 0: all pages stay until the sequence ends
+  std::string name;
+  int32_t chunk = 0; // positions see only those of their chunk; 0: all before them
   int32_t pageTokens = 64;
   uint64_t pageBytes = 0;
 };
@@ -100,9 +79,9 @@ struct Image {
 struct DevicePlan {
   std::vector<std::span<const std::byte>> sections; // as the plan's; empty where not Weights
   std::vector<CachePool> pools;
-  std::vector<Image> images; // best first
+  std::vector<Image> images;               // best first
+  std::vector<TensorSpec> inputs, outputs; // of the programs, each once; no two have one name
   std::vector<Program> programs;
-  int64_t vocab = 0;                    // columns of the logits
   std::vector<KernelSignature> kernels; // as the plan's, other devices' too
 };
 

@@ -1,96 +1,28 @@
-// The semantic check of a plan's index: one function per table of Plan.fbs, in its order.
-//
-// All numbers may be hostile. Ranges are checked by subtraction, products by division, and each
-// count is bounded by the tables that the FlatBuffers verifier has counted, or by a cap here.
+// The semantic check of a plan's index: one function per table of Plan.fbs, in its order. Those of
+// programs are in CheckPrograms.cpp.
 #include "runtime/plan/Check.h"
 
-#include "runtime/plan/Format.h"
+#include "runtime/plan/CheckPrograms.h"
+#include "runtime/plan/CheckValues.h"
 #include "runtime/weights/Layout.h"
 
 #include <algorithm>
 #include <map>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace moe {
+
+using namespace check;
+
 namespace {
 
 constexpr uint64_t kNoEntry = ~uint64_t(0);
-
-// Far above what any model or machine has, and low enough for sums and products of a few.
-constexpr uint64_t kMaxName = 4096;
-constexpr uint64_t kMaxCount =
-    1 << 24; // tokens of a vocabulary, channels, layers, tokens of a step
 constexpr uint64_t kMaxKernels = 1 << 16;
 constexpr uint64_t kMaxImages = 256;
-constexpr uint64_t kMaxBytes = uint64_t(1) << 48; // of one buffer
-constexpr uint64_t kMaxDevices = 64;
 // Of any GPU so far: shared memory of a block, threads of a multiprocessor, registers of a thread.
 constexpr uint64_t kMaxShared = 232448, kMaxThreads = 2048, kMaxRegisters = 255;
-
-using Name = flatbuffers::String;
-
-std::string number(uint64_t value) { return std::to_string(value); }
-
-// A name for a message: short, and without what could harm a terminal.
-std::string quote(const Name *name) {
-  std::string text = "'";
-  for (char c : name->string_view().substr(0, 100))
-    text += c >= ' ' && c <= '~' ? c : '?';
-  return text + (name->size() > 100 ? "...'" : "'");
-}
-
-Error invalid(const std::string &what) { return {Code::InvalidPlan, what}; }
-
-bool inRange(uint64_t offset, uint64_t bytes, uint64_t size) {
-  return offset <= size && bytes <= size - offset;
-}
-
-Status checkName(const Name *name, const std::string &what) {
-  if (name->size() == 0)
-    return invalid(what + " has an empty name");
-  const std::string_view text = name->string_view();
-  if (text.size() > kMaxName ||
-      std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < ' ' || c == 127; }))
-    return invalid(what + " has a name that is no name, " + quote(name));
-  return ok();
-}
-
-Status checkRange(uint64_t value, uint64_t low, uint64_t high, const std::string &what) {
-  if (value < low || value > high)
-    return invalid(what + " is " + number(value) + ", expected " + number(low) + " to " +
-                   number(high));
-  return ok();
-}
-
-// FlatBuffers' verifier checks where the length of a vector is, not where its elements are.
-template <typename Vector> Status checkAligned(const Vector &vector, const std::string &what) {
-  if (reinterpret_cast<uintptr_t>(vector.Data()) % 8)
-    return invalid(what + " are not at a multiple of 8 bytes");
-  return ok();
-}
-
-// "cpu" of "cpu:x86-64-v4".
-std::string_view deviceOf(const fb::Image &image) {
-  const std::string_view target = image.target()->string_view();
-  return target.substr(0, target.find(':'));
-}
-
-// A pool written before there were GPUs has no device.
-std::string_view deviceOf(const fb::CachePool &pool) {
-  return pool.device() ? pool.device()->string_view() : std::string_view("cpu");
-}
-
-// No two names are equal. Sorts, so that many names cost little.
-Status checkUnique(std::vector<std::string> &names, const char *what) {
-  std::sort(names.begin(), names.end());
-  auto twice = std::adjacent_find(names.begin(), names.end());
-  if (twice != names.end())
-    return invalid(std::string("two ") + what + " are called '" + twice->substr(0, 100) + "'");
-  return ok();
-}
 
 class Checker {
 public:
@@ -103,7 +35,7 @@ public:
     MOE_TRY(checkCaches());
     MOE_TRY(checkKernels());
     MOE_TRY(checkImages());
-    MOE_TRY(checkPrograms());
+    MOE_TRY(checkPrograms(plan, grids));
     MOE_TRY(checkTokenizer());
     return checkChat();
   }
@@ -112,23 +44,18 @@ private:
   Status checkModel();
   Status checkToken(int64_t id, const std::string &what, bool optional = false);
   Status checkSections();
-  Result<const fb::Section *> sectionOf(uint32_t index, fb::SectionKind kind,
-                                        const std::string &user);
   Status checkTensors();
+  Status checkPoolClass(const fb::CachePool &pool, const std::string &what);
   Status checkCaches();
   Status checkKernels();
   Status checkImages();
   Status checkLaunches(const fb::Image &image, const std::string &what);
-  Status checkPrograms();
-  Status checkOperand(const fb::Operand &operand, const fb::Program &program,
-                      const std::string &user);
   Status checkTokenizer();
   Status checkChat();
 
   const fb::Plan &plan;
   const uint64_t indexOffset;
-  std::map<std::string_view, bool> grids; // by device with images: whether its kernels are PTX,
-                                          // launched as grids of blocks
+  ImageKinds grids;
 };
 
 Status Checker::checkModel() {
@@ -194,19 +121,6 @@ Status Checker::checkSections() {
   return checkUnique(names, "sections");
 }
 
-Result<const fb::Section *> Checker::sectionOf(uint32_t index, fb::SectionKind kind,
-                                               const std::string &user) {
-  if (index >= plan.sections()->size())
-    return invalid(user + " is in section " + number(index) + " of " +
-                   number(plan.sections()->size()));
-  const fb::Section *section = plan.sections()->Get(index);
-  if (section->kind() != kind)
-    return invalid(user + " is in section " + quote(section->name()) + " of kind " +
-                   fb::EnumNameSectionKind(section->kind()) + ", expected " +
-                   fb::EnumNameSectionKind(kind));
-  return section;
-}
-
 // The bytes that a tensor takes by its shape, storage and layout. Its dimensions are at most
 // kMaxBytes.
 static Result<uint64_t> tensorBytes(const fb::Tensor &tensor, const std::string &what) {
@@ -234,7 +148,7 @@ Status Checker::checkTensors() {
     const std::string what = "tensor " + quote(tensor->name());
     MOE_TRY(checkName(tensor->layout(), "the layout of " + what));
     MOE_TRY(checkName(tensor->storage(), "the storage of " + what));
-    MOE_ASSIGN(section, sectionOf(tensor->section(), fb::SectionKind::Weights, what));
+    MOE_ASSIGN(section, sectionOf(plan, tensor->section(), fb::SectionKind::Weights, what));
     if (tensor->offset() % kTensorAlignment)
       return invalid(what + " starts at byte " + number(tensor->offset()) +
                      " of its section, expected a multiple of " + number(kTensorAlignment));
@@ -257,46 +171,47 @@ Status Checker::checkTensors() {
   return checkUnique(names, "tensors");
 }
 
+// That a pool's chunk fits its class.
+Status Checker::checkPoolClass(const fb::CachePool &pool, const std::string &what) {
+  switch (pool.pool_class()) {
+  case fb::PoolClass::AllPositions:
+    if (pool.chunk())
+      return invalid(what + " has chunk " + number(pool.chunk()) +
+                     ", and its class is AllPositions, which has none");
+    return ok();
+  case fb::PoolClass::Chunk:
+    if (pool.chunk() == 0 || pool.chunk() != plan.model()->attention_chunk())
+      return invalid(what + " has chunk " + number(pool.chunk()) +
+                     ", expected the model's attention_chunk, " +
+                     number(plan.model()->attention_chunk()));
+    return ok();
+  }
+  return invalid(what + " is of unknown class " + number(uint64_t(pool.pool_class())));
+}
+
 Status Checker::checkCaches() {
   MOE_TRY(checkRange(plan.caches()->size(), 0, 2 * kMaxDevices, "the number of cache pools"));
-  struct Seen {
-    std::string_view device;
-    bool pools[2] = {}; // global, chunked
-    uint64_t layers = 0;
-  };
-  std::vector<Seen> devices;
+  std::map<std::string_view, uint64_t> layers; // by device
+  std::vector<std::string> names;
   for (const fb::CachePool *pool : *plan.caches()) {
     MOE_TRY(checkName(pool->name(), "a cache pool"));
     const std::string what = "cache pool " + quote(pool->name());
-    if (pool->device())
-      MOE_TRY(checkName(pool->device(), "the device of " + what));
-    const bool chunked = pool->chunk() != 0;
-    if (pool->name()->string_view() != (chunked ? "chunked" : "global"))
-      return invalid(what + " has chunk " + number(pool->chunk()) +
-                     ", expected 'global' without a chunk or 'chunked' with one");
-    auto seen = std::find_if(devices.begin(), devices.end(),
-                             [&](const Seen &s) { return s.device == deviceOf(*pool); });
-    if (seen == devices.end())
-      seen = devices.insert(seen, Seen{deviceOf(*pool)});
-    if (std::exchange(seen->pools[chunked], true))
-      return invalid("two cache pools of a device are called " + quote(pool->name()));
-    if (chunked && pool->chunk() != plan.model()->attention_chunk())
-      return invalid(what + " has chunk " + number(pool->chunk()) +
-                     ", expected the model's attention_chunk, " +
-                     number(plan.model()->attention_chunk()));
+    MOE_TRY(checkName(pool->device(), "the device of " + what));
+    names.push_back(pool->device()->str() + ":" + pool->name()->str());
+    MOE_TRY(checkPoolClass(*pool, what));
     MOE_TRY(checkRange(pool->layers(), 1, plan.model()->layers(), "layers of " + what));
     MOE_TRY(checkRange(pool->page_tokens(), 1, kMaxCount, "page_tokens of " + what));
     MOE_TRY(checkRange(pool->page_bytes(), 1, kMaxBytes, "page_bytes of " + what));
     if (pool->page_bytes() % kTensorAlignment)
       return invalid("page_bytes of " + what + " is " + number(pool->page_bytes()) +
                      ", expected a multiple of " + number(kTensorAlignment));
-    seen->layers += pool->layers();
+    layers[pool->device()->string_view()] += pool->layers();
   }
-  for (const Seen &seen : devices)
-    if (seen.layers != plan.model()->layers())
-      return invalid("the cache pools of a device have " + number(seen.layers) +
+  for (const auto &[device, count] : layers)
+    if (count != plan.model()->layers())
+      return invalid("the cache pools of a device have " + number(count) +
                      " layers together, and the model " + number(plan.model()->layers()));
-  return ok();
+  return checkUnique(names, "cache pools");
 }
 
 Status Checker::checkKernels() {
@@ -321,7 +236,7 @@ Status Checker::checkImages() {
     const std::string_view device = deviceOf(*image);
     const bool ptx = image->section() < plan.sections()->size() &&
                      plan.sections()->Get(image->section())->kind() == fb::SectionKind::Ptx;
-    MOE_ASSIGN(section, sectionOf(image->section(),
+    MOE_ASSIGN(section, sectionOf(plan, image->section(),
                                   ptx ? fb::SectionKind::Ptx : fb::SectionKind::Code, what));
     if (grids.emplace(device, ptx).first->second != ptx)
       return invalid(what + " has " + (ptx ? "PTX" : "machine code") +
@@ -355,7 +270,8 @@ Status Checker::checkLaunches(const fb::Image &image, const std::string &what) {
   if (image.cubin() != -1) {
     if (image.cubin() < 0)
       return invalid("the cubin of " + what + " is in section " + std::to_string(image.cubin()));
-    MOE_TRY(sectionOf(uint32_t(image.cubin()), fb::SectionKind::Cubin, "the cubin of " + what));
+    MOE_TRY(
+        sectionOf(plan, uint32_t(image.cubin()), fb::SectionKind::Cubin, "the cubin of " + what));
   }
   const uint32_t count = image.launches() ? image.launches()->size() : 0;
   if (count != plan.kernels()->size())
@@ -379,136 +295,11 @@ Status Checker::checkLaunches(const fb::Image &image, const std::string &what) {
   return ok();
 }
 
-Status Checker::checkPrograms() {
-  // The last program seen of each device; a plan has few devices, and programs in any order of
-  // them.
-  std::vector<const fb::Program *> last;
-  for (const fb::Program *program : *plan.programs()) {
-    MOE_TRY(checkName(program->device(), "the device of a program"));
-    const std::string_view device = program->device()->string_view();
-    const std::string what =
-        "program " + quote(program->device()) + " of " + number(program->tokens()) + " tokens";
-    MOE_TRY(checkRange(program->tokens(), 1, kMaxCount, "tokens of " + what));
-    MOE_TRY(checkRange(program->rows(), 1, kMaxCount, "rows of " + what));
-    MOE_TRY(checkRange(program->arena_bytes(), 0, kMaxBytes, "arena_bytes of " + what));
-    MOE_TRY(checkRange(program->scratch_bytes(), 0, kMaxBytes, "scratch_bytes of " + what));
-    MOE_TRY(checkRange(program->counter_bytes(), 0, kMaxBytes, "counter_bytes of " + what));
-
-    auto before = std::find_if(last.begin(), last.end(), [&](const fb::Program *other) {
-      return other->device()->string_view() == device;
-    });
-    if (before == last.end()) {
-      MOE_TRY(checkRange(last.size() + 1, 1, kMaxDevices, "the number of devices"));
-      last.push_back(program);
-    } else if ((*before)->tokens() >= program->tokens()) {
-      return invalid(what + " follows one of " + number((*before)->tokens()) +
-                     " tokens, expected ascending order");
-    } else {
-      *before = program;
-    }
-
-    uint32_t position = 0;
-    for (const fb::Call *call : *program->calls()) {
-      const std::string user = "call " + number(position++) + " of " + what;
-      if (call->kernel() >= plan.kernels()->size())
-        return invalid(user + " is of kernel " + number(call->kernel()) + ", and the plan has " +
-                       number(plan.kernels()->size()));
-      const fb::Kernel &kernel = *plan.kernels()->Get(call->kernel());
-      if (kernel.device()->string_view() != device)
-        return invalid(user + " is of kernel " + quote(kernel.name()) + " for device " +
-                       quote(kernel.device()));
-      if (call->operands()->size() != kernel.operands())
-        return invalid(user + " passes " + number(call->operands()->size()) +
-                       " operands to kernel " + quote(kernel.name()) + ", which takes " +
-                       number(kernel.operands()));
-      if (auto found = grids.find(device);
-          found != grids.end() && found->second) // a grid has at most 2^31 - 1 blocks
-        MOE_TRY(checkRange(call->blocks(), 1, (uint64_t(1) << 31) - 1, "blocks of " + user));
-      MOE_TRY(checkAligned(*call->operands(), "the operands of " + user));
-      for (const fb::Operand *operand : *call->operands())
-        MOE_TRY(checkOperand(*operand, *program, user));
-    }
-  }
-  if (last.empty())
-    return invalid("it has no program, so nothing could run it");
-  for (const fb::Program *program : last) {
-    if (std::none_of(plan.images()->begin(), plan.images()->end(), [&](const fb::Image *image) {
-          return deviceOf(*image) == program->device()->string_view();
-        }))
-      return invalid("it has programs for device " + quote(program->device()) +
-                     " and no image of their kernels");
-  }
-  return ok();
-}
-
-Status Checker::checkOperand(const fb::Operand &operand, const fb::Program &program,
-                             const std::string &user) {
-  const auto within = [&](uint64_t size, const std::string &buffer) -> Status {
-    if (operand.offset() % kTensorAlignment || operand.bytes() == 0 ||
-        !inRange(operand.offset(), operand.bytes(), size))
-      return invalid(user + " touches " + number(operand.bytes()) + " bytes at byte " +
-                     number(operand.offset()) + " of " + buffer + ", which has " + number(size) +
-                     "; expected some at a multiple of " + number(kTensorAlignment));
-    return ok();
-  };
-  switch (operand.kind()) {
-  case fb::OperandKind::Input: {
-    const auto name = fb::InputName(operand.index());
-    if (operand.index() > uint32_t(fb::InputName::MAX))
-      return invalid(user + " reads unknown input " + number(operand.index()));
-    if (operand.offset())
-      return invalid(user + " reads input " + fb::EnumNameInputName(name) + " from byte " +
-                     number(operand.offset()) + ", expected 0");
-    // A table exists for a pool that the plan has.
-    const bool table = name == fb::InputName::GlobalTable || name == fb::InputName::ChunkedTable;
-    if (table && std::none_of(plan.caches()->begin(), plan.caches()->end(), [&](auto *pool) {
-          return deviceOf(*pool) == program.device()->string_view() &&
-                 (pool->chunk() != 0) == (name == fb::InputName::ChunkedTable);
-        }))
-      return invalid(user + " reads " + fb::EnumNameInputName(name) +
-                     " of a pool that is not there");
-    return ok();
-  }
-  case fb::OperandKind::Arena:
-    return within(program.arena_bytes(), "the arena");
-  case fb::OperandKind::Weight: {
-    MOE_ASSIGN(section,
-               sectionOf(operand.index(), fb::SectionKind::Weights, "an operand of " + user));
-    return within(section->length(), "section " + quote(section->name()));
-  }
-  case fb::OperandKind::Cache: {
-    if (operand.index() >= plan.caches()->size())
-      return invalid(user + " uses cache pool " + number(operand.index()) + " of " +
-                     number(plan.caches()->size()));
-    const fb::CachePool &pool = *plan.caches()->Get(operand.index());
-    if (deviceOf(pool) != program.device()->string_view())
-      return invalid(user + " uses cache pool " + number(operand.index()) +
-                     ", which is another device's");
-    if (operand.offset() >= pool.page_bytes())
-      return invalid(user + " starts at byte " + number(operand.offset()) + " of a page of pool " +
-                     quote(pool.name()) + ", which has " + number(pool.page_bytes()));
-    return ok();
-  }
-  case fb::OperandKind::Logits:
-    if (operand.offset())
-      return invalid(user + " writes logits from byte " + number(operand.offset()) +
-                     ", expected 0");
-    return ok();
-  case fb::OperandKind::Ids:
-    if (operand.offset())
-      return invalid(user + " writes ids from byte " + number(operand.offset()) + ", expected 0");
-    return ok();
-  case fb::OperandKind::Counters:
-    return within(program.counter_bytes(), "the counters");
-  }
-  return invalid(user + " has an operand of unknown kind " + number(uint64_t(operand.kind())));
-}
-
 Status Checker::checkTokenizer() {
   const fb::Tokenizer *tokenizer = plan.tokenizer();
   if (!tokenizer)
     return ok();
-  MOE_TRY(sectionOf(tokenizer->section(), fb::SectionKind::Tokenizer, "the tokenizer"));
+  MOE_TRY(sectionOf(plan, tokenizer->section(), fb::SectionKind::Tokenizer, "the tokenizer"));
   MOE_TRY(checkRange(tokenizer->vocab_size(), 1, plan.model()->vocab_size(),
                      "vocab_size of the tokenizer"));
   // Another one would cut text differently, and nobody would notice.

@@ -204,7 +204,7 @@ std::span<const std::byte> Plan::section(uint32_t i) const {
 std::vector<const fb::Program *> Plan::programs(std::string_view device) const {
   std::vector<const fb::Program *> found;
   for (const fb::Program *program : *root->programs())
-    if (program->device()->string_view() == device)
+    if (program->kind() == fb::ProgramKind::Step && program->device()->string_view() == device)
       found.push_back(program);
   return found;
 }

@@ -29,9 +29,10 @@ struct OpenOptions {
 // moved. Any number of threads may read it.
 //
 // After open() a caller may rely on everything that Plan.fbs says: required fields are there,
-// indices are in range, operands lie inside arena, section or page, programs of a device are in
-// ascending order, and header, index, code and tokenizer are as they were written. The contents of
-// the tokenizer's tables are verified by Tokenizer::create.
+// indices are in range, operands lie inside arena, section or page or are inputs and outputs that
+// the program declares, programs of a device and kind are in ascending order, and header, index,
+// code and tokenizer are as they were written. The contents of the tokenizer's tables are verified
+// by Tokenizer::create.
 class Plan {
 public:
   // Errors: IoError when the system refuses, InvalidPlan when the file is no plan that this version
@@ -47,7 +48,7 @@ public:
   // The bytes of index().sections()->Get(i). Those of a file start at a multiple of 4096.
   std::span<const std::byte> section(uint32_t i) const;
 
-  // The programs of a device, in ascending order of tokens; empty if the plan has none for it.
+  // The step programs of a device, in ascending order of tokens; empty if the plan has none for it.
   std::vector<const fb::Program *> programs(std::string_view device) const;
 
   uint64_t fileSize() const { return bytes.size(); }

@@ -19,12 +19,23 @@ void use(const Plan &plan) {
     for (uint64_t entry : *image->entries())
       if (entry != ~uint64_t(0))
         touch(plan.section(image->section()), entry, 1);
+  const auto nameOf = [&](const fb::TensorSpec &spec) {
+    sum = sum + spec.name()->size() + spec.dims()->size();
+    if (spec.pool() >= 0)
+      sum = sum + plan.index().caches()->Get(uint32_t(spec.pool()))->name()->size();
+  };
   for (const fb::Program *program : *plan.index().programs())
     for (const fb::Call *call : *program->calls()) {
-      sum = sum + plan.index().kernels()->Get(call->kernel())->name()->size();
-      for (const fb::Operand *operand : *call->operands())
+      const fb::KernelCall &kernel = *call->operation_as_KernelCall();
+      sum = sum + plan.index().kernels()->Get(kernel.kernel())->name()->size();
+      for (const fb::Operand *operand : *kernel.operands()) {
         if (operand->kind() == fb::OperandKind::Weight)
           touch(plan.section(operand->index()), operand->offset(), operand->bytes());
+        if (operand->kind() == fb::OperandKind::Input)
+          nameOf(*program->inputs()->Get(operand->index()));
+        if (operand->kind() == fb::OperandKind::Output)
+          nameOf(*program->outputs()->Get(operand->index()));
+      }
     }
   for (const fb::Tensor *tensor : *plan.index().tensors())
     touch(plan.section(tensor->section()), tensor->offset(), tensor->bytes());

@@ -109,12 +109,13 @@ TEST(PlanTest, readsVersions) {
 
   reseal(file.span(), [](Header &h) { h.major = kPlanMajor + 1, h.features = 0; });
   const std::string newer = errorOf(Plan::open(file.span()));
-  for (const char *part : {"moec test wrote it in format 3.5", "reads 2.0", "update the runtime"})
+  for (const char *part : {"moec test wrote it in format 4.5", "reads 3.0", "update the runtime"})
     EXPECT_NE(newer.find(part), std::string::npos) << newer;
 
-  reseal(file.span(), [](Header &h) { h.major = 0; });
-  const std::string older = errorOf(Plan::open(file.span()));
-  EXPECT_NE(older.find("moec compile"), std::string::npos) << older;
+  reseal(file.span(), [](Header &h) { h.major = 2, h.minor = 0; });
+  EXPECT_EQ(errorOf(Plan::open(file.span())),
+            "plan: moec test wrote it in format 2.0, and this runtime reads 3.0 only: compile it "
+            "again with `moec compile`");
 
   reseal(file.span(), [](Header &h) { std::memset(h.writer, '\x1b', sizeof(h.writer)); });
   EXPECT_EQ(errorOf(Plan::open(file.span())).find('\x1b'), std::string::npos);
@@ -193,9 +194,16 @@ struct Refusal {
   const char *message;
 };
 
-fb::Operand &operand(fb::PlanT &plan, size_t call, size_t index) {
-  return plan.programs[0]->calls[call]->operands[index];
+fb::KernelCallT &kernelCall(fb::PlanT &plan, size_t program, size_t call) {
+  return *plan.programs[program]->calls[call]->operation.AsKernelCall();
 }
+
+fb::Operand &operand(fb::PlanT &plan, size_t call, size_t index) {
+  return kernelCall(plan, 0, call).operands[index];
+}
+
+fb::TensorSpecT &input(fb::PlanT &plan, size_t index) { return *plan.programs[0]->inputs[index]; }
+fb::TensorSpecT &output(fb::PlanT &plan) { return *plan.programs[0]->outputs[0]; }
 
 void setOperand(fb::PlanT &plan, fb::OperandKind kind, uint32_t index, uint64_t offset,
                 uint64_t bytes) {
@@ -304,8 +312,15 @@ const Refusal kRefusals[] = {
          repeat(p.caches);
      },
      "the number of cache pools is 129"},
-    {"poolName", [](P &p) { p.caches[0]->name = "local"; }, "expected 'global' without a chunk"},
-    {"poolNames", [](P &p) { *p.caches[1] = *p.caches[0]; }, "two cache pools of a device"},
+    {"poolName", [](P &p) { p.caches[0]->name = ""; }, "a cache pool has an empty name"},
+    {"poolNames", [](P &p) { p.caches[1]->name = "global"; },
+     "two cache pools are called 'cpu:global'"},
+    {"poolDevice", [](P &p) { p.caches[0]->device = ""; }, "the device of cache pool 'global'"},
+    {"poolClass", [](P &p) { p.caches[0]->pool_class = fb::PoolClass(2); },
+     "is of unknown class 2"},
+    {"poolOfAll", [](P &p) { p.caches[1]->pool_class = fb::PoolClass::AllPositions; },
+     "has chunk 128, and its class is AllPositions, which has none"},
+    {"poolNoChunk", [](P &p) { p.caches[1]->chunk = 0; }, "has chunk 0, expected the model's"},
     {"poolChunk", [](P &p) { p.caches[1]->chunk = 64; }, "the model's attention_chunk, 128"},
     {"poolLayers", [](P &p) { p.caches[1]->layers = 2; }, "have 3 layers together, and the model"},
     {"poolNoLayers", [](P &p) { p.caches[1]->layers = 0; }, "layers of cache pool 'chunked' is 0"},
@@ -336,16 +351,84 @@ const Refusal kRefusals[] = {
     {"programOrder", [](P &p) { p.programs[0]->tokens = 8; }, "expected ascending order"},
     {"programArena", [](P &p) { p.programs[0]->arena_bytes = ~uint64_t(0); }, "arena_bytes of"},
     {"programScratch", [](P &p) { p.programs[0]->scratch_bytes = ~uint64_t(0); }, "scratch_bytes"},
-    {"callKernel", [](P &p) { p.programs[0]->calls[0]->kernel = 4; }, "is of kernel 4"},
-    {"callDevice", [](P &p) { p.programs[0]->calls[2]->kernel = 3; }, "for device 'other'"},
-    {"callOperands", [](P &p) { p.programs[0]->calls[0]->operands.pop_back(); }, "passes 2"},
+    {"programKind", [](P &p) { p.programs[1]->kind = fb::ProgramKind(1); },
+     "program 'cpu' of 8 tokens is of unknown kind 1, and this runtime knows Step alone"},
+    {"programTokensSize", [](P &p) { p.programs[1]->tokens = ~0u; }, "is 4294967295, expected 1"},
+    {"noOutput", [](P &p) { p.programs[0]->outputs.clear(); },
+     "a step, has neither of the outputs 'logits' and 'ids'"},
+    {"otherOutput", [](P &p) { output(p).name = "hidden"; }, "has neither of the outputs"},
+    {"callKernel", [](P &p) { kernelCall(p, 0, 0).kernel = 4; }, "is of kernel 4"},
+    {"callDevice", [](P &p) { kernelCall(p, 0, 2).kernel = 3; }, "for device 'other'"},
+    {"callOperands", [](P &p) { kernelCall(p, 0, 0).operands.pop_back(); }, "passes 2"},
+
+    {"inputs",
+     [](P &p) {
+       while (p.programs[0]->inputs.size() <= 64)
+         repeat(p.programs[0]->inputs);
+     },
+     "the number of inputs of program 'cpu' of 1 tokens is 65, expected 0 to 64"},
+    {"outputs",
+     [](P &p) {
+       while (p.programs[0]->outputs.size() <= 64)
+         repeat(p.programs[0]->outputs);
+     },
+     "the number of outputs of program 'cpu' of 1 tokens is 65, expected 0 to 64"},
+    {"specName", [](P &p) { input(p, 0).name = "a\nb"; }, "an input of program 'cpu' of 1 tokens"},
+    {"specNames", [](P &p) { repeat(p.programs[0]->inputs); },
+     "two inputs of a program are called 'tokens'"},
+    {"outputNames", [](P &p) { repeat(p.programs[0]->outputs); },
+     "two outputs of a program are called 'logits'"},
+    {"specElement", [](P &p) { input(p, 0).element = fb::ElementType(6); },
+     "input 'tokens' of program 'cpu' of 1 tokens has elements of unknown type 6"},
+    {"specRank", [](P &p) { input(p, 0).dims.resize(9, {fb::Extent::Constant, 1}); },
+     "the rank of input 'tokens'"},
+    {"specNoCount", [](P &p) { input(p, 0).dims.push_back({fb::Extent::Constant, 0}); },
+     "a dimension of input 'tokens' of program 'cpu' of 1 tokens is 0, expected 1"},
+    {"specCounts", [](P &p) { input(p, 0).dims.push_back({fb::Extent::Constant, ~0u}); },
+     "is 4294967295, expected 1"},
+    {"specCountOfExtent", [](P &p) { input(p, 0).dims[0] = {fb::Extent::Tokens, 8}; },
+     "has a dimension of Tokens with a count, 8, expected 0"},
+    {"specExtent", [](P &p) { input(p, 0).dims[0] = {fb::Extent(5), 0}; }, "unknown extent 5"},
+    {"specTokensInside", [](P &p) { input(p, 0).dims.push_back({fb::Extent::Tokens, 0}); },
+     "has Tokens in a place that is not its first"},
+    {"specRowsInside",
+     [](P &p) { input(p, 0).dims = {{fb::Extent::Constant, 2}, {fb::Extent::Rows, 0}}; },
+     "has Rows in a place that is not its first"},
+    {"specBytes", [](P &p) { output(p).dims.resize(4, {fb::Extent::Constant, 1 << 24}); },
+     "output 'logits' of program 'cpu' of 1 tokens has more than 281474976710656 bytes"},
+    {"specBytesOfTokens",
+     [](P &p) {
+       p.programs[0]->tokens = 1 << 24;
+       input(p, 0).dims.push_back({fb::Extent::Constant, 1 << 23});
+     },
+     "input 'tokens' of program 'cpu' of 16777216 tokens has more than"},
+    {"outputOfSequences", [](P &p) { output(p).dims[1] = {fb::Extent::Sequences, 0}; },
+     "output 'logits' of program 'cpu' of 1 tokens has a dimension of Sequences, which only"},
+    {"specDiffers", [](P &p) { p.programs[1]->inputs[0]->element = fb::ElementType::U32; },
+     "input 'tokens' of program 'cpu' of 8 tokens is declared otherwise than by a program before"},
+    {"specDiffersInDims",
+     [](P &p) { p.programs[1]->outputs[0]->dims[1] = {fb::Extent::Constant, 99}; },
+     "output 'logits' of program 'cpu' of 8 tokens is declared otherwise"},
+    {"specDiffersInRank", [](P &p) { p.programs[1]->outputs[0]->dims.pop_back(); },
+     "declared otherwise"},
+    {"specDiffersInPool", [](P &p) { p.programs[1]->inputs[1]->pool = 1; }, "declared otherwise"},
+    {"tablePool", [](P &p) { input(p, 1).pool = 2; },
+     "input 'global_table' of program 'cpu' of 1 tokens is the block table of cache pool 2 of 2"},
+    {"tableNegativePool", [](P &p) { input(p, 1).pool = -2; }, "block table of cache pool -2 of 2"},
+    {"tableElement", [](P &p) { input(p, 1).element = fb::ElementType::F32; },
+     "is a block table, expected I32 of Sequences by Pages"},
+    {"tableDims", [](P &p) { input(p, 1).dims.pop_back(); }, "is a block table, expected I32"},
+    {"tableOrder", [](P &p) { std::swap(input(p, 1).dims[0], input(p, 1).dims[1]); },
+     "is a block table, expected I32"},
+    {"tableOut", [](P &p) { output(p).pool = 0; }, "and only inputs are block tables"},
 
     {"operandKind", [](P &p) { setOperand(p, Kind(9), 0, 0, 0); }, "operand of unknown kind 9"},
-    {"inputName", [](P &p) { setOperand(p, Kind::Input, 7, 0, 0); }, "reads unknown input 7"},
-    {"inputNames", [](P &p) { setOperand(p, Kind::Input, 256, 0, 0); }, "unknown input 256"},
-    {"inputOffset", [](P &p) { setOperand(p, Kind::Input, 0, 4, 0); }, "Tokens from byte 4"},
-    {"inputTable", [](P &p) { p.caches.erase(p.caches.begin()), p.caches[0]->layers = 4; },
-     "reads GlobalTable of a pool that is not there"},
+    {"input", [](P &p) { setOperand(p, Kind::Input, 3, 0, 0); }, "uses input 3 of 3"},
+    {"inputIndex", [](P &p) { setOperand(p, Kind::Input, ~0u, 0, 0); }, "input 4294967295 of 3"},
+    {"inputOffset", [](P &p) { setOperand(p, Kind::Input, 0, 4, 0); }, "'tokens' from byte 4"},
+    {"noInput", [](P &p) { p.programs[0]->inputs.pop_back(); }, "uses input 2 of 2"},
+    {"output", [](P &p) { setOperand(p, Kind::Output, 1, 0, 0); }, "uses output 1 of 1"},
+    {"outputOffset", [](P &p) { setOperand(p, Kind::Output, 0, 4, 0); }, "'logits' from byte 4"},
     {"arenaEnd", [](P &p) { setOperand(p, Kind::Arena, 0, 960, 65); }, "of the arena, which has"},
     {"arenaOffset", [](P &p) { setOperand(p, Kind::Arena, 0, 2048, 64); },
      "byte 2048 of the arena"},
@@ -357,7 +440,6 @@ const Refusal kRefusals[] = {
     {"weightEnd", [](P &p) { setOperand(p, Kind::Weight, kWeights, 4032, 65); }, "which has 4096"},
     {"cachePool", [](P &p) { setOperand(p, Kind::Cache, 2, 0, 0); }, "uses cache pool 2 of 2"},
     {"cacheOffset", [](P &p) { setOperand(p, Kind::Cache, 0, 4096, 0); }, "of a page of pool"},
-    {"logitsOffset", [](P &p) { setOperand(p, Kind::Logits, 0, 4, 0); }, "logits from byte 4"},
 
     {"tokenizerSection", [](P &p) { p.tokenizer->section = kCode; }, "expected Tokenizer"},
     {"tokenizerVocabulary", [](P &p) { p.tokenizer->vocab_size = 101; }, "expected 1 to 100"},
@@ -395,11 +477,65 @@ TEST(PlanTest, acceptsTheLeast) {
   plan.model->bos_token = -1;
   plan.model->eos_tokens.clear();
   plan.programs[0]->calls.clear();
+  plan.programs[0]->inputs.clear();
+  plan.programs[0]->outputs[0]->name = "ids";
   FileBytes file = samplePlanFile(std::move(plan));
   const Result<Plan> opened = Plan::open(file.span());
   ASSERT_TRUE(opened) << opened.error().message;
   EXPECT_EQ(opened->index().tokenizer(), nullptr);
   EXPECT_EQ(opened->index().model()->eos_tokens()->size(), 0u);
+}
+
+// What no program has today: extents and types that inputs and outputs may come to have.
+TEST(PlanTest, acceptsAnyDeclaration) {
+  fb::PlanT plan = samplePlan();
+  const auto constant = [](uint32_t count) { return fb::Dimension(fb::Extent::Constant, count); };
+  const fb::Dimension tokens = extentOf(fb::Extent::Tokens), rows = extentOf(fb::Extent::Rows);
+  for (auto &program : plan.programs) {
+    const auto add = [](auto &list, auto spec) { list.push_back(std::move(spec)); };
+    add(program->inputs, makeSpec("masks", fb::ElementType::U32, {rows, constant(4)}));
+    add(program->inputs, makeSpec("embeddings", fb::ElementType::BF16, {tokens, constant(16)}));
+    add(program->inputs,
+        makeSpec("adapters", fb::ElementType::I32, {extentOf(fb::Extent::Sequences)}));
+    add(program->inputs, makeSpec("scale", fb::ElementType::F32, {}));
+    add(program->outputs, makeSpec("hidden", fb::ElementType::F16, {tokens, constant(16)}));
+  }
+  plan.programs[0]->inputs.pop_back(); // not every program takes all
+  FileBytes file = samplePlanFile(std::move(plan));
+  const Result<Plan> opened = Plan::open(file.span());
+  ASSERT_TRUE(opened) << opened.error().message;
+  EXPECT_EQ(opened->index().programs()->Get(1)->inputs()->size(), 7u);
+}
+
+// Pools are told apart by names of any kind, each device's by its own.
+TEST(PlanTest, acceptsAnyPools) {
+  fb::PlanT plan = samplePlan();
+  plan.caches[0]->name = "early";
+  plan.caches[1]->name = "late";
+  plan.caches[1]->pool_class = fb::PoolClass::AllPositions;
+  plan.caches[1]->chunk = 0;
+  FileBytes file = samplePlanFile(std::move(plan));
+  EXPECT_TRUE(Plan::open(file.span()));
+}
+
+// A call that a newer compiler may write, or none.
+TEST(PlanTest, refusesOtherCallsThanOfKernels) {
+  FileBytes file = samplePlanFile(samplePlan());
+  const std::span<std::byte> index = file.span().subspan(16384);
+  const auto &call = reinterpret_cast<const flatbuffers::Table &>(
+      *fb::GetPlan(index.data())->programs()->Get(0)->calls()->Get(1));
+  const auto *type = call.GetAddressOf(fb::Call::VT_OPERATION_TYPE);
+  ASSERT_NE(type, nullptr);
+  std::byte &changed = index[size_t(type - reinterpret_cast<const uint8_t *>(index.data()))];
+  for (uint8_t kind : {0, 2, 255}) {
+    changed = std::byte(kind);
+    reseal(file.span(), [&](Header &h) { h.indexHash = hashBytes(index.data(), index.size()); });
+    const std::string message = errorOf(Plan::open(file.span()));
+    EXPECT_NE(message.find("call 1 of program 'cpu' of 1 tokens is of unknown kind " +
+                           std::to_string(kind) + ", and this runtime knows KernelCall alone"),
+              std::string::npos)
+        << message;
+  }
 }
 
 // A device name with a colon could never match an image, and so never have its entries checked.
@@ -435,17 +571,16 @@ TEST(PlanTest, readsPlansForGpus) {
 fb::LaunchT &launch(P &plan) { return *plan.images[1]->launches[4]; }
 
 fb::Operand &gpuOperand(P &plan, size_t call, size_t index) {
-  return plan.programs[2]->calls[call]->operands[index];
+  return kernelCall(plan, 2, call).operands[index];
 }
 
 const Refusal kGpuRefusals[] = {
     {"poolDevice", [](P &p) { p.caches[2]->device = "c\na"; }, "the device of cache pool"},
     {"poolOfNobody", [](P &p) { p.caches[2]->device = "other"; },
-     "pools of a device have 1 layers"},
-
-    {"poolTwice", [](P &p) { p.caches[2]->device = "cpu"; }, "two cache pools of a device"},
-    {"poolNoDevice", [](P &p) { p.caches[2]->device = p.caches[3]->device = "gpu"; },
-     "reads ChunkedTable of a pool that is not there"},
+     "pools of a device have 3 layers"},
+    {"poolTwice", [](P &p) { p.caches[2]->device = "cpu"; }, "have 5 layers together"},
+    {"tableOfAnother", [](P &p) { p.caches[2]->device = p.caches[3]->device = "gpu"; },
+     "is the block table of cache pool 3, which is another device's"},
     {"poolLayers", [](P &p) { p.caches[3]->layers = 2; }, "have 3 layers together"},
     {"cacheOfAnother", [](P &p) { gpuOperand(p, 0, 1) = fb::Operand(Kind::Cache, 1, 0, 0); },
      "uses cache pool 1, which is another device's"},
@@ -482,8 +617,8 @@ const Refusal kGpuRefusals[] = {
     {"manyBlocks", [](P &p) { launch(p).threads = 32, launch(p).blocks_per_sm = 33; },
      "is 33, expected 1 to 32"},
     {"registers", [](P &p) { launch(p).registers = 256; }, "registers of kernel 'attend'"},
-    {"noCallBlocks", [](P &p) { p.programs[2]->calls[0]->blocks = 0; }, "blocks of call 0 of"},
-    {"callBlocks", [](P &p) { p.programs[2]->calls[0]->blocks = ~0u; }, "is 4294967295, expected"},
+    {"noCallBlocks", [](P &p) { kernelCall(p, 2, 0).blocks = 0; }, "blocks of call 0 of"},
+    {"callBlocks", [](P &p) { kernelCall(p, 2, 0).blocks = ~0u; }, "is 4294967295, expected"},
     {"counters", [](P &p) { p.programs[2]->counter_bytes = ~uint64_t(0); }, "counter_bytes of"},
     {"noCounters", [](P &p) { p.programs[2]->counter_bytes = 0; }, "the counters, which has 0"},
     {"countersEnd", [](P &p) { gpuOperand(p, 1, 2) = fb::Operand(Kind::Counters, 0, 192, 65); },

@@ -31,6 +31,46 @@ private:
   size_t size;
 };
 
+// A declaration of an input or output. `pool`: as its field is.
+inline std::unique_ptr<fb::TensorSpecT> makeSpec(const char *name, fb::ElementType element,
+                                                 std::vector<fb::Dimension> dims, int pool = -1) {
+  auto spec = std::make_unique<fb::TensorSpecT>();
+  spec->name = name;
+  spec->element = element;
+  spec->dims = std::move(dims);
+  spec->pool = pool;
+  return spec;
+}
+
+inline fb::Dimension extentOf(fb::Extent extent) { return {extent, 0}; }
+
+// int32 [extent].
+inline std::unique_ptr<fb::TensorSpecT> makeIds(const char *name, fb::Extent extent) {
+  return makeSpec(name, fb::ElementType::I32, {extentOf(extent)});
+}
+
+inline std::unique_ptr<fb::TensorSpecT> makeTable(const char *name, int pool) {
+  return makeSpec(name, fb::ElementType::I32,
+                  {extentOf(fb::Extent::Sequences), extentOf(fb::Extent::Pages)}, pool);
+}
+
+// float32 [rows, vocabulary].
+inline std::unique_ptr<fb::TensorSpecT> makeLogits(uint32_t vocabulary) {
+  return makeSpec("logits", fb::ElementType::F32,
+                  {extentOf(fb::Extent::Rows), {fb::Extent::Constant, vocabulary}});
+}
+
+inline fb::KernelCallT &addCall(fb::ProgramT &program, uint32_t kernel,
+                                std::vector<fb::Operand> operands, uint32_t blocks = 0) {
+  fb::KernelCallT call;
+  call.kernel = kernel;
+  call.operands = std::move(operands);
+  call.blocks = blocks;
+  program.calls.push_back(std::make_unique<fb::CallT>());
+  program.calls.back()->operation.Set(std::move(call));
+  return *program.calls.back()->operation.AsKernelCall();
+}
+
 enum SampleSection { kCode, kTokenizer, kWeights };
 
 inline fb::PlanT samplePlan() {
@@ -91,6 +131,8 @@ inline fb::PlanT samplePlan() {
   const auto pool = [&](const char *name, uint32_t chunk, uint32_t layers) {
     fb::CachePoolT table;
     table.name = name;
+    table.device = "cpu";
+    table.pool_class = chunk ? fb::PoolClass::Chunk : fb::PoolClass::AllPositions;
     table.chunk = chunk;
     table.layers = layers;
     table.page_tokens = 64;
@@ -120,26 +162,22 @@ inline fb::PlanT samplePlan() {
   add(plan.images, image);
 
   using Kind = fb::OperandKind;
-  const auto input = [](fb::InputName name) {
-    return fb::Operand(Kind::Input, uint32_t(name), 0, 0);
-  };
+  const fb::Operand tokenIds(Kind::Input, 0, 0, 0), global(Kind::Input, 1, 0, 0),
+      chunked(Kind::Input, 2, 0, 0), logits(Kind::Output, 0, 0, 0);
   for (uint32_t tokens : {1, 8}) {
     fb::ProgramT program;
     program.device = "cpu";
     program.tokens = program.rows = tokens;
+    program.inputs.push_back(makeIds("tokens", fb::Extent::Tokens));
+    program.inputs.push_back(makeTable("global_table", 0));
+    program.inputs.push_back(makeTable("chunked_table", 1));
+    program.outputs.push_back(makeLogits(100));
     program.arena_bytes = 1024 * tokens;
     program.scratch_bytes = 256;
-    const auto call = [&](uint32_t kernel, std::vector<fb::Operand> operands) {
-      fb::CallT table;
-      table.kernel = kernel;
-      table.operands = std::move(operands);
-      add(program.calls, table);
-    };
     const fb::Operand hidden(Kind::Arena, 0, 64, 64 * tokens);
-    call(0, {input(fb::InputName::Tokens), fb::Operand(Kind::Weight, kWeights, 0, 3200), hidden});
-    call(1, {hidden, input(fb::InputName::ChunkedTable), input(fb::InputName::GlobalTable),
-             fb::Operand(Kind::Cache, 1, 1024, 0)});
-    call(2, {hidden, fb::Operand(Kind::Logits, 0, 0, 0)});
+    addCall(program, 0, {tokenIds, fb::Operand(Kind::Weight, kWeights, 0, 3200), hidden});
+    addCall(program, 1, {hidden, chunked, global, fb::Operand(Kind::Cache, 1, 1024, 0)});
+    addCall(program, 2, {hidden, logits});
     add(plan.programs, program);
   }
 
@@ -158,7 +196,6 @@ inline fb::PlanT samplePlan() {
   plan.chat->bos = "<|90|>";
   plan.chat->stop_tokens = {92};
   plan.provenance = std::make_unique<fb::ProvenanceT>();
-  plan.provenance->checkpoint = "sample";
   plan.provenance->compiler = "none";
   return plan;
 }
@@ -217,19 +254,18 @@ inline fb::PlanT sampleGpuPlan() {
     fb::ProgramT program;
     program.device = "cuda";
     program.tokens = program.rows = tokens;
+    program.inputs.push_back(makeTable("chunked_table", 3));
+    program.outputs.push_back(makeLogits(100));
     program.arena_bytes = 1024;
     program.counter_bytes = 256;
-    fb::CallT attend, head;
-    attend.kernel = 4;
-    attend.blocks = 8 * tokens;
-    attend.operands = {fb::Operand(Kind::Input, uint32_t(fb::InputName::ChunkedTable), 0, 0),
-                       fb::Operand(Kind::Cache, 3, 1024, 0), fb::Operand(Kind::Cache, 2, 0, 0)};
-    head.kernel = 5;
-    head.blocks = 1;
-    head.operands = {fb::Operand(Kind::Arena, 0, 256, 64), fb::Operand(Kind::Logits, 0, 0, 0),
-                     fb::Operand(Kind::Counters, 0, 64, 64)};
-    add(program.calls, attend);
-    add(program.calls, head);
+    addCall(program, 4,
+            {fb::Operand(Kind::Input, 0, 0, 0), fb::Operand(Kind::Cache, 3, 1024, 0),
+             fb::Operand(Kind::Cache, 2, 0, 0)},
+            8 * tokens);
+    addCall(program, 5,
+            {fb::Operand(Kind::Arena, 0, 256, 64), fb::Operand(Kind::Output, 0, 0, 0),
+             fb::Operand(Kind::Counters, 0, 64, 64)},
+            1);
     add(plan.programs, program);
   }
   return plan;

@@ -7,40 +7,78 @@ namespace moe {
 namespace {
 
 static_assert(int(OperandKind::Input) == int(fb::OperandKind::Input) &&
+              int(OperandKind::Output) == int(fb::OperandKind::Output) &&
               int(OperandKind::Arena) == int(fb::OperandKind::Arena) &&
               int(OperandKind::Weight) == int(fb::OperandKind::Weight) &&
               int(OperandKind::Cache) == int(fb::OperandKind::Cache) &&
-              int(OperandKind::Logits) == int(fb::OperandKind::Logits) &&
-              int(OperandKind::Counters) == int(fb::OperandKind::Counters) &&
-              int(OperandKind::Ids) == int(fb::OperandKind::Ids));
-static_assert(int(InputName::Tokens) == int(fb::InputName::Tokens) &&
-              int(InputName::Positions) == int(fb::InputName::Positions) &&
-              int(InputName::Sequences) == int(fb::InputName::Sequences) &&
-              int(InputName::Rows) == int(fb::InputName::Rows) &&
-              int(InputName::GlobalTable) == int(fb::InputName::GlobalTable) &&
-              int(InputName::ChunkedTable) == int(fb::InputName::ChunkedTable) &&
-              int(InputName::Sampling) == int(fb::InputName::Sampling));
+              int(OperandKind::Counters) == int(fb::OperandKind::Counters));
+static_assert(int(ElementType::U8) == int(fb::ElementType::U8) &&
+              int(ElementType::I32) == int(fb::ElementType::I32) &&
+              int(ElementType::U32) == int(fb::ElementType::U32) &&
+              int(ElementType::F16) == int(fb::ElementType::F16) &&
+              int(ElementType::BF16) == int(fb::ElementType::BF16) &&
+              int(ElementType::F32) == int(fb::ElementType::F32));
+static_assert(int(Extent::Constant) == int(fb::Extent::Constant) &&
+              int(Extent::Tokens) == int(fb::Extent::Tokens) &&
+              int(Extent::Rows) == int(fb::Extent::Rows) &&
+              int(Extent::Sequences) == int(fb::Extent::Sequences) &&
+              int(Extent::Pages) == int(fb::Extent::Pages));
 
 // The entries of a FlatBuffers vector, which may be absent.
 template <typename V> uint32_t countOf(const V *vector) { return vector ? vector->size() : 0; }
 
+using Specs = flatbuffers::Vector<flatbuffers::Offset<fb::TensorSpec>>;
+
+// Per entry of a program's list its index in `all`, to which it is added if it is new there.
 // `pools`: per pool of the plan, its index among those of the program's device.
-Program programOf(const fb::Program &from, const std::vector<uint32_t> &pools) {
-  Program program{
-      int32_t(from.tokens()), int32_t(from.rows()), from.arena_bytes(), from.scratch_bytes(), {},
-      from.counter_bytes()};
-  for (uint32_t i = 0; i < countOf(from.calls()); ++i) {
-    const fb::Call &call = *from.calls()->Get(i);
-    Call &added = program.calls.emplace_back(Call{call.kernel(), {}, call.blocks()});
-    for (uint32_t k = 0; k < countOf(call.operands()); ++k) {
-      const fb::Operand &operand = *call.operands()->Get(k);
-      const bool cache = operand.kind() == fb::OperandKind::Cache;
-      added.operands.push_back({OperandKind(operand.kind()),
-                                cache ? pools[operand.index()] : operand.index(), operand.offset(),
-                                operand.bytes()});
-    }
+std::vector<uint32_t> declare(const Specs &specs, const std::vector<uint32_t> &pools,
+                              std::vector<TensorSpec> &all) {
+  std::vector<uint32_t> indices;
+  for (const fb::TensorSpec *from : specs) {
+    const auto found = std::find_if(all.begin(), all.end(), [&](const TensorSpec &spec) {
+      return spec.name == from->name()->string_view();
+    });
+    indices.push_back(uint32_t(found - all.begin()));
+    if (found != all.end())
+      continue;
+    TensorSpec &spec = all.emplace_back();
+    spec.name = from->name()->str();
+    spec.element = ElementType(from->element());
+    for (const fb::Dimension *dim : *from->dims())
+      spec.dims.push_back({Extent(dim->extent()), dim->count()});
+    if (from->pool() >= 0)
+      spec.pool = pools[uint32_t(from->pool())];
   }
-  return program;
+  return indices;
+}
+
+Operand operandOf(const fb::Operand &from, const Program &program,
+                  const std::vector<uint32_t> &pools) {
+  Operand operand{OperandKind(from.kind()), from.index(), from.offset(), from.bytes()};
+  if (operand.kind == OperandKind::Input)
+    operand.index = program.inputs[from.index()];
+  else if (operand.kind == OperandKind::Output)
+    operand.index = program.outputs[from.index()];
+  else if (operand.kind == OperandKind::Cache)
+    operand.index = pools[from.index()];
+  return operand;
+}
+
+void addProgram(const fb::Program &from, const std::vector<uint32_t> &pools, DevicePlan &plan) {
+  Program &program = plan.programs.emplace_back();
+  program.tokens = int32_t(from.tokens());
+  program.rows = int32_t(from.rows());
+  program.inputs = declare(*from.inputs(), pools, plan.inputs);
+  program.outputs = declare(*from.outputs(), pools, plan.outputs);
+  program.arenaBytes = from.arena_bytes();
+  program.scratchBytes = from.scratch_bytes();
+  program.counterBytes = from.counter_bytes();
+  for (const fb::Call *call : *from.calls()) {
+    const fb::KernelCall &kernel = *call->operation_as_KernelCall();
+    Call &added = program.calls.emplace_back(Call{kernel.kernel(), {}, kernel.blocks()});
+    for (const fb::Operand *operand : *kernel.operands())
+      added.operands.push_back(operandOf(*operand, program, pools));
+  }
 }
 
 Image imageOf(const Plan &plan, const fb::Image &from) {
@@ -78,7 +116,6 @@ std::vector<std::string> planDevices(const Plan &plan) {
 DevicePlan devicePlan(const Plan &plan, std::string_view device) {
   const fb::Plan &index = plan.index();
   DevicePlan result;
-  result.vocab = index.model()->vocab_size();
   for (uint32_t i = 0; i < countOf(index.sections()); ++i)
     result.sections.push_back(index.sections()->Get(i)->kind() == fb::SectionKind::Weights
                                   ? plan.section(i)
@@ -87,7 +124,7 @@ DevicePlan devicePlan(const Plan &plan, std::string_view device) {
   for (uint32_t i = 0; i < countOf(index.caches()); ++i) {
     const fb::CachePool &pool = *index.caches()->Get(i);
     pools.push_back(uint32_t(result.pools.size()));
-    if ((pool.device() ? pool.device()->string_view() : "cpu") != device)
+    if (pool.device()->string_view() != device)
       continue;
     result.pools.push_back({pool.name()->str(), int32_t(pool.chunk()), int32_t(pool.page_tokens()),
                             pool.page_bytes()});
@@ -101,7 +138,7 @@ DevicePlan devicePlan(const Plan &plan, std::string_view device) {
     if (index.images()->Get(i)->target()->str().starts_with(prefix))
       result.images.push_back(imageOf(plan, *index.images()->Get(i)));
   for (const fb::Program *program : plan.programs(device))
-    result.programs.push_back(programOf(*program, pools));
+    addProgram(*program, pools, result);
   return result;
 }
 

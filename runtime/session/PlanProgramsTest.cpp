@@ -12,9 +12,10 @@ TEST(PlanPrograms, GivesEachDeviceItsOwn) {
   fb::PlanT from = sampleGpuPlan();
   std::swap(from.caches[2], from.caches[3]); // chunked before global
   for (size_t program : {2, 3}) {
-    auto &operands = from.programs[program]->calls[0]->operands;
+    auto &operands = from.programs[program]->calls[0]->operation.AsKernelCall()->operands;
     operands[1] = fb::Operand(fb::OperandKind::Cache, 2, 1024, 0);
     operands[2] = fb::Operand(fb::OperandKind::Cache, 3, 0, 0);
+    from.programs[program]->inputs[0]->pool = 2;
   }
   FileBytes file = samplePlanFile(std::move(from), 24576);
   auto plan = Plan::open(file.span());
@@ -47,6 +48,8 @@ TEST(PlanPrograms, GivesEachDeviceItsOwn) {
   EXPECT_EQ(counters.kind, OperandKind::Counters);
   EXPECT_EQ(counters.bytes, 64u);
   EXPECT_EQ(cuda.programs[1].counterBytes, 256u);
+  ASSERT_EQ(cuda.inputs.size(), 1u);
+  EXPECT_EQ(cuda.inputs[0].pool, 0u);
   ASSERT_EQ(cuda.kernels.size(), 6u);
   EXPECT_EQ(cuda.kernels[5].name, "head");
   EXPECT_EQ(cuda.kernels[5].operands, 3u);
@@ -60,6 +63,42 @@ TEST(PlanPrograms, GivesEachDeviceItsOwn) {
   EXPECT_EQ(image.launches[4].blocksPerSm, 2u);
   EXPECT_FALSE(image.launches[4].dependent);
   EXPECT_TRUE(image.launches[5].dependent);
+}
+
+// Programs of a device share a list, to which each says what it takes.
+TEST(PlanPrograms, JoinsDeclarations) {
+  fb::PlanT from = samplePlan();
+  fb::ProgramT &second = *from.programs[1];
+  second.inputs.insert(second.inputs.begin(), makeIds("rows", fb::Extent::Rows));
+  second.outputs.push_back(makeIds("ids", fb::Extent::Rows));
+  for (auto &call : second.calls)
+    for (fb::Operand &operand : call->operation.AsKernelCall()->operands)
+      if (operand.kind() == fb::OperandKind::Input)
+        operand = fb::Operand(operand.kind(), operand.index() + 1, 0, 0);
+  FileBytes file = samplePlanFile(std::move(from));
+  auto plan = Plan::open(file.span());
+  ASSERT_TRUE(plan) << plan.error().message;
+  const DevicePlan cpu = devicePlan(*plan, "cpu");
+  std::vector<std::string> names;
+  for (const TensorSpec &input : cpu.inputs)
+    names.push_back(input.name + " " + typeText(input));
+  EXPECT_EQ(names, (std::vector<std::string>{"tokens i32[T]", "global_table i32[S, P]",
+                                             "chunked_table i32[S, P]", "rows i32[R]"}));
+  EXPECT_EQ(cpu.inputs[0].pool, std::nullopt);
+  EXPECT_EQ(cpu.inputs[2].pool, 1u);
+  ASSERT_EQ(cpu.outputs.size(), 2u);
+  EXPECT_EQ(typeText(cpu.outputs[0]), "f32[R, 100]");
+  using V = std::vector<uint32_t>;
+  EXPECT_EQ(cpu.programs[0].inputs, (V{0, 1, 2}));
+  EXPECT_EQ(cpu.programs[1].inputs, (V{3, 0, 1, 2}));
+  EXPECT_EQ(cpu.programs[0].outputs, V{0});
+  EXPECT_EQ(cpu.programs[1].outputs, (V{0, 1}));
+  for (const Program &program : cpu.programs) {
+    EXPECT_EQ(program.calls[0].operands[0].index, 0u); // tokens
+    EXPECT_EQ(program.calls[1].operands[1].index, 2u);
+    EXPECT_EQ(program.calls[1].operands[2].index, 1u);
+    EXPECT_EQ(program.calls[2].operands[1].kind, OperandKind::Output);
+  }
 }
 
 } // namespace

@@ -10,7 +10,7 @@
 #define MOE_RUNTIME_SESSION_SAMPLER_H
 
 #include "runtime/Status.h"
-#include "runtime/device/Device.h"
+#include "runtime/device/RowSampling.h"
 
 #include <cstdint>
 #include <optional>

@@ -8,6 +8,25 @@
 #include <algorithm>
 
 namespace moe {
+namespace {
+
+template <typename T> std::span<const T> elements(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const T *>(bytes.data()), bytes.size() / sizeof(T)};
+}
+
+// What a row's kernels are told. A draw is from logits, so those are then written too.
+RowSampling samplingOf(bool logits, bool id, const Draw &draw) {
+  const bool draws = id && draw.scale > 0;
+  return {(logits || draws ? RowSampling::writesLogits : 0u) | (draws ? RowSampling::draws : 0u),
+          draw.scale,
+          draw.random,
+          draw.topP,
+          draw.minWeight,
+          draw.topK,
+          0};
+}
+
+} // namespace
 
 Result<Session> Session::create(const Plan &plan, const SessionOptions &options) {
   std::vector<std::string> devices = planDevices(plan);
@@ -17,9 +36,11 @@ Result<Session> Session::create(const Plan &plan, const SessionOptions &options)
                                 }));
   DevicePlan programs = devicePlan(plan, device->planDevice());
   SessionModel model;
-  model.vocab = programs.vocab;
+  model.vocab = plan.index().model()->vocab_size();
   model.maxPositions = int64_t(plan.index().model()->max_positions());
   model.pools = programs.pools;
+  MOE_ASSIGN(binding, bindStep(programs, model.vocab));
+  model.binding = std::move(binding);
   for (const Program &program : programs.programs)
     model.maxStep = std::max(model.maxStep, program.tokens);
   MOE_TRY(device->supports(programs)); // before its memory is counted
@@ -75,9 +96,14 @@ Result<Session> Session::create(SessionModel model, const SessionOptions &asked,
     buffer->reserve(session.options.maxStep);
   session.rows.reserve(executor->maxRows());
   session.outputs.reserve(executor->maxRows());
+  session.samplings.reserve(executor->maxRows());
   session.segments.reserve(session.options.maxStep);
-  for (size_t i = 0; i < session.model.pools.size(); ++i)
-    session.step.tables.push_back(session.cache.table(i));
+  const StepBinding &binding = session.model.binding;
+  session.inputs.resize(binding.inputs);
+  for (const StepBinding::Table &table : binding.tables)
+    session.inputs[table.input] = std::as_bytes(session.cache.table(table.pool));
+  session.used.reserve(size_t(session.options.maxStep) * binding.tables.size());
+  session.wanted.reserve(size_t(executor->maxRows()) + 1); // runs of logits, and ids
   session.executor = std::move(executor);
   return session;
 }
@@ -178,22 +204,23 @@ Status Session::run(std::span<const Append> parts, const RowSink &sink) {
 
 // What the device is asked for: of a row whose token is sampled the id, or the logits to sample
 // from.
-RowOutput Session::outputOf(const Append &part, bool last) const {
-  if (last && part.sampler && executor->samples())
+Session::RowOutput Session::outputOf(const Append &part, bool last) const {
+  if (last && part.sampler && samplesOnDevice())
     if (std::optional<Draw> draw = part.sampler->draw())
       return {false, true, *draw};
   return {};
 }
 
 Status Session::tellRow(const Append &part, size_t index, int64_t token, size_t row,
-                        const StepResult &result, const RowSink &sink) {
+                        const RowSink &sink) {
   const auto logits = outputs[row].logits
-                          ? result.logits.subspan(row * size_t(model.vocab), size_t(model.vocab))
+                          ? elements<float>(executor->output(model.binding.logits))
+                                .subspan(row * size_t(model.vocab), size_t(model.vocab))
                           : std::span<const float>();
   if (!part.sampler || token + 1 < int64_t(part.tokens.size()))
     return sink(index, token, logits);
   if (outputs[row].id) {
-    const int32_t id = result.ids[row];
+    const int32_t id = elements<int32_t>(executor->output(*model.binding.ids))[row];
     if (id < 0)
       return Sampler::errorOf(id);
     if (id >= model.vocab)
@@ -211,15 +238,14 @@ Status Session::tellRow(const Append &part, size_t index, int64_t token, size_t 
 
 // One step of the device: pages, run, lengths, outputs.
 Status Session::runFilled(std::span<const Append> parts, const RowSink &sink) {
-  auto result = runOnDevice(parts);
-  if (!result) {
+  if (Status run = runOnDevice(parts); !run) {
     for (const Segment &segment : segments) {
       int32_t sequence = parts[segment.part].sequence;
       auto undone = cache.truncate(sequence, slots[sequence].length);
       assert(undone); // release went no further than this length
       (void)undone;
     }
-    return result.error();
+    return run;
   }
   for (const Segment &segment : segments) {
     const Append &part = parts[segment.part];
@@ -233,12 +259,12 @@ Status Session::runFilled(std::span<const Append> parts, const RowSink &sink) {
     int64_t wanted = int64_t(parts[segment.part].tokens.size()) - parts[segment.part].rows;
     int64_t end = segment.first + segment.count;
     for (int64_t token = std::max(segment.first, wanted); token < end; ++token, ++row)
-      MOE_TRY(tellRow(parts[segment.part], segment.part, token, row, *result, sink));
+      MOE_TRY(tellRow(parts[segment.part], segment.part, token, row, sink));
   }
   return ok();
 }
 
-Result<StepResult> Session::runOnDevice(std::span<const Append> parts) {
+Status Session::runOnDevice(std::span<const Append> parts) {
   if (cancel && cancel->load(std::memory_order_relaxed))
     return Error{Code::Cancelled, "interrupted"};
   for (const Segment &segment : segments) {
@@ -246,12 +272,52 @@ Result<StepResult> Session::runOnDevice(std::span<const Append> parts) {
     cache.release(sequence, slots[sequence].length); // what a tentative step had kept
     MOE_TRY(cache.reserve(sequence, segment.from, segment.from + segment.count));
   }
-  step.tokens = tokens;
-  step.positions = positions;
-  step.sequences = sequences;
-  step.rows = rows;
-  step.outputs = outputs;
-  return executor->run(step);
+  fillStep(parts);
+  return executor->run({int32_t(tokens.size()), int32_t(rows.size()), inputs, used, wanted});
+}
+
+// The inputs that the programs declare, in the places that the binding says.
+void Session::fillStep(std::span<const Append> parts) {
+  const StepBinding &binding = model.binding;
+  const auto bring = [&](std::optional<uint32_t> input, const auto &values) {
+    if (input)
+      inputs[*input] = std::as_bytes(std::span(values));
+  };
+  bring(binding.tokens, tokens);
+  bring(binding.positions, positions);
+  bring(binding.sequences, sequences);
+  bring(binding.rows, rows);
+  if (binding.sampling) {
+    samplings.clear();
+    for (const RowOutput &output : outputs)
+      samplings.push_back(samplingOf(output.logits, output.id, output.draw));
+    bring(binding.sampling, samplings);
+  }
+
+  // Kernels look at a table up to the page of a sequence's last token.
+  used.clear();
+  const auto entry = sizeof(int32_t);
+  const auto stride = size_t(KvCache::tableStride(options.context));
+  for (const Segment &segment : segments) {
+    const size_t first = size_t(parts[segment.part].sequence) * stride;
+    const int64_t pages = KvCache::tableStride(segment.from + segment.count);
+    for (const StepBinding::Table &table : binding.tables)
+      used.push_back({table.input, first * entry, size_t(pages) * entry});
+  }
+
+  // Each run of rows whose logits are wanted, mostly all of them or none, and ids all together.
+  wanted.clear();
+  const uint64_t rowBytes = uint64_t(model.vocab) * sizeof(float);
+  bool follows = false;
+  for (size_t row = 0; row < outputs.size(); ++row) {
+    if (outputs[row].logits && follows)
+      wanted.back().bytes += rowBytes;
+    else if (outputs[row].logits)
+      wanted.push_back({binding.logits, row * rowBytes, rowBytes});
+    follows = outputs[row].logits;
+  }
+  if (std::any_of(outputs.begin(), outputs.end(), [](const RowOutput &row) { return row.id; }))
+    wanted.push_back({*binding.ids, 0, rows.size() * sizeof(int32_t)});
 }
 
 Result<std::span<const float>> Session::append(int32_t sequence, std::span<const int32_t> added) {

@@ -9,6 +9,7 @@
 #include "runtime/plan/Plan.h"
 #include "runtime/session/KvCache.h"
 #include "runtime/session/Sampler.h"
+#include "runtime/session/StepBinding.h"
 
 #include <atomic>
 #include <functional>
@@ -33,6 +34,7 @@ struct SessionModel {
   int64_t maxPositions = 0;
   int32_t maxStep = 0; // tokens of the largest program
   std::vector<CachePool> pools;
+  StepBinding binding;
   std::optional<DeviceMemory> memory{}; // of a device with its own
 };
 
@@ -113,7 +115,7 @@ public:
   int32_t maxStep() const { return options.maxStep; }
   uint64_t cacheBytes() const { return bytes; } // of the KV cache when all of it is in use
   std::string description() const { return executor->description(); }
-  bool samplesOnDevice() const { return executor->samples(); } // without a repetition penalty
+  bool samplesOnDevice() const { return model.binding.ids.has_value(); } // if without a penalty
   const std::string &device() const { return deviceName; }     // that was opened: "cpu", "null"
   const std::string &planDevice() const { return programsOf; } // whose programs run: "cpu", "cuda"
 
@@ -122,6 +124,12 @@ private:
     bool active = false;
     int64_t length = 0;
     int64_t filled = 0; // length with the tokens of the step being filled
+  };
+  // What is wanted of a row.
+  struct RowOutput {
+    bool logits = true;
+    bool id = false; // a token chosen by `draw`; only where samplesOnDevice()
+    Draw draw{};
   };
   // A run of tokens of one part in the step being filled.
   struct Segment {
@@ -135,10 +143,10 @@ private:
       : model(std::move(model)), options(std::move(options)), cache(std::move(cache)) {}
   Status check(std::span<const Append> parts);
   Status runFilled(std::span<const Append> parts, const RowSink &sink);
-  Result<StepResult> runOnDevice(std::span<const Append> parts);
+  Status runOnDevice(std::span<const Append> parts);
+  void fillStep(std::span<const Append> parts);
   RowOutput outputOf(const Append &part, bool last) const;
-  Status tellRow(const Append &part, size_t index, int64_t token, size_t row,
-                 const StepResult &result, const RowSink &sink);
+  Status tellRow(const Append &part, size_t index, int64_t token, size_t row, const RowSink &sink);
 
   SessionModel model;
   SessionOptions options; // with the defaults filled in
@@ -151,9 +159,11 @@ private:
 
   // The step being filled; capacities are fixed at creation.
   std::vector<int32_t> tokens, positions, sequences, rows;
-  std::vector<RowOutput> outputs; // of `rows`
+  std::vector<RowOutput> outputs;     // of `rows`
+  std::vector<RowSampling> samplings; // the same, as kernels read it
   std::vector<Segment> segments;
-  Step step;
+  std::vector<std::span<const std::byte>> inputs; // per input of the plan's programs
+  std::vector<TensorPart> used, wanted;           // of tables, and of outputs
 };
 
 } // namespace moe

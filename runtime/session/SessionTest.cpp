@@ -325,8 +325,7 @@ TEST(Session, LetsTheDeviceChoose) {
   FakeExecutor *fake = nullptr;
   SessionOptions options;
   options.maxSequences = 4;
-  Session session = make(fakeModel(), options, 1 << 20, &fake);
-  fake->choosing = true;
+  Session session = make(choosingModel(), options, 1 << 20, &fake);
   EXPECT_TRUE(session.samplesOnDevice());
   const auto tokens = someTokens(9, 4);
   Sampler greedy = samplerOf(0), drawn = samplerOf(1), sameDraws = samplerOf(1),
@@ -357,24 +356,39 @@ TEST(Session, LetsTheDeviceChoose) {
 
 TEST(Session, CopiesNoLogitsWhenIdsAreEnough) {
   FakeExecutor *fake = nullptr;
-  Session session = make(fakeModel(), {}, 1 << 20, &fake);
-  fake->choosing = true;
+  Session session = make(choosingModel(), {}, 1 << 20, &fake);
   int32_t s = *session.addSequence();
   Sampler sampler = samplerOf(1);
   for (int32_t token : {1, 2, 3}) {
     ASSERT_TRUE(session.sample(s, {&token, 1}, sampler));
-    ASSERT_EQ(fake->outputs.size(), 1u);
-    EXPECT_FALSE(fake->outputs[0].logits);
-    EXPECT_TRUE(fake->outputs[0].id);
-    EXPECT_EQ(fake->outputs[0].draw.topK, 7);
+    ASSERT_EQ(fake->samplings.size(), 1u);
+    EXPECT_EQ(fake->samplings[0].flags, RowSampling::writesLogits | RowSampling::draws);
+    EXPECT_EQ(fake->samplings[0].topK, 7);
+    ASSERT_EQ(fake->wanted.size(), 1u);
+    EXPECT_EQ(fake->wanted[0].index, 0u); // ids
+    EXPECT_EQ(fake->wanted[0].bytes, 4u);
   }
+  Sampler greedy = samplerOf(0);
+  const int32_t token = 4;
+  ASSERT_TRUE(session.sample(s, {&token, 1}, greedy));
+  EXPECT_EQ(fake->samplings[0].flags, 0u); // its largest logit, which nobody reads
+  // Each run of rows whose logits are wanted is one part.
+  const int32_t tokens[4] = {1, 2, 3, 4};
+  int32_t id = 0;
+  ASSERT_TRUE(session.run(std::vector<Append>{{s, tokens, 4, false, &greedy, &id}},
+                          [](size_t, int64_t, std::span<const float>) { return ok(); }));
+  ASSERT_EQ(fake->wanted.size(), 2u);
+  EXPECT_EQ(fake->wanted[0].index, 1u); // logits
+  EXPECT_EQ(fake->wanted[0].offset, 0u);
+  EXPECT_EQ(fake->wanted[0].bytes, 3 * 50 * sizeof(float));
+  EXPECT_EQ(fake->wanted[1].bytes, 4 * sizeof(int32_t));
+  EXPECT_EQ(fake->samplings[2].flags, RowSampling::writesLogits);
 }
 
 TEST(Session, AFailedStepTakesNoRandomNumber) {
   for (bool choosing : {false, true}) {
     FakeExecutor *fake = nullptr;
-    Session session = make(fakeModel(), {}, 1 << 20, &fake);
-    fake->choosing = choosing;
+    Session session = make(choosing ? choosingModel() : fakeModel(), {}, 1 << 20, &fake);
     int32_t s = *session.addSequence();
     Sampler sampler = samplerOf(1);
     const int32_t token = 1;
@@ -389,8 +403,7 @@ TEST(Session, AFailedStepTakesNoRandomNumber) {
 
 TEST(Session, TrustsNoIdOfADevice) {
   FakeExecutor *fake = nullptr;
-  Session session = make(fakeModel(), {}, 1 << 20, &fake);
-  fake->choosing = true;
+  Session session = make(choosingModel(), {}, 1 << 20, &fake);
   int32_t s = *session.addSequence();
   Sampler sampler = samplerOf(0);
   auto errorOf = [&](int32_t id) {

@@ -20,24 +20,28 @@ public:
       pages.emplace_back(size_t(options.poolPages[pool]) * 64, Cell{-1, -1});
   }
 
-  Result<StepResult> run(const Step &step) override {
+  Status run(const Step &step) override {
     ++runs;
     if (failAt && runs == failAt)
       return Error{Code::Unavailable, "the device broke"};
-    if (int32_t(step.tokens.size()) > tokens || int32_t(step.rows.size()) > rows)
+    if (step.tokens > tokens || step.rows > rows)
       return Error{Code::InvalidArgument, "the step is too large"};
-    for (size_t i = 0; i < step.tokens.size(); ++i)
+    const StepBinding &b = model.binding;
+    const auto ids = valuesOf<int32_t>(step, *b.tokens),
+               positions = valuesOf<int32_t>(step, *b.positions),
+               sequences = valuesOf<int32_t>(step, *b.sequences),
+               wantedRows = valuesOf<int32_t>(step, *b.rows);
+    for (int32_t i = 0; i < step.tokens; ++i)
       for (size_t pool = 0; pool < pages.size(); ++pool)
-        *cell(step, pool, step.sequences[i], step.positions[i]) = {step.tokens[i],
-                                                                   step.positions[i]};
-    logits.assign(step.rows.size() * model.vocab, 0);
-    for (size_t r = 0; r < step.rows.size(); ++r) {
-      size_t i = step.rows[r];
+        *cell(step, pool, sequences[i], positions[i]) = {ids[i], positions[i]};
+    logits.assign(size_t(step.rows) * model.vocab, 0);
+    for (int32_t r = 0; r < step.rows; ++r) {
+      size_t i = wantedRows[r];
       uint64_t hash = 14695981039346656037u;
       for (size_t pool = 0; pool < pages.size(); ++pool) {
-        int64_t chunk = model.pools[pool].chunk, position = step.positions[i];
+        int64_t chunk = model.pools[pool].chunk, position = positions[i];
         for (int64_t p = chunk ? position / chunk * chunk : 0; p <= position; ++p) {
-          Cell *at = cell(step, pool, step.sequences[i], p);
+          Cell *at = cell(step, pool, sequences[i], p);
           if (!at || at->position != p)
             return Error{Code::InvalidPlan, "position " + std::to_string(p) + " is not cached"};
           hash = (hash ^ uint64_t(at->token + 1)) * 1099511628211u;
@@ -46,41 +50,56 @@ public:
       for (int64_t v = 0; v < model.vocab; ++v)
         logits[r * model.vocab + v] = float((hash >> 20) * (v + 1) % 1009) / 100;
     }
-    outputs.assign(step.outputs.begin(), step.outputs.end());
-    if (!choosing)
-      return StepResult{logits, {}};
-    ids.assign(step.rows.size(), -999);
-    for (size_t r = 0; r < outputs.size(); ++r) {
-      auto row = logits.begin() + r * model.vocab;
-      if (outputs[r].id)
-        ids[r] = forcedId ? *forcedId
-                 : outputs[r].draw.scale > 0
-                     ? int32_t(outputs[r].draw.random % model.vocab)
-                     : int32_t(std::max_element(row, row + model.vocab) - row);
-      if (!outputs[r].logits) // none may be read
-        std::fill(row, row + model.vocab, std::numeric_limits<float>::quiet_NaN());
-    }
-    return StepResult{logits, ids};
+    wanted.assign(step.wanted.begin(), step.wanted.end());
+    if (b.ids)
+      choose(step);
+    return ok();
+  }
+  std::span<const std::byte> output(uint32_t index) const override {
+    return index == model.binding.logits ? std::as_bytes(std::span(logits))
+                                         : std::as_bytes(std::span(ids));
   }
   int32_t maxTokens() const override { return tokens; }
   int32_t maxRows() const override { return rows; }
   std::string description() const override { return "fake"; }
 
-  bool samples() const override { return choosing; }
-
   int runs = 0, failAt = 0;
-  bool choosing = false;           // ids: of greedy rows the largest logit, else random % vocab
-  std::optional<int32_t> forcedId; // instead of all ids
-  std::vector<RowOutput> outputs;  // of the last step
+  std::optional<int32_t> forcedId;    // instead of all ids
+  std::vector<RowSampling> samplings; // of the last step, where the device chooses
+  std::vector<TensorPart> wanted;     // of the last step
 
 private:
   struct Cell {
     int32_t token;
     int64_t position;
   };
+  template <typename T> static std::span<const T> valuesOf(const Step &step, uint32_t input) {
+    const std::span<const std::byte> bytes = step.inputs[input];
+    return {reinterpret_cast<const T *>(bytes.data()), bytes.size() / sizeof(T)};
+  }
   Cell *cell(const Step &step, size_t pool, int32_t sequence, int64_t position) {
-    int32_t page = step.tables[pool][size_t(sequence) * options.tableStride + position / 64];
+    const auto table = valuesOf<int32_t>(step, model.binding.tables[pool].input);
+    int32_t page = table[size_t(sequence) * options.tableStride + position / 64];
     return page < 0 ? nullptr : &pages[pool][size_t(page) * 64 + position % 64];
+  }
+  // Of greedy rows the largest logit, else random % vocab.
+  void choose(const Step &step) {
+    const auto rowsWith = valuesOf<RowSampling>(step, *model.binding.sampling);
+    samplings.assign(rowsWith.begin(), rowsWith.end());
+    ids.assign(size_t(step.rows), -999);
+    for (size_t r = 0; r < samplings.size(); ++r) {
+      auto row = logits.begin() + r * model.vocab;
+      ids[r] = forcedId ? *forcedId
+               : samplings[r].flags & RowSampling::draws
+                   ? int32_t(samplings[r].random % model.vocab)
+                   : int32_t(std::max_element(row, row + model.vocab) - row);
+      const uint64_t first = r * model.vocab * sizeof(float);
+      if (std::none_of(wanted.begin(), wanted.end(), [&](const TensorPart &part) {
+            return part.index == model.binding.logits && part.offset <= first &&
+                   first < part.offset + part.bytes;
+          })) // none may be read
+        std::fill(row, row + model.vocab, std::numeric_limits<float>::quiet_NaN());
+    }
   }
 
   SessionModel model;
@@ -103,15 +122,45 @@ inline Result<Session> fakeSession(SessionModel model, const SessionOptions &opt
       });
 }
 
+// What the programs of a plan with these pools declare that takes all that a session fills;
+// `choosing`: and that chooses ids.
+inline DevicePlan fakePlan(std::vector<CachePool> pools, uint32_t vocab, bool choosing) {
+  using E = Extent;
+  DevicePlan plan;
+  plan.inputs = {{"positions", ElementType::I32, {{E::Tokens}}},
+                 {"tokens", ElementType::I32, {{E::Tokens}}},
+                 {"sequences", ElementType::I32, {{E::Tokens}}},
+                 {"rows", ElementType::I32, {{E::Rows}}}};
+  for (uint32_t pool = 0; pool < pools.size(); ++pool)
+    plan.inputs.push_back(
+        {pools[pool].name + "_table", ElementType::I32, {{E::Sequences}, {E::Pages}}, pool});
+  plan.outputs = {{"logits", ElementType::F32, {{E::Rows}, {E::Constant, vocab}}}};
+  if (choosing) {
+    plan.inputs.push_back({"sampling", ElementType::U8, {{E::Rows}, {E::Constant, 40}}});
+    plan.outputs.insert(plan.outputs.begin(), {"ids", ElementType::I32, {{E::Rows}}});
+  }
+  Program &program = plan.programs.emplace_back(Program{1, 1});
+  for (uint32_t i = 0; i < plan.inputs.size(); ++i)
+    program.inputs.push_back(i);
+  for (uint32_t i = 0; i < plan.outputs.size(); ++i)
+    program.outputs.push_back(i);
+  plan.pools = std::move(pools);
+  return plan;
+}
+
 // Two pools, a chunk of `chunk`.
-inline SessionModel fakeModel(int32_t chunk = 96, int32_t maxStep = 32) {
+inline SessionModel fakeModel(int32_t chunk = 96, int32_t maxStep = 32, bool choosing = false) {
   SessionModel model;
   model.vocab = 50;
   model.maxPositions = 2000;
   model.maxStep = maxStep;
   model.pools = {{"global", 0, 64, 1024}, {"chunked", chunk, 64, 4096}};
+  model.binding = *bindStep(fakePlan(model.pools, 50, choosing), model.vocab);
   return model;
 }
+
+// A device that chooses ids.
+inline SessionModel choosingModel() { return fakeModel(96, 32, true); }
 
 } // namespace moe
 

@@ -2,8 +2,7 @@
 #ifndef MOE_TEST_RUNTIME_TOYPLAN_H
 #define MOE_TEST_RUNTIME_TOYPLAN_H
 
-#include "runtime/plan/Format.h"
-#include "runtime/plan/Plan.h"
+#include "runtime/plan/SamplePlan.h"
 #include "runtime/text/TokenizerTables.h"
 #include "test/runtime/ToyKernels.h"
 
@@ -47,11 +46,14 @@ inline fb::PlanT makeIndex(const PlanOptions &options) {
   m.weights = "f32";
   for (const char *name : {"global", "chunked"}) {
     fb::CachePoolT &pool = *add(plan.caches);
+    const bool chunked = plan.caches.size() > 1;
     pool.name = name;
-    pool.chunk = plan.caches.size() == 1 ? 0 : 128;
+    pool.device = "cpu";
+    pool.pool_class = chunked ? fb::PoolClass::Chunk : fb::PoolClass::AllPositions;
+    pool.chunk = chunked ? 128 : 0;
     pool.layers = 1;
     pool.page_tokens = 64;
-    pool.page_bytes = plan.caches.size() == 1 ? pageInts * sizeof(int32_t) : options.pageBytes;
+    pool.page_bytes = chunked ? options.pageBytes : pageInts * sizeof(int32_t);
   }
   for (const char *name : {"store", "head"}) {
     fb::KernelT &kernel = *add(plan.kernels);
@@ -69,24 +71,21 @@ inline fb::PlanT makeIndex(const PlanOptions &options) {
   if (!options.feature.empty())
     image.features.push_back(options.feature);
   image.entries = {code().store, code().head};
-  const auto input = [](fb::InputName name) {
-    return fb::Operand(fb::OperandKind::Input, uint32_t(name), 0, 0);
-  };
-  using Name = fb::InputName;
-  const fb::Operand cache(fb::OperandKind::Cache, 0, 0, 0),
-      logits(fb::OperandKind::Logits, 0, 0, 0);
+  using Kind = fb::OperandKind;
+  const fb::Operand tokenIds(Kind::Input, 0, 0, 0), positions(Kind::Input, 1, 0, 0),
+      sequences(Kind::Input, 2, 0, 0), table(Kind::Input, 3, 0, 0), rows(Kind::Input, 4, 0, 0),
+      cache(Kind::Cache, 0, 0, 0), logits(Kind::Output, 0, 0, 0);
   for (uint32_t tokens : {1, 4, 32}) {
     fb::ProgramT &program = *add(plan.programs);
     program.device = "cpu";
     program.tokens = program.rows = tokens;
-    fb::CallT &store = *add(program.calls), &head = *add(program.calls);
-    store.kernel = 0;
-    store.operands = {input(Name::Tokens), input(Name::Positions), input(Name::Sequences),
-                      input(Name::GlobalTable), cache};
-    head.kernel = 1;
-    head.operands = {input(Name::Positions),   input(Name::Sequences),
-                     input(Name::GlobalTable), cache,
-                     input(Name::Rows),        logits};
+    for (const char *name : {"tokens", "positions", "sequences"})
+      program.inputs.push_back(makeIds(name, fb::Extent::Tokens));
+    program.inputs.push_back(makeTable("global_table", 0));
+    program.inputs.push_back(makeIds("rows", fb::Extent::Rows));
+    program.outputs.push_back(makeLogits(vocab));
+    addCall(program, 0, {tokenIds, positions, sequences, table, cache});
+    addCall(program, 1, {positions, sequences, table, cache, rows, logits});
   }
   if (options.text) {
     plan.tokenizer = std::make_unique<fb::TokenizerT>();
@@ -110,7 +109,7 @@ inline fb::PlanT makeIndex(const PlanOptions &options) {
     plan.chat->stop_tokens = {260};
   }
   plan.provenance = std::make_unique<fb::ProvenanceT>();
-  plan.provenance->checkpoint = plan.provenance->compiler = "toy";
+  plan.provenance->compiler = "toy";
   return plan;
 }
 
@@ -141,10 +140,12 @@ inline void addGpu(fb::PlanT &plan, uint32_t ptxSection) {
   for (size_t i : {0, 1, 2}) {
     fb::ProgramT &program = *copy(plan.programs, i);
     program.device = "cuda";
+    program.inputs[3]->pool = 3;
     for (auto &call : program.calls) {
-      call->kernel += 2;
-      call->blocks = 2;
-      for (fb::Operand &operand : call->operands)
+      fb::KernelCallT &to = *call->operation.AsKernelCall();
+      to.kernel += 2;
+      to.blocks = 2;
+      for (fb::Operand &operand : to.operands)
         if (operand.kind() == fb::OperandKind::Cache)
           operand = fb::Operand(fb::OperandKind::Cache, 3, 0, 0);
     }

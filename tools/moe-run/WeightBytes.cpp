@@ -8,7 +8,7 @@ WeightBytes weightBytes(const Plan &plan, std::string_view device) {
   std::set<std::pair<uint32_t, uint64_t>> read; // section and offset
   for (const fb::Program *program : plan.programs(device))
     for (const fb::Call *call : *program->calls())
-      for (const fb::Operand *operand : *call->operands())
+      for (const fb::Operand *operand : *call->operation_as_KernelCall()->operands())
         if (operand->kind() == fb::OperandKind::Weight)
           read.insert({operand->index(), operand->offset()});
   const auto isRead = [&](const fb::Tensor &tensor) {

@@ -8,8 +8,6 @@ using namespace moe;
 
 static void printModel(llvm::raw_ostream &out, const fb::Plan &plan) {
   if (const fb::Provenance *from = plan.provenance()) {
-    if (from->checkpoint() && from->checkpoint()->size())
-      out << "from       " << from->checkpoint()->str() << "\n";
     if (from->command() && from->command()->size())
       out << "options    " << from->command()->str() << "\n";
     if (from->ignored() && from->ignored()->size())
@@ -65,8 +63,9 @@ static void printCaches(llvm::raw_ostream &out, const fb::Plan &plan) {
   if (plan.caches())
     for (const fb::CachePool *c : *plan.caches())
       out << "  " << llvm::left_justify(c->name()->str(), 10) << " " << c->layers() << " layers, "
-          << c->page_bytes() << " bytes for each " << c->page_tokens() << " positions, "
-          << (c->device() ? c->device()->str() : "cpu") << "\n";
+          << c->page_bytes() << " bytes for each " << c->page_tokens() << " positions"
+          << (c->chunk() ? ", chunks of " + std::to_string(c->chunk()) : "") << ", "
+          << c->device()->str() << "\n";
 }
 
 static void printImages(llvm::raw_ostream &out, const fb::Plan &plan) {

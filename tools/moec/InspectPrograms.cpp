@@ -6,12 +6,13 @@
 
 namespace moe {
 
-static std::string operandText(const fb::Plan &plan, const fb::Operand &operand) {
+static std::string operandText(const fb::Plan &plan, const fb::Program &program,
+                               const fb::Operand &operand) {
   switch (operand.kind()) {
-  case fb::OperandKind::Input: {
-    std::string name = fb::EnumNameInputName(fb::InputName(operand.index()));
-    return llvm::StringRef(name).lower();
-  }
+  case fb::OperandKind::Input:
+    return program.inputs()->Get(operand.index())->name()->str();
+  case fb::OperandKind::Output:
+    return program.outputs()->Get(operand.index())->name()->str();
   case fb::OperandKind::Arena:
     return "arena+" + std::to_string(operand.offset());
   case fb::OperandKind::Weight:
@@ -22,14 +23,38 @@ static std::string operandText(const fb::Plan &plan, const fb::Operand &operand)
   case fb::OperandKind::Cache:
     return plan.caches()->Get(operand.index())->name()->str() + "+" +
            std::to_string(operand.offset());
-  case fb::OperandKind::Logits:
-    return "logits";
-  case fb::OperandKind::Ids:
-    return "ids";
   case fb::OperandKind::Counters:
     return "counters+" + std::to_string(operand.offset());
   }
   return "?";
+}
+
+// "i32[S, P] of chunked"
+static std::string typeText(const fb::Plan &plan, const fb::TensorSpec &spec) {
+  std::string text = llvm::StringRef(fb::EnumNameElementType(spec.element())).lower() + "[";
+  llvm::ListSeparator comma;
+  for (const fb::Dimension *dim : *spec.dims()) {
+    text += llvm::StringRef(comma);
+    if (dim->extent() == fb::Extent::Constant)
+      text += std::to_string(dim->count());
+    else
+      text += *fb::EnumNameExtent(dim->extent()); // T, R, S or P
+  }
+  text += "]";
+  if (spec.pool() >= 0)
+    text += " of " + plan.caches()->Get(uint32_t(spec.pool()))->name()->str();
+  return text;
+}
+
+static void printSpecs(llvm::raw_ostream &out, const fb::Plan &plan, const char *what,
+                       const flatbuffers::Vector<flatbuffers::Offset<fb::TensorSpec>> &specs) {
+  if (specs.size() == 0)
+    return;
+  out << "    " << what << " ";
+  llvm::ListSeparator comma;
+  for (const fb::TensorSpec *spec : specs)
+    out << comma << spec->name()->str() << " " << typeText(plan, *spec);
+  out << "\n";
 }
 
 // How each of a GPU's targets launches a kernel, and with how many blocks the programs do.
@@ -37,9 +62,9 @@ static void printLaunches(llvm::raw_ostream &out, const fb::Plan &plan, uint32_t
   uint32_t least = UINT32_MAX, most = 0;
   for (const fb::Program *program : *plan.programs())
     for (const fb::Call *call : *program->calls())
-      if (call->kernel() == kernel) {
-        least = std::min(least, call->blocks());
-        most = std::max(most, call->blocks());
+      if (const fb::KernelCall &to = *call->operation_as_KernelCall(); to.kernel() == kernel) {
+        least = std::min(least, to.blocks());
+        most = std::max(most, to.blocks());
       }
   for (const fb::Image *image : *plan.images()) {
     if (!image->launches() || image->entries()->Get(kernel) == ~uint64_t(0))
@@ -72,24 +97,28 @@ void printKernels(llvm::raw_ostream &out, const fb::Plan &plan) {
 void printPrograms(llvm::raw_ostream &out, const fb::Plan &plan, bool calls) {
   out << "\nprograms\n";
   for (const fb::Program *p : *plan.programs()) {
-    out << "  " << p->device()->str() << " up to " << p->tokens() << " tokens, " << p->rows()
-        << " rows of logits: " << p->calls()->size() << " calls, arena "
+    out << "  " << p->device()->str() << " "
+        << llvm::StringRef(fb::EnumNameProgramKind(p->kind())).lower() << " up to " << p->tokens()
+        << " tokens, " << p->rows() << " rows: " << p->calls()->size() << " calls, arena "
         << bytesText(p->arena_bytes());
     if (p->counter_bytes())
       out << ", counters " << bytesText(p->counter_bytes());
-    if (p->scratch_bytes() || p->device()->string_view() == "cpu")
+    if (p->scratch_bytes())
       out << ", scratch " << bytesText(p->scratch_bytes()) << " a worker";
     out << "\n";
     if (!calls)
       continue;
+    printSpecs(out, plan, "inputs ", *p->inputs());
+    printSpecs(out, plan, "outputs", *p->outputs());
     for (const fb::Call *call : *p->calls()) {
-      out << "    " << plan.kernels()->Get(call->kernel())->name()->str() << "(";
+      const fb::KernelCall &to = *call->operation_as_KernelCall();
+      out << "    " << plan.kernels()->Get(to.kernel())->name()->str() << "(";
       llvm::ListSeparator comma;
-      for (const fb::Operand *operand : *call->operands())
-        out << comma << operandText(plan, *operand);
+      for (const fb::Operand *operand : *to.operands())
+        out << comma << operandText(plan, *p, *operand);
       out << ")";
-      if (call->blocks())
-        out << " in " << call->blocks() << (call->blocks() == 1 ? " block" : " blocks");
+      if (to.blocks())
+        out << " in " << to.blocks() << (to.blocks() == 1 ? " block" : " blocks");
       out << "\n";
     }
   }

@@ -28,8 +28,12 @@ public:
            (threads->workers() == 1 ? " thread" : " threads");
   }
 
+  std::span<const std::byte> output(uint32_t index) const override {
+    return {outputs[index].data(), sizes.outputBytes[index]};
+  }
+
 private:
-  Result<StepResult> runProgram(const Step &step, size_t program) override;
+  Status runProgram(const Step &step, size_t program) override;
   Status loadCode(const DevicePlan &plan, const CpuOptions &cpu);
   Status allocate(const DevicePlan &plan);
   Status bind(const DevicePlan &plan);
@@ -40,8 +44,8 @@ private:
   std::vector<Kernel> kernels; // null: not in this image
   std::unique_ptr<ThreadPool> threads;
 
-  Memory code, arena, scratch, counters, inputBlock, logits, ids;
-  std::vector<Memory> pools;
+  Memory code, arena, scratch, counters, inputBlock;
+  std::vector<Memory> outputs, pools;
   std::vector<void *> pointers;                 // operands of all calls
   std::vector<std::vector<BoundCall>> programs; // per program of the plan
 
@@ -96,8 +100,9 @@ Status CpuExecutor::allocate(const DevicePlan &plan) {
   // Whole pages for each worker, so that no two share a cache line.
   scratchStride = (sizes.scratchBytes + 4095) / 4096 * 4096;
   MOE_TRY(take(scratch, scratchStride * uint64_t(threads->workers()), "the workers' scratch"));
-  MOE_TRY(take(logits, sizes.logitsBytes, "logits"));
-  MOE_TRY(take(ids, sizes.idsBytes, "ids"));
+  for (size_t i = 0; i < plan.outputs.size(); ++i)
+    MOE_TRY(take(outputs.emplace_back(), sizes.outputBytes[i],
+                 "the output \"" + plan.outputs[i].name + "\" of a step"));
   MOE_TRY(take(inputBlock, inputs.blockBytes(), "the inputs of a step"));
   for (size_t i = 0; i < plan.pools.size(); ++i)
     MOE_TRY(take(pools.emplace_back(), uint64_t(options.poolPages[i]) * plan.pools[i].pageBytes,
@@ -107,7 +112,9 @@ Status CpuExecutor::allocate(const DevicePlan &plan) {
 
 Status CpuExecutor::bind(const DevicePlan &plan) {
   BufferAddresses<std::byte *> buffers{
-      inputBlock.data(), arena.data(), counters.data(), logits.data(), ids.data(), {}, {}};
+      inputBlock.data(), arena.data(), counters.data(), {}, {}, {}};
+  for (const Memory &output : outputs)
+    buffers.outputs.push_back(output.data());
   // Kernels take one type of pointer; they do not write to weights, whose pages would refuse.
   for (std::span<const std::byte> section : plan.sections)
     buffers.sections.push_back(const_cast<std::byte *>(section.data()));
@@ -146,15 +153,12 @@ void CpuExecutor::runWorker(void *self, int worker) {
   }
 }
 
-Result<StepResult> CpuExecutor::runProgram(const Step &step, size_t program) {
+Status CpuExecutor::runProgram(const Step &step, size_t program) {
   inputs.fill(step, program, inputBlock.data());
   current = &programs[program];
-  info = {int32_t(step.tokens.size()), int32_t(step.rows.size()), options.tableStride, 0,
-          ThreadPool::awaitCounter};
+  info = {step.tokens, step.rows, options.tableStride, 0, ThreadPool::awaitCounter};
   threads->run(runWorker, this);
-  const size_t rows = step.rows.size();
-  return StepResult{{reinterpret_cast<const float *>(logits.data()), rows * size_t(vocab)},
-                    {reinterpret_cast<const int32_t *>(ids.data()), rows}};
+  return ok();
 }
 
 class CpuDevice final : public Device {

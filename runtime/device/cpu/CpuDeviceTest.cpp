@@ -110,8 +110,10 @@ TEST(CpuExecutor, RunsCodeOfAnImage) {
   ASSERT_EQ(ftruncate(file, 3 * 4096), 0);
   ASSERT_EQ(pwrite(file, code, sizeof code, 4096), ssize_t(sizeof code));
   DevicePlan plan;
-  plan.vocab = 4;
-  plan.programs = {{1, 1, 0, 0, {{0, {{OperandKind::Logits}}}}}};
+  plan.outputs = {{"logits", ElementType::F32, {{Extent::Rows}, {Extent::Constant, 4}}}};
+  plan.programs = {{1, 1}};
+  plan.programs[0].outputs = {0};
+  plan.programs[0].calls = {{0, {{OperandKind::Output, 0}}}};
   Image image;
   image.target = std::string("cpu:") + architecture;
   image.features = {architecture};
@@ -126,10 +128,9 @@ TEST(CpuExecutor, RunsCodeOfAnImage) {
     auto executor = (*device)->createExecutor(plan, {1, 1, {}});
     ASSERT_TRUE(executor) << executor.error().message;
     EXPECT_EQ((*executor)->description(), image.target + ", 1 thread");
-    const std::vector<int32_t> zero{0};
-    auto result = (*executor)->run({zero, zero, zero, zero, {}});
-    ASSERT_TRUE(result);
-    EXPECT_EQ(result->logits[0], 42);
+    const TensorPart logits{0, 0, 16};
+    ASSERT_TRUE((*executor)->run({1, 1, {}, {}, {&logits, 1}}));
+    EXPECT_EQ(outputOf<float>(**executor, LogitsOut, 1), Logits{42});
   }
   image.entries = {Image::absent};
   plan.images = {image};

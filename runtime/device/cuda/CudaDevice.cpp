@@ -1,6 +1,6 @@
 // All that a step can need is prepared when the executor is created: addresses, grids, and a graph
-// of each program's launches. A step then is one copy of its inputs, one graph, and one copy of the
-// ids or logits that are wanted.
+// of each program's launches. A step then is one copy of its inputs, one graph, and a copy of each
+// part of the outputs that is wanted.
 #include "runtime/device/cuda/CudaDevice.h"
 
 #include "runtime/device/ProgramExecutor.h"
@@ -10,12 +10,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 namespace moe::cuda {
 namespace {
 
 uint64_t activationBytes(const ProgramSizes &sizes) {
-  return sizes.arenaBytes + sizes.counterBytes + sizes.logitsBytes + sizes.idsBytes;
+  return std::accumulate(sizes.outputBytes.begin(), sizes.outputBytes.end(),
+                         sizes.arenaBytes + sizes.counterBytes);
 }
 
 struct BoundKernel {
@@ -35,10 +37,13 @@ public:
       : ProgramExecutor(plan, options, /*headerBytes=*/sizeof(StepInfo)), gpu(std::move(gpu)) {}
   ~CudaExecutor() override;
   std::string description() const override { return about; }
+  std::span<const std::byte> output(uint32_t index) const override {
+    return {static_cast<const std::byte *>(hostOutputs[index].get()), sizes.outputBytes[index]};
+  }
 
 private:
-  Result<StepResult> runProgram(const Step &step, size_t program) override;
-  Result<StepResult> tryProgram(const Step &step, size_t program);
+  Status runProgram(const Step &step, size_t program) override;
+  Status tryProgram(const Step &step, size_t program);
   Status prepare(const DevicePlan &plan, const CudaOptions &cuda);
   Status loadKernels(const DevicePlan &plan);
   Status loadKernel(const std::string &name, uint32_t operands, BoundKernel &kernel);
@@ -50,7 +55,6 @@ private:
   Status launch(const DevicePlan &plan, size_t program,
                 const BufferAddresses<CUdeviceptr> &buffers);
   Status upload(uint64_t begin, uint64_t end);
-  Status fetchLogits(const Step &step);
 
   const std::shared_ptr<const Gpu> gpu; // first: the context outlives what is in it
   std::string about;
@@ -60,9 +64,10 @@ private:
   Module module;
   std::vector<BoundKernel> kernels; // per kernel of the plan
   Weights weights;
-  Memory arena, counters, inputBlock, logits, ids;
-  HostMemory hostInputs, hostLogits, hostIds;
-  std::vector<Memory> pools;
+  Memory arena, counters, inputBlock;
+  HostMemory hostInputs;
+  std::vector<Memory> outputs, pools;
+  std::vector<HostMemory> hostOutputs;
   std::vector<GraphExec> graphs; // per program of the plan
 };
 
@@ -211,12 +216,12 @@ Status CudaExecutor::allocate(const DevicePlan &plan) {
   MOE_TRY(take(arena, sizes.arenaBytes, "activations"));
   MOE_TRY(take(counters, sizes.counterBytes, "counters"));
   MOE_TRY(zero(counters, sizes.counterBytes));
-  MOE_TRY(take(logits, sizes.logitsBytes, "logits"));
-  MOE_ASSIGN(pinnedLogits, gpu->allocateHost(sizes.logitsBytes, "logits"));
-  hostLogits = std::move(pinnedLogits);
-  MOE_TRY(take(ids, sizes.idsBytes, "ids"));
-  MOE_ASSIGN(pinnedIds, gpu->allocateHost(sizes.idsBytes, "ids"));
-  hostIds = std::move(pinnedIds);
+  for (size_t i = 0; i < plan.outputs.size(); ++i) {
+    const std::string what = "the output \"" + plan.outputs[i].name + "\" of a step";
+    MOE_TRY(take(outputs.emplace_back(), sizes.outputBytes[i], what));
+    MOE_ASSIGN(pinned, gpu->allocateHost(sizes.outputBytes[i], what));
+    hostOutputs.push_back(std::move(pinned));
+  }
 
   for (size_t i = 0; i < plan.pools.size(); ++i) {
     const uint64_t bytes = uint64_t(options.poolPages[i]) * plan.pools[i].pageBytes;
@@ -254,8 +259,9 @@ Error CudaExecutor::outOfMemory(const Error &error, const DevicePlan &plan,
 }
 
 BufferAddresses<CUdeviceptr> CudaExecutor::bufferAddresses(const DevicePlan &plan) const {
-  BufferAddresses<CUdeviceptr> buffers{
-      inputBlock.get(), arena.get(), counters.get(), logits.get(), ids.get(), {}, {}};
+  BufferAddresses<CUdeviceptr> buffers{inputBlock.get(), arena.get(), counters.get(), {}, {}, {}};
+  for (const Memory &output : outputs)
+    buffers.outputs.push_back(output.get());
   for (uint32_t section = 0; section < plan.sections.size(); ++section)
     buffers.sections.push_back(weights.address(section));
   for (const Memory &pool : pools)
@@ -329,55 +335,35 @@ Status CudaExecutor::upload(uint64_t begin, uint64_t end) {
                     "copy the inputs of a step");
 }
 
-// Copies each run of rows whose logits are wanted; mostly all of them or none.
-Status CudaExecutor::fetchLogits(const Step &step) {
-  const size_t rows = step.rows.size(), rowBytes = size_t(vocab) * sizeof(float);
-  const auto wanted = [&](size_t row) { return step.outputs.empty() || step.outputs[row].logits; };
-  for (size_t begin = 0, end; begin < rows; begin = end) {
-    for (end = begin + 1; end < rows && wanted(end) == wanted(begin);)
-      ++end;
-    if (wanted(begin))
-      MOE_TRY(gpu->check(
-          gpu->api.cuMemcpyDtoHAsync(static_cast<std::byte *>(hostLogits.get()) + begin * rowBytes,
-                                     logits.get() + begin * rowBytes, (end - begin) * rowBytes,
-                                     stream.get()),
-          "copy logits"));
-  }
-  return ok();
-}
-
-Result<StepResult> CudaExecutor::tryProgram(const Step &step, size_t program) {
+Status CudaExecutor::tryProgram(const Step &step, size_t program) {
   const DriverApi &api = gpu->api;
   MOE_TRY(gpu->makeCurrent());
-  const StepInfo info{int32_t(step.tokens.size()), int32_t(step.rows.size()), options.tableStride,
-                      0};
+  const StepInfo info{step.tokens, step.rows, options.tableStride, 0};
   std::memcpy(hostInputs.get(), &info, sizeof info);
   const StepInputs::Range changed =
       inputs.fill(step, program, static_cast<std::byte *>(hostInputs.get()));
-  // Mostly one copy. Tables lie behind the inputs of the largest program.
+  // Mostly one copy. Inputs that stay lie behind those of the largest program.
   MOE_TRY(upload(0, inputs.packedBytes(program)));
   if (!changed.empty())
     MOE_TRY(upload(changed.begin, changed.end));
   MOE_TRY(gpu->check(api.cuGraphLaunch(graphs[program].get(), stream.get()), "start a step"));
-  MOE_TRY(fetchLogits(step));
-  const size_t rows = step.rows.size();
-  if (std::any_of(step.outputs.begin(), step.outputs.end(), [](auto &row) { return row.id; }))
+  for (const TensorPart &part : step.wanted)
     MOE_TRY(gpu->check(
-        api.cuMemcpyDtoHAsync(hostIds.get(), ids.get(), rows * sizeof(int32_t), stream.get()),
-        "copy ids"));
-  MOE_TRY(gpu->check(api.cuStreamSynchronize(stream.get()), "finish a step"));
-  return StepResult{{static_cast<const float *>(hostLogits.get()), rows * size_t(vocab)},
-                    {static_cast<const int32_t *>(hostIds.get()), rows}};
+        api.cuMemcpyDtoHAsync(static_cast<std::byte *>(hostOutputs[part.index].get()) + part.offset,
+                              outputs[part.index].get() + part.offset, part.bytes, stream.get()),
+        "copy the outputs of a step"));
+  return gpu->check(api.cuStreamSynchronize(stream.get()), "finish a step");
 }
 
-Result<StepResult> CudaExecutor::runProgram(const Step &step, size_t program) {
+Status CudaExecutor::runProgram(const Step &step, size_t program) {
   if (lost)
     return *lost;
-  auto result = tryProgram(step, program);
-  if (!result) // counters and cache are in no known state, and most such errors stay
-    lost = Error{result.error().code, result.error().message + "; the session is lost, make a new "
-                                                               "one"};
-  return lost ? Result<StepResult>(*lost) : result;
+  if (Status run = tryProgram(step, program); !run) {
+    // Counters and cache are in no known state, and most such errors stay.
+    lost = Error{run.error().code, run.error().message + "; the session is lost, make a new one"};
+    return *lost;
+  }
+  return ok();
 }
 
 class CudaDevice final : public Device {

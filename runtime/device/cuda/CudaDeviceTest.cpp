@@ -132,43 +132,37 @@ TEST_F(CudaDeviceTest, AsksTheDriverForLittleInAStep) {
                                       "cuGraphLaunch", "cuStreamSynchronize"}));
 }
 
-TEST_F(CudaDeviceTest, CopiesTheIdsOrTheLogitsThatAreWanted) {
+TEST_F(CudaDeviceTest, CopiesTheOutputsThatAreWanted) {
   DevicePlan plan = choosingPlan();
   addImage(plan);
   auto executor = open(plan);
   ASSERT_TRUE(executor) << executor.error().message;
-  EXPECT_TRUE((*executor)->samples());
-  Tables tables;
-  const std::vector<int32_t> tokens{1, 2, 3, 4}, positions{0, 1, 2, 3}, sequences(4),
-      rows{0, 1, 2, 3};
-  const RowOutput logits, id{false, true, {}}, drawn{false, true, {2.5f, 3, 100, 20, 4000}},
-      both{true, true, {}};
-  struct Outcome {
-    StepResult result;
-    size_t bytes;
-  };
-  auto step = [&](std::vector<RowOutput> outputs) {
+  const RowSampling logits{RowSampling::writesLogits, 0, 0, 0, 0, 0, 0}, id{},
+      drawn{RowSampling::writesLogits | RowSampling::draws, 2.5f, 100, 20, 4000, 3, 0};
+  // The bytes that are copied out.
+  const auto step = [&](std::vector<RowSampling> sampling, std::vector<TensorPart> wanted) {
+    TestStep step({}, {1, 2, 3, 4}, {0, 1, 2, 3}, {0, 0, 0, 0}, {0, 1, 2, 3});
+    step.choose(std::move(sampling));
+    step.wanted = std::move(wanted);
     driver.bytesOut = 0;
-    auto result = (*executor)->run(
-        {tokens, positions, sequences, rows, {tables.chunked, tables.global}, outputs});
+    const Status result = (*executor)->run(step);
     EXPECT_TRUE(result) << result.error().message;
-    return Outcome{result ? *result : StepResult{}, driver.bytesOut};
+    return driver.bytesOut;
   };
   constexpr size_t idBytes = 4 * sizeof(int32_t), rowBytes = kVocab * sizeof(float);
-  auto [ids, idsOut] = step({id, drawn, id, drawn});
-  EXPECT_EQ(idsOut, idBytes); // 4 bytes a row
-  EXPECT_EQ(std::vector<int32_t>(ids.ids.begin(), ids.ids.end()),
-            (std::vector<int32_t>{1000, 4125, 1000, 4125}));
-  EXPECT_EQ(step({}).bytes, 4 * rowBytes);
-  EXPECT_EQ(step({logits, logits, logits, logits}).bytes, 4 * rowBytes);
-  auto [mixed, mixedOut] = step({logits, id, both, logits});
-  EXPECT_EQ(mixedOut, idBytes + 3 * rowBytes);
-  EXPECT_EQ(mixed.ids[1], 1000);
-  EXPECT_EQ(mixed.ids[2], 1001); // its logits are written
-  const Logits all = expected({{1, 1}, {2, 3}, {3, 6}, {4, 10}});
+  using V = std::vector<int32_t>;
+  EXPECT_EQ(step({id, drawn, id, drawn}, {{IdsOut, 0, idBytes}}), idBytes); // 4 bytes a row
+  EXPECT_EQ(outputOf<int32_t>(**executor, IdsOut, 4), (V{1000, 4125, 1000, 4125}));
+  EXPECT_EQ(step({logits, logits, logits, logits}, {{LogitsOut, 0, 4 * rowBytes}}), 4 * rowBytes);
+  EXPECT_EQ(step({logits, id, logits, logits}, {{LogitsOut, 0, rowBytes},
+                                                {LogitsOut, 2 * rowBytes, 2 * rowBytes},
+                                                {IdsOut, 0, idBytes}}),
+            idBytes + 3 * rowBytes);
+  EXPECT_EQ(outputOf<int32_t>(**executor, IdsOut, 4), (V{1001, 1000, 1001, 1001}));
+  const Logits all = expected({{1, 1}, {2, 3}, {3, 6}, {4, 10}}), out = logitsOf(**executor, 4);
   for (size_t r : {0, 2, 3})
     for (size_t v = 0; v < kVocab; ++v)
-      EXPECT_EQ(mixed.logits[r * kVocab + v], all[r * kVocab + v]);
+      EXPECT_EQ(out[r * kVocab + v], all[r * kVocab + v]);
   // Steps with other draws replay what was recorded.
   EXPECT_EQ(driver.configs.size(), 12u);
 }
@@ -382,7 +376,7 @@ TEST_F(CudaDeviceTest, SaysWhatMemoryItLacks) {
   EXPECT_EQ((*memory)->total, size_t(8) << 20);
   EXPECT_EQ((*memory)->free, (size_t(8) << 20) - (size_t(8) << 14));
   EXPECT_EQ((*memory)->weights, 64u);
-  EXPECT_EQ((*memory)->activations, 4096 + 512 + 4 * (kVocab + 1) * 4u); // logits and ids
+  EXPECT_EQ((*memory)->activations, 4096 + 512 + 4 * kVocab * 4u); // with the logits
 }
 
 // Whatever call fails, first alone and then with all after it: an error, and nothing is left.

@@ -14,7 +14,7 @@
 #ifndef MOE_RUNTIME_DEVICE_CUDA_KERNELABI_H
 #define MOE_RUNTIME_DEVICE_CUDA_KERNELABI_H
 
-#include "runtime/device/Programs.h"
+#include "runtime/device/RowSampling.h"
 
 #include <cstdint>
 
@@ -29,7 +29,7 @@ struct StepInfo {
   int32_t reserved;
 };
 
-// Of the input Sampling.
+// An element of the input "sampling".
 using moe::RowSampling;
 
 } // namespace moe::cuda

@@ -14,34 +14,34 @@ public:
                                                   const ExecutorOptions &options) {
     auto executor = std::make_unique<NullExecutor>(plan, options);
     MOE_TRY(take(executor->block, executor->inputs.blockBytes(), "the inputs of a step"));
-    MOE_TRY(take(executor->logits, executor->sizes.logitsBytes, "logits"));
-    MOE_TRY(take(executor->ids, executor->sizes.idsBytes, "ids"));
+    for (uint64_t bytes : executor->sizes.outputBytes)
+      MOE_TRY(take(executor->outputs.emplace_back(), bytes, "an output of a step"));
     return std::unique_ptr<Executor>(std::move(executor));
   }
   NullExecutor(const DevicePlan &plan, const ExecutorOptions &options)
       : ProgramExecutor(plan, options, /*headerBytes=*/0) {}
   std::string description() const override { return "null, which runs no kernels"; }
+  std::span<const std::byte> output(uint32_t index) const override {
+    return {outputs[index].get(), sizes.outputBytes[index]};
+  }
 
 private:
   // Zeroed memory of the host.
-  template <typename T>
-  static Status take(std::unique_ptr<T[]> &to, uint64_t bytes, const std::string &purpose) {
-    to.reset(new (std::nothrow) T[bytes / sizeof(T)]());
+  static Status take(std::unique_ptr<std::byte[]> &to, uint64_t bytes, const char *purpose) {
+    to.reset(new (std::nothrow) std::byte[bytes]());
     if (!to)
       return Error{Code::ResourceExhausted,
                    "cannot allocate " + std::to_string(bytes) + " bytes for " + purpose};
     return ok();
   }
 
-  Result<StepResult> runProgram(const Step &step, size_t program) override {
+  Status runProgram(const Step &step, size_t program) override {
     inputs.fill(step, program, block.get());
-    const size_t rows = step.rows.size();
-    return StepResult{{logits.get(), rows * size_t(vocab)}, {ids.get(), rows}};
+    return ok();
   }
 
   std::unique_ptr<std::byte[]> block;
-  std::unique_ptr<float[]> logits;
-  std::unique_ptr<int32_t[]> ids;
+  std::vector<std::unique_ptr<std::byte[]>> outputs;
 };
 
 class NullDevice final : public Device {

@@ -2,8 +2,7 @@
 // itself costs a step.
 //
 // It takes the programs of any device. A step is checked, its program chosen and its inputs copied
-// as for other devices; no kernel is called, no weight read, no image needed. All logits are zero,
-// and so are ids where the plan's programs choose them.
+// as for other devices; no kernel is called, no weight read, no image needed. All outputs are zero.
 #ifndef MOE_RUNTIME_DEVICE_NULL_NULLDEVICE_H
 #define MOE_RUNTIME_DEVICE_NULL_NULLDEVICE_H
 

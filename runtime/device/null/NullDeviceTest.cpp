@@ -21,14 +21,12 @@ TEST(NullDevice, GivesZeros) {
   plan.sections.clear(); // which it does not read
   auto executor = (*device)->createExecutor(plan, executorOptions);
   ASSERT_TRUE(executor) << executor.error().message;
-  const Tables tables;
-  const std::vector<int32_t> tokens{1, 2}, positions{0, 1}, sequences{0, 0}, rows{0, 1};
-  const std::vector<RowOutput> outputs{{true, true, {}}, {true, true, {2.5f, 3, 100, 20, 4000}}};
-  auto result = (*executor)->run(
-      {tokens, positions, sequences, rows, {tables.chunked, tables.global}, outputs});
+  TestStep step({}, {1, 2}, {0, 1}, {0, 0}, {0, 1});
+  step.choose(std::vector<RowSampling>(2));
+  const Status result = (*executor)->run(step);
   ASSERT_TRUE(result) << result.error().message;
-  EXPECT_EQ(Logits(result->logits.begin(), result->logits.end()), Logits(2 * kVocab));
-  EXPECT_EQ(std::vector<int32_t>(result->ids.begin(), result->ids.end()), std::vector<int32_t>(2));
+  EXPECT_EQ(logitsOf(**executor, 2), Logits(2 * kVocab));
+  EXPECT_EQ(outputOf<int32_t>(**executor, IdsOut, 2), std::vector<int32_t>(2));
 }
 
 TEST(NullDevice, HasRoomForAnySession) {

@@ -1,0 +1,42 @@
+// What the inputs and outputs of step programs mean: those that a session fills and reads, by name.
+//
+//   tokens     i32[T]     ids
+//   positions  i32[T]     in their sequences, from 0
+//   sequences  i32[T]     slots of the session, below S
+//   rows       i32[R]     tokens of the step whose logits or ids are wanted
+//   sampling   u8[R, 40]  RowSampling (runtime/device/RowSampling.h): what is wanted of a row
+//   any name   i32[S, P]  of a pool: the page of each 64 positions of a sequence; what was given
+//                         back is -1
+//
+//   logits     f32[R, vocabulary]
+//   ids        i32[R]     tokens that the device chose, or a code below zero (RowSampling.h)
+#ifndef MOE_RUNTIME_SESSION_STEPBINDING_H
+#define MOE_RUNTIME_SESSION_STEPBINDING_H
+
+#include "runtime/Status.h"
+#include "runtime/device/Programs.h"
+
+#include <optional>
+
+namespace moe {
+
+// Where they are among those of a DevicePlan. A program takes what it declares of the inputs.
+struct StepBinding {
+  struct Table {
+    uint32_t input, pool;
+  };
+
+  size_t inputs = 0; // of the DevicePlan
+  std::optional<uint32_t> tokens, positions, sequences, rows, sampling;
+  std::vector<Table> tables;
+  uint32_t logits = 0;
+  std::optional<uint32_t> ids; // where every program chooses them
+};
+
+// Errors: InvalidPlan where the programs take what this runtime does not fill, or give no logits;
+// or where something is of another type than above.
+Result<StepBinding> bindStep(const DevicePlan &plan, int64_t vocab);
+
+} // namespace moe
+
+#endif

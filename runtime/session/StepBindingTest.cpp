@@ -1,0 +1,111 @@
+// Which programs a session can run: what they declare is what it fills and reads.
+#include "runtime/session/StepBinding.h"
+#include "runtime/plan/SamplePlan.h"
+#include "runtime/session/TestExecutor.h"
+
+#include <gtest/gtest.h>
+
+using namespace moe;
+
+namespace {
+
+constexpr uint32_t kVocab = 50;
+
+DevicePlan plan(bool choosing = true) {
+  return fakePlan({{"near", 64, 64, 64}, {"far", 0, 64, 64}}, kVocab, choosing);
+}
+
+TEST(StepBinding, FindsWhatIsDeclared) {
+  auto binding = bindStep(plan(), kVocab);
+  ASSERT_TRUE(binding) << binding.error().message;
+  EXPECT_EQ(binding->inputs, 7u);
+  EXPECT_EQ(binding->positions, 0u);
+  EXPECT_EQ(binding->tokens, 1u);
+  EXPECT_EQ(binding->sequences, 2u);
+  EXPECT_EQ(binding->rows, 3u);
+  EXPECT_EQ(binding->sampling, 6u);
+  ASSERT_EQ(binding->tables.size(), 2u);
+  EXPECT_EQ(binding->tables[1].input, 5u);
+  EXPECT_EQ(binding->tables[1].pool, 1u);
+  EXPECT_EQ(binding->logits, 1u);
+  EXPECT_EQ(binding->ids, 0u);
+
+  DevicePlan less = plan(false);
+  less.inputs.resize(2);
+  less.outputs.push_back({"hidden", ElementType::F32, {{Extent::Tokens}}}); // is left unread
+  binding = bindStep(less, kVocab);
+  ASSERT_TRUE(binding) << binding.error().message;
+  EXPECT_EQ(binding->rows, std::nullopt);
+  EXPECT_EQ(binding->sampling, std::nullopt);
+  EXPECT_EQ(binding->ids, std::nullopt);
+  EXPECT_TRUE(binding->tables.empty());
+}
+
+// Only where all programs choose ids may any step ask for them.
+TEST(StepBinding, NeedsOutputsOfAllPrograms) {
+  DevicePlan some = plan();
+  some.programs.push_back(some.programs[0]);
+  some.programs[1].outputs = {1};
+  auto binding = bindStep(some, kVocab);
+  ASSERT_TRUE(binding) << binding.error().message;
+  EXPECT_EQ(binding->ids, std::nullopt);
+  some.programs[1].outputs = {0};
+  binding = bindStep(some, kVocab);
+  ASSERT_FALSE(binding);
+  EXPECT_EQ(binding.error().message.find("not all of the plan's step programs have the output "
+                                         "'logits', which this runtime reads; compile the plan"),
+            0u)
+      << binding.error().message;
+}
+
+TEST(StepBinding, RefusesWhatItDoesNotFillOrRead) {
+  const auto expectRefused = [](auto change, const std::string &part) {
+    DevicePlan changed = plan();
+    change(changed);
+    const auto binding = bindStep(changed, kVocab);
+    ASSERT_FALSE(binding) << part;
+    EXPECT_EQ(binding.error().code, Code::InvalidPlan);
+    EXPECT_NE(binding.error().message.find(part), std::string::npos) << binding.error().message;
+    EXPECT_NE(binding.error().message.find("moec compile"), std::string::npos);
+  };
+  using P = DevicePlan;
+  expectRefused([](P &p) { p.inputs[3] = {"masks", ElementType::U32, {{Extent::Rows}, {{}, 2}}}; },
+                "the plan's step programs take the input 'masks', u32[R, 2], and this runtime "
+                "fills tokens, positions, sequences, rows, sampling, and block tables: update");
+  expectRefused([](P &p) { p.inputs[5].pool.reset(); }, "take the input 'far_table', i32[S, P]");
+  expectRefused([](P &p) { p.inputs[1].element = ElementType::U32; },
+                "have the input 'tokens' as u32[T], and this runtime as i32[T]");
+  expectRefused([](P &p) { p.inputs[0].dims = {{Extent::Rows}}; },
+                "have the input 'positions' as i32[R], and this runtime as i32[T]");
+  expectRefused([](P &p) { p.inputs[6].dims[1].count = 48; },
+                "have the input 'sampling' as u8[R, 48], and this runtime as u8[R, 40]");
+  expectRefused([](P &p) { p.inputs[4].dims.pop_back(); },
+                "have the block table 'near_table' as i32[S], and this runtime as i32[S, P]");
+  expectRefused([](P &p) { p.pools[1].pageTokens = 32; },
+                "cache pool 'far' has pages of 32 positions, and this runtime fills pages of 64");
+  expectRefused([](P &p) { p.outputs[1].dims[1].count = 49; },
+                "have the output 'logits' as f32[R, 49], and this runtime as f32[R, 50]");
+  expectRefused([](P &p) { p.outputs[1].name = "scores"; }, "the output 'logits', which");
+  expectRefused([](P &p) { p.outputs[0].element = ElementType::U32; },
+                "have the output 'ids' as u32[R], and this runtime as i32[R]");
+  expectRefused([](P &p) { p.inputs.pop_back(); }, "choose 'ids' without the input 'sampling'");
+}
+
+// Before anything is allocated.
+TEST(StepBinding, IsAskedWhenASessionIsMade) {
+  fb::PlanT from = samplePlan();
+  for (auto &program : from.programs)
+    program->inputs.push_back(makeIds("adapters", fb::Extent::Tokens));
+  FileBytes file = samplePlanFile(std::move(from));
+  auto opened = Plan::open(file.span());
+  ASSERT_TRUE(opened) << opened.error().message;
+  SessionOptions options;
+  options.device = "null";
+  auto session = Session::create(*opened, options);
+  ASSERT_FALSE(session);
+  EXPECT_NE(session.error().message.find("take the input 'adapters', i32[T], and this runtime"),
+            std::string::npos)
+      << session.error().message;
+}
+
+} // namespace
