@@ -116,6 +116,8 @@ public:
   uint64_t cacheBytes() const { return bytes; } // of the KV cache when all of it is in use
   std::string description() const { return executor->description(); }
   bool samplesOnDevice() const { return model.binding.ids.has_value(); } // if without a penalty
+  // Whether weights and cache are in the system's memory, and not in one of the device's own.
+  bool inSystemMemory() const { return !model.memory; }
   const std::string &device() const { return deviceName; }     // that was opened: "cpu", "null"
   const std::string &planDevice() const { return programsOf; } // whose programs run: "cpu", "cuda"
 

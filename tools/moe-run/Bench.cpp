@@ -99,7 +99,7 @@ Result<int> runBench(const BenchOptions &options) {
   }
   // Of the system's memory: no measure for a device with its own.
   std::unique_ptr<ReadBandwidth> probe;
-  if (session.device() == "cpu")
+  if (session.inSystemMemory())
     probe = ReadBandwidth::create(options.place.threads > 0 ? options.place.threads
                                                             : cpu::defaultThreads());
 
