@@ -85,7 +85,7 @@ void Compilation::noteRequantized(ModuleOp packed) {
       continue;
     const WeightFormat to = packing->getFormat().getFormat();
     for (SourceAttr source : weight.getSources().getAsRange<SourceAttr>()) {
-      const TensorInfo *tensor = tensors->find(source.getTensor());
+      const TensorInfo *tensor = tensors->find(source.getTensor().getValue());
       if (!tensor || !tensor->codes || tensor->encoding == Encoding{to, source.getTransposed()})
         continue;
       changed[{tensor->encoding ? nameOf(tensor->encoding->format) : nameOf(*tensor->codes),
@@ -121,11 +121,9 @@ llvm::Error Compilation::calibrateWeights(ModuleOp packed) {
     calibrated = own.get();
     tensors = std::move(own);
   }
-  if (auto error =
-          calibrate(packed, tensorReader(*tensors, UnknownLoc::get(&context)), windows,
-                    calibrated->store(), {.progress = events.calibration, .cancel = events.cancel}))
-    return messages.empty() ? std::move(error)
-                            : llvm::joinErrors(std::move(error), failed("calibration"));
+  if (auto error = calibrate(packed, *tensors, windows, calibrated->store(),
+                             {.progress = events.calibration, .cancel = events.cancel}))
+    return error;
   calibrated->adopt(packed);
   return llvm::Error::success();
 }

@@ -22,13 +22,6 @@ static fb::ChatFormatT toPlan(const ChatFormat &chat, ArrayRef<int32_t> eosToken
   return format;
 }
 
-// Of an element, in the checkpoint.
-static uint64_t storedBits(const TensorInfo &tensor) {
-  if (tensor.codes)
-    return uint64_t(bitsOf(*tensor.codes));
-  return bitsOf(*tensor.dtype);
-}
-
 llvm::Error Compilation::writeFile() {
   PlanInputs inputs;
   inputs.module = *plan;
@@ -68,31 +61,14 @@ llvm::Error Compilation::writeFile() {
     return command.takeError();
   inputs.provenance.command = *command;
   inputs.provenance.ignored = ignored;
-  std::atomic<uint64_t> bits = 0;
-  inputs.weights.read = [&](StringRef name, int64_t begin, MutableArrayRef<float> values) {
-    if (const TensorInfo *info = tensors->find(name))
-      bits.fetch_add(values.size() * storedBits(*info), std::memory_order_relaxed);
-    return tensors->read(name, begin, values.size(), values.data());
-  };
-  inputs.weights.shape = [this](StringRef name) -> llvm::Expected<llvm::SmallVector<int64_t>> {
-    const TensorInfo *info = tensors->find(name);
-    if (!info)
-      return llvm::createStringError("the checkpoint has no tensor '" + name + "'");
-    return llvm::SmallVector<int64_t>(info->shape.begin(), info->shape.end());
-  };
-  inputs.weights.encoding = [this](StringRef name) -> std::optional<WeightEncoding> {
-    const TensorInfo *info = tensors->find(name);
-    if (!info || !info->encoding)
-      return std::nullopt;
-    return WeightEncoding{info->encoding->format, info->encoding->inputsFirst};
-  };
+  inputs.tensors = tensors.get();
   inputs.packing.allowNonFinite = options.allowNonFinite;
   inputs.jobs = options.jobs;
   PackingFigures figures;
   if (auto error = writePlan(inputs, options.output, events.progress, events.cancel, &figures))
     return error;
   if (events.packed)
-    events.packed({bits / 8, figures.threads, figures.seconds,
+    events.packed({figures.bytesRead, figures.threads, figures.seconds,
                    figures.busySeconds / (figures.seconds * figures.threads)});
   return llvm::Error::success();
 }

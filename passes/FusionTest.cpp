@@ -5,6 +5,7 @@
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
 #include "passes/Pipeline.h"
+#include "runtime/weights/TestTensors.h"
 #include "llvm/Support/xxhash.h"
 #include <gtest/gtest.h>
 
@@ -34,23 +35,17 @@ bool chance(Random &random, unsigned oneIn) { return random() % oneIn == 0; }
 
 // A checkpoint of any tensors: shapes as the model asks for them, elements made of name and place.
 struct Checkpoint {
-  std::map<std::string, SmallVector<int64_t>> shapes;
+  test::TestTensors tensors;
 
-  TensorReader reader() {
-    return {[this](StringRef name) -> FailureOr<SmallVector<int64_t>> {
-              auto found = shapes.find(name.str());
-              if (found == shapes.end())
-                return failure();
-              return found->second;
-            },
-            [](StringRef name, int64_t begin, MutableArrayRef<float> out) {
-              for (auto [i, value] : llvm::enumerate(out)) {
-                uint64_t hash = llvm::xxh3_64bits(name) + (begin + i + 1) * 0x9e3779b97f4a7c15;
-                hash = (hash ^ (hash >> 31)) * 0xbf58476d1ce4e5b9;
-                value = float(int64_t(hash >> 40) - (1 << 23)) / (1 << 23);
-              }
-              return success();
-            }};
+  void add(const std::string &name, std::vector<int64_t> shape) {
+    tensors.add(name, std::move(shape), [name](uint64_t begin, std::span<float> out) {
+      for (auto [i, value] : llvm::enumerate(out)) {
+        uint64_t hash = llvm::xxh3_64bits(name) + (begin + i + 1) * 0x9e3779b97f4a7c15;
+        hash = (hash ^ (hash >> 31)) * 0xbf58476d1ce4e5b9;
+        value = float(int64_t(hash >> 40) - (1 << 23)) / (1 << 23);
+      }
+      return ok();
+    });
   }
 };
 
@@ -195,19 +190,19 @@ private:
                  (transposed ? ", true>" : ">");
     };
     if (layout == 3) {
-      checkpoint.shapes[fused] = {experts, inputs, columns};
+      checkpoint.add(fused, {experts, inputs, columns});
       source(fused, {0, 0, first}, {experts, inputs, outputs}, true);
     }
     for (int64_t e = 0; e < experts && layout != 3; ++e) {
       std::string one = name + "." + std::to_string(e);
       if (layout == 0) {
-        checkpoint.shapes[fused] = {experts, inputs, columns};
+        checkpoint.add(fused, {experts, inputs, columns});
         source(fused, {e, 0, first}, {1, inputs, outputs}, true);
       } else if (layout == 1) {
-        checkpoint.shapes[one] = {outputs, inputs};
+        checkpoint.add(one, {outputs, inputs});
         source(one, {0, 0}, {outputs, inputs}, false);
       } else {
-        checkpoint.shapes[name] = {experts, outputs, inputs};
+        checkpoint.add(name, {experts, outputs, inputs});
         source(name, {e, 0, 0}, {1, outputs, inputs}, false);
       }
     }
@@ -250,7 +245,7 @@ private:
 
   // Declares a weight; its name and type.
   std::string weight(const std::string &name, std::initializer_list<int64_t> shape) {
-    checkpoint.shapes[name] = shape;
+    checkpoint.add(name, shape);
     std::string zeros;
     for (size_t i = 0; i < shape.size(); ++i)
       zeros += i ? ", 0" : "0";
@@ -326,7 +321,7 @@ protected:
 
   void expectSame(ModuleOp before, ModuleOp after, Checkpoint &checkpoint,
                   ArrayRef<SmallVector<TensorValue>> steps, StringRef what) {
-    Interpreter one(before, checkpoint.reader()), two(after, checkpoint.reader());
+    Interpreter one(before, &checkpoint.tensors), two(after, &checkpoint.tensors);
     for (auto &arguments : steps) {
       auto expected = one.runFunction(before.lookupSymbol<func::FuncOp>("step"), arguments);
       auto found = two.runFunction(after.lookupSymbol<func::FuncOp>("step"), arguments);

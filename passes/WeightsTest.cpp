@@ -2,6 +2,7 @@
 #include "passes/Weights.h"
 #include "dialects/moe/WeightSources.h"
 #include "mlir/Parser/Parser.h"
+#include "runtime/weights/TestTensors.h"
 #include <gtest/gtest.h>
 
 #include <random>
@@ -12,12 +13,13 @@ using namespace moe;
 namespace {
 
 // Every element of the checkpoint is its place, so that none can be taken for another.
-TensorReader places(ArrayRef<int64_t> shape) {
-  return {[=](StringRef) -> FailureOr<SmallVector<int64_t>> { return SmallVector<int64_t>(shape); },
-          [](StringRef, int64_t begin, MutableArrayRef<float> out) {
-            std::iota(out.begin(), out.end(), float(begin));
-            return success();
-          }};
+test::TestTensors places(ArrayRef<int64_t> shape) {
+  test::TestTensors tensors;
+  tensors.add("t", shape.vec(), [](uint64_t begin, std::span<float> out) {
+    std::iota(out.begin(), out.end(), float(begin));
+    return ok();
+  });
+  return tensors;
 }
 
 class WeightsTest : public testing::Test {

@@ -1,11 +1,9 @@
 // Runs the model on the windows; each product that reads int4 or int8 codes has them chosen first.
 #include "compiler/calibrate/Calibrate.h"
-#include "mlir/IR/Threading.h"
 #include "llvm/ADT/StringSet.h"
 
 using namespace moe;
 using namespace mlir;
-using llvm::Error;
 
 namespace {
 
@@ -37,49 +35,38 @@ llvm::StringSet<> multiplied(func::FuncOp step) {
   return names;
 }
 
-Error chooseCodes(WeightOp weight, int64_t matrix, const WeightFormat &format, const Matrix &x,
-                  const TensorReader &tensors, CodeStore &store) {
+llvm::Error chooseCodes(WeightOp weight, int64_t matrix, const WeightFormat &format,
+                        const Matrix &x, const TensorSource &tensors, CodeStore &store) {
   auto feedback = ErrorFeedback::create(x);
   if (!feedback)
     return feedback.takeError();
-  const int64_t n = weight.getType().getShape().drop_back().back(), k = x.cols();
-  std::mutex mutex;
-  std::string why;
-  const auto fail = [&](Error error) {
-    std::scoped_lock lock(mutex);
-    if (std::string text = llvm::toString(std::move(error)); why.empty())
-      why = text;
-  };
-  mlir::parallelFor(
-      weight->getContext(), 0, size_t(llvm::divideCeil(n, kRowsAtOnce)), [&](size_t block) {
-        const int64_t first = int64_t(block) * kRowsAtOnce;
-        Matrix rows(std::min(kRowsAtOnce, n - first), k);
-        if (failed(gatherRows(weight, matrix, first, tensors, rows)))
-          return fail(llvm::createStringError("cannot read weight '" + weight.getSymName() + "'"));
+  const int64_t n = weight.getType().getShape().drop_back().back();
+  return forRows(
+      weight, matrix, kRowsAtOnce, tensors, [&](int64_t first, const Matrix &rows) -> llvm::Error {
         if (!rows.allFinite())
-          return fail(llvm::createStringError("weight '" + weight.getSymName() +
-                                              "' has values that are not finite, and calibration "
-                                              "needs finite ones: is the checkpoint "
-                                              "damaged?"));
+          return llvm::createStringError("weight '" + weight.getSymName() +
+                                         "' has values that are not finite, and calibration needs "
+                                         "finite ones: is the checkpoint damaged?");
         std::vector<uint8_t> codes(static_cast<size_t>(rows.size()));
-        std::vector<float> scales(size_t(rows.rows() * (k / format.group)));
+        std::vector<float> scales(size_t(rows.size() / format.group));
         feedback->round(format, rows, codes, scales);
         if (llvm::any_of(scales, [](float scale) { return !std::isfinite(scale); }))
-          return fail(llvm::createStringError("weight '" + weight.getSymName() +
-                                              "' has values too large for scales of " +
-                                              nameOf(format.scale) + ": store it as bf16"));
-        if (Error error =
-                store.add(weight.getSymName(), format, n, k, matrix, first, codes, scales))
-          fail(std::move(error));
+          return llvm::createStringError("weight '" + weight.getSymName() +
+                                         "' has values too large for scales of " +
+                                         nameOf(format.scale) + ": store it as bf16");
+        if (Status status = store.add(weight.getSymName(), format, n, rows.cols(), matrix, first,
+                                      codes, scales);
+            !status)
+          return llvm::createStringError(status.error().message);
+        return llvm::Error::success();
       });
-  return why.empty() ? Error::success() : llvm::createStringError(why);
 }
 
 } // namespace
 
-Error moe::calibrate(ModuleOp model, const TensorReader &tensors,
-                     llvm::ArrayRef<std::vector<int32_t>> windows, CodeStore &store,
-                     const CalibrationEvents &events) {
+llvm::Error moe::calibrate(ModuleOp model, const TensorSource &tensors,
+                           llvm::ArrayRef<std::vector<int32_t>> windows, CodeStore &store,
+                           const CalibrationEvents &events) {
   auto step = model.lookupSymbol<func::FuncOp>("step");
   if (!step)
     return llvm::createStringError("the module has no function @step");
@@ -109,28 +96,28 @@ Error moe::calibrate(ModuleOp model, const TensorReader &tensors,
   if (known == total) {
     if (events.progress)
       events.progress(total, total);
-    return Error::success();
+    return llvm::Error::success();
   }
   for (size_t t = 0; t < tokens.size(); ++t)
     rows.push_back(int32_t(t));
 
-  const auto visit = [&](WeightOp weight, int64_t matrix, const Matrix &x) -> Error {
+  const auto visit = [&](WeightOp weight, int64_t matrix, const Matrix &x) -> llvm::Error {
     if (events.cancel && *events.cancel)
       return llvm::createStringError("interrupted");
     const std::optional<WeightFormat> format = formatOf(weight);
     if (!format)
-      return Error::success();
+      return llvm::Error::success();
     if (store.knows(weight.getSymName(), *format, matrix)) {
       // The codes are there.
     } else if (!x.rows()) {
       const auto shape = weight.getType().getShape();
       store.addNone(weight.getSymName(), *format, shape.drop_back().back(), shape.back(), matrix);
-    } else if (Error error = chooseCodes(weight, matrix, *format, x, tensors, store)) {
+    } else if (llvm::Error error = chooseCodes(weight, matrix, *format, x, tensors, store)) {
       return error;
     }
     if (events.progress)
       events.progress(++done, total);
-    return Error::success();
+    return llvm::Error::success();
   };
   auto logits =
       runForward(step, tensors, {tokens, positions, sequences, rows, /*logits=*/false}, visit);

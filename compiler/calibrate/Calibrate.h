@@ -21,7 +21,7 @@ struct CalibrationEvents {
 // chose, which the store then has no codes of, but knows. Where the store knows all of them
 // already, as after another device's module, nothing runs. The threads are those of the module's
 // context, and the codes are the same whatever their number.
-llvm::Error calibrate(mlir::ModuleOp model, const TensorReader &tensors,
+llvm::Error calibrate(mlir::ModuleOp model, const TensorSource &tensors,
                       llvm::ArrayRef<std::vector<int32_t>> windows, CodeStore &store,
                       const CalibrationEvents &events);
 

@@ -65,28 +65,23 @@ void CalibratedTensors::adopt(ModuleOp model) {
   }
 }
 
-llvm::Error CalibratedTensors::readElements(const TensorInfo &tensor, uint64_t begin,
-                                            uint64_t count, float *out) const {
+Status CalibratedTensors::readElements(const TensorInfo &tensor, uint64_t begin,
+                                       std::span<float> out) const {
   auto found = matrices.find(tensor.name);
   if (found == matrices.end())
-    return checkpoint->read(tensor.name, begin, count, out);
+    return checkpoint->read(tensor.name, begin, out);
   const Coded &coded = found->second;
   if (coded.scales)
-    return codes->readScales(coded.weight, coded.format, coded.matrix, int64_t(begin),
-                             {out, count});
+    return codes->readScales(coded.weight, coded.format, coded.matrix, int64_t(begin), out);
   // Groups divide rows, so that they are counted as elements are.
   const auto group = uint64_t(coded.format.group);
   const uint64_t first = begin / group;
-  std::vector<uint8_t> elements(count);
-  std::vector<float> scales(count ? (begin + count - 1) / group - first + 1 : 0);
-  if (llvm::Error error =
-          codes->readCodes(coded.weight, coded.format, coded.matrix, int64_t(begin), elements))
-    return error;
-  if (llvm::Error error =
-          codes->readScales(coded.weight, coded.format, coded.matrix, int64_t(first), scales))
-    return error;
-  for (uint64_t i = 0; i < count; ++i)
+  std::vector<uint8_t> elements(out.size());
+  std::vector<float> scales(out.empty() ? 0 : (begin + out.size() - 1) / group - first + 1);
+  MOE_TRY(codes->readCodes(coded.weight, coded.format, coded.matrix, int64_t(begin), elements));
+  MOE_TRY(codes->readScales(coded.weight, coded.format, coded.matrix, int64_t(first), scales));
+  for (uint64_t i = 0; i < out.size(); ++i)
     out[i] = dequantize(coded.format, elements[i], scales[(begin + i) / group - first],
                         coded.format.zero());
-  return llvm::Error::success();
+  return ok();
 }

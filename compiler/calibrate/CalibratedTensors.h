@@ -4,8 +4,8 @@
 #define MOE_COMPILER_CALIBRATE_CALIBRATEDTENSORS_H
 
 #include "compiler/calibrate/CodeStore.h"
-#include "compiler/import/TensorSource.h"
 #include "mlir/IR/BuiltinOps.h"
+#include "runtime/weights/TensorSource.h"
 
 namespace moe {
 
@@ -31,8 +31,8 @@ private:
     bool scales; // and not elements
   };
 
-  llvm::Error readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                           float *out) const override;
+  Status readElements(const TensorInfo &tensor, uint64_t begin,
+                      std::span<float> out) const override;
 
   std::unique_ptr<TensorSource> checkpoint;
   std::unique_ptr<CodeStore> codes;

@@ -14,10 +14,10 @@ static std::string keyOf(StringRef weight, const WeightFormat &format) {
   return (weight + " " + nameOf(format)).str();
 }
 
-static Error systemError(const Twine &what) {
+static moe::Error systemError(const Twine &what) {
   const int code = errno;
-  return createStringError("cannot " + what +
-                           " the temporary file of calibration: " + std::strerror(code));
+  return {Code::IoError,
+          ("cannot " + what + " the temporary file of calibration: " + std::strerror(code)).str()};
 }
 
 Expected<std::unique_ptr<CodeStore>> CodeStore::create(StringRef folder) {
@@ -44,9 +44,9 @@ CodeStore::Entry &CodeStore::entryOf(StringRef weight, const WeightFormat &forma
   return entry;
 }
 
-Error CodeStore::add(StringRef weight, const WeightFormat &format, int64_t rows, int64_t cols,
-                     int64_t matrix, int64_t first, ArrayRef<uint8_t> codes,
-                     ArrayRef<float> scales) {
+Status CodeStore::add(StringRef weight, const WeightFormat &format, int64_t rows, int64_t cols,
+                      int64_t matrix, int64_t first, ArrayRef<uint8_t> codes,
+                      ArrayRef<float> scales) {
   int64_t place, codesAt;
   {
     std::scoped_lock lock(mutex);
@@ -58,9 +58,8 @@ Error CodeStore::add(StringRef weight, const WeightFormat &format, int64_t rows,
     place = entry.matrices[matrix];
     codesAt = place + entry.codesAt();
   }
-  if (Error error = write(place + first * (cols / format.group) * 4, scales.data(),
-                          scales.size() * sizeof(float)))
-    return error;
+  MOE_TRY(write(place + first * (cols / format.group) * 4, scales.data(),
+                scales.size() * sizeof(float)));
   return write(codesAt + first * cols, codes.data(), codes.size());
 }
 
@@ -86,8 +85,8 @@ bool CodeStore::knows(StringRef weight, const WeightFormat &format, int64_t matr
   return find(weight, format, matrix) != kUnknown;
 }
 
-Error CodeStore::readCodes(StringRef weight, const WeightFormat &format, int64_t matrix,
-                           int64_t begin, MutableArrayRef<uint8_t> out) const {
+Status CodeStore::readCodes(StringRef weight, const WeightFormat &format, int64_t matrix,
+                            int64_t begin, std::span<uint8_t> out) const {
   int64_t place;
   {
     std::scoped_lock lock(mutex);
@@ -97,12 +96,12 @@ Error CodeStore::readCodes(StringRef weight, const WeightFormat &format, int64_t
   return read(place + begin, out.data(), out.size());
 }
 
-Error CodeStore::readScales(StringRef weight, const WeightFormat &format, int64_t matrix,
-                            int64_t begin, MutableArrayRef<float> out) const {
+Status CodeStore::readScales(StringRef weight, const WeightFormat &format, int64_t matrix,
+                             int64_t begin, std::span<float> out) const {
   return read(find(weight, format, matrix) + begin * 4, out.data(), out.size() * sizeof(float));
 }
 
-Error CodeStore::write(int64_t place, const void *data, size_t bytes) const {
+Status CodeStore::write(int64_t place, const void *data, size_t bytes) const {
   for (size_t done = 0; done < bytes;) {
     const ssize_t n =
         ::pwrite(file, static_cast<const char *>(data) + done, bytes - done, place + off_t(done));
@@ -112,10 +111,10 @@ Error CodeStore::write(int64_t place, const void *data, size_t bytes) const {
       return systemError("write");
     done += size_t(n);
   }
-  return Error::success();
+  return ok();
 }
 
-Error CodeStore::read(int64_t place, void *data, size_t bytes) const {
+Status CodeStore::read(int64_t place, void *data, size_t bytes) const {
   for (size_t done = 0; done < bytes;) {
     const ssize_t n =
         ::pread(file, static_cast<char *>(data) + done, bytes - done, place + off_t(done));
@@ -125,5 +124,5 @@ Error CodeStore::read(int64_t place, void *data, size_t bytes) const {
       return systemError("read");
     done += size_t(n);
   }
-  return Error::success();
+  return ok();
 }

@@ -3,12 +3,13 @@
 #ifndef MOE_COMPILER_CALIBRATE_CODESTORE_H
 #define MOE_COMPILER_CALIBRATE_CODESTORE_H
 
-#include "dialects/plan/Packing.h"
+#include "runtime/weights/TensorSource.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/Support/Error.h"
 
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 namespace moe {
@@ -23,9 +24,9 @@ public:
 
   // Rows [first, first + n) of a matrix of a weight [.., rows, cols] of that format: codes [n,
   // cols] and scales [n, cols / group].
-  llvm::Error add(llvm::StringRef weight, const WeightFormat &format, int64_t rows, int64_t cols,
-                  int64_t matrix, int64_t first, llvm::ArrayRef<uint8_t> codes,
-                  llvm::ArrayRef<float> scales);
+  Status add(llvm::StringRef weight, const WeightFormat &format, int64_t rows, int64_t cols,
+             int64_t matrix, int64_t first, llvm::ArrayRef<uint8_t> codes,
+             llvm::ArrayRef<float> scales);
 
   // Notes that no codes were chosen for a matrix, and that it is of no use to try again.
   void addNone(llvm::StringRef weight, const WeightFormat &format, int64_t rows, int64_t cols,
@@ -38,10 +39,10 @@ public:
 
   // The same back, of a matrix that it has, in row-major order: the codes of the elements [begin,
   // begin + out.size()), and the scales of the groups.
-  llvm::Error readCodes(llvm::StringRef weight, const WeightFormat &format, int64_t matrix,
-                        int64_t begin, llvm::MutableArrayRef<uint8_t> out) const;
-  llvm::Error readScales(llvm::StringRef weight, const WeightFormat &format, int64_t matrix,
-                         int64_t begin, llvm::MutableArrayRef<float> out) const;
+  Status readCodes(llvm::StringRef weight, const WeightFormat &format, int64_t matrix,
+                   int64_t begin, std::span<uint8_t> out) const;
+  Status readScales(llvm::StringRef weight, const WeightFormat &format, int64_t matrix,
+                    int64_t begin, std::span<float> out) const;
 
 private:
   explicit CodeStore(int file) : file(file) {}
@@ -62,8 +63,8 @@ private:
                  int64_t matrix);
   // The place of a matrix, or kUnknown or kNone.
   int64_t find(llvm::StringRef weight, const WeightFormat &format, int64_t matrix) const;
-  llvm::Error write(int64_t place, const void *data, size_t bytes) const;
-  llvm::Error read(int64_t place, void *data, size_t bytes) const;
+  Status write(int64_t place, const void *data, size_t bytes) const;
+  Status read(int64_t place, void *data, size_t bytes) const;
 
   int file;
   int64_t end = 0;

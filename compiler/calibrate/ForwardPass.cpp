@@ -3,15 +3,13 @@
 #include "compiler/calibrate/ForwardPass.h"
 #include "dialects/moe/MoeReference.h"
 #include "mlir/IR/Threading.h"
-#include "passes/Weights.h"
 #include "llvm/ADT/TypeSwitch.h"
 
-#include <atomic>
 #include <cmath>
+#include <mutex>
 
 using namespace moe;
 using namespace mlir;
-using llvm::Error;
 
 namespace {
 
@@ -21,11 +19,19 @@ std::span<const float> viewOf(const Matrix &m) { return {m.data(), size_t(m.size
 Matrix matrixOf(const reference::Values &values, int64_t rows) {
   return Eigen::Map<const Matrix>(values.data(), rows, int64_t(values.size()) / rows);
 }
+llvm::Expected<WeightReader> openWeight(WeightOp weight, const TensorSource &tensors) {
+  Result<WeightReader> reader = WeightReader::open(tensors, slicesOf(weight.getSources()));
+  if (!reader)
+    return llvm::createStringError("weight '" + weight.getSymName() + "' " +
+                                   reader.error().message);
+  return std::move(*reader);
+}
+
 float silu(float x) { return x / (1 + std::exp(-x)); }
 
 class ForwardPass {
 public:
-  ForwardPass(func::FuncOp step, const TensorReader &tensors, const ForwardInputs &inputs,
+  ForwardPass(func::FuncOp step, const TensorSource &tensors, const ForwardInputs &inputs,
               const ProductVisitor &visit)
       : step(step), symbols(step->getParentOfType<ModuleOp>()), tensors(tensors), inputs(inputs),
         visit(visit) {}
@@ -33,29 +39,27 @@ public:
   llvm::Expected<Matrix> run();
 
 private:
-  Error evaluate(EmbedOp op);
-  Error evaluate(RopeTableOp op);
-  Error evaluate(QkvOp op);
-  Error evaluate(AttentionBlockOp op);
-  Error evaluate(LinearResidualOp op);
-  Error evaluate(MoeBlockOp op);
-  Error evaluate(MlpBlockOp op);
-  Error evaluate(HeadOp op);
+  llvm::Error evaluate(EmbedOp op);
+  llvm::Error evaluate(RopeTableOp op);
+  llvm::Error evaluate(QkvOp op);
+  llvm::Error evaluate(AttentionBlockOp op);
+  llvm::Error evaluate(LinearResidualOp op);
+  llvm::Error evaluate(MoeBlockOp op);
+  llvm::Error evaluate(MlpBlockOp op);
+  llvm::Error evaluate(HeadOp op);
 
   const Matrix &of(Value value) { return values.find(value)->second; }
   WeightOp weightOf(Value value) {
     return symbols.lookup<WeightOp>(value.getDefiningOp<LoadWeightOp>().getWeight());
   }
-  // The checkpoint's reader has said why.
-  Error failed(Operation *op) {
-    return llvm::createStringError("cannot run " + op->getName().getStringRef() +
-                                   " on the calibration text");
-  }
   llvm::Expected<std::vector<float>> vectorOf(Value weight) {
     WeightOp op = weightOf(weight);
+    auto reader = openWeight(op, tensors);
+    if (!reader)
+      return reader.takeError();
     std::vector<float> out(size_t(op.getType().getNumElements()));
-    if (mlir::failed(gatherWeight(op, tensors, out)))
-      return failed(op);
+    if (Status status = reader->read(0, out); !status)
+      return llvm::createStringError(status.error().message);
     return out;
   }
   llvm::Expected<Matrix> normed(const Matrix &x, Value norm, llvm::APFloat eps);
@@ -66,7 +70,7 @@ private:
 
   func::FuncOp step;
   SymbolTable symbols;
-  const TensorReader &tensors;
+  const TensorSource &tensors;
   const ForwardInputs &inputs;
   const ProductVisitor &visit;
   llvm::DenseMap<Value, Matrix> values;
@@ -82,24 +86,17 @@ llvm::Expected<Matrix> ForwardPass::normed(const Matrix &x, Value norm, llvm::AP
 llvm::Expected<Matrix> ForwardPass::product(const Matrix &x, WeightOp weight, int64_t matrix,
                                             bool shown) {
   if (shown)
-    if (Error error = visit(weight, matrix, x))
+    if (llvm::Error error = visit(weight, matrix, x))
       return std::move(error);
-  const int64_t n = weight.getType().getShape().drop_back().back();
-  Matrix out(x.rows(), n);
+  Matrix out(x.rows(), weight.getType().getShape().drop_back().back());
   if (!x.rows())
     return out;
-  std::atomic<bool> bad = false;
-  mlir::parallelFor(weight->getContext(), 0, size_t(llvm::divideCeil(n, kRowsAtOnce)),
-                    [&](size_t block) {
-                      const int64_t first = int64_t(block) * kRowsAtOnce;
-                      Matrix rows(std::min(kRowsAtOnce, n - first), x.cols());
-                      if (mlir::failed(gatherRows(weight, matrix, first, tensors, rows)))
-                        bad = true;
-                      else
-                        out.middleCols(first, rows.rows()).noalias() = x * rows.transpose();
-                    });
-  if (bad)
-    return failed(weight);
+  if (llvm::Error error =
+          forRows(weight, matrix, kRowsAtOnce, tensors, [&](int64_t first, const Matrix &rows) {
+            out.middleCols(first, rows.rows()).noalias() = x * rows.transpose();
+            return llvm::Error::success();
+          }))
+    return std::move(error);
   return out;
 }
 
@@ -113,8 +110,11 @@ llvm::Expected<Matrix> ForwardPass::gatedMlp(const Matrix &x, WeightOp gateUp, W
   return product(hidden, down, matrix);
 }
 
-Error ForwardPass::evaluate(EmbedOp op) {
+llvm::Error ForwardPass::evaluate(EmbedOp op) {
   WeightOp table = weightOf(op.getTable());
+  auto reader = openWeight(table, tensors);
+  if (!reader)
+    return reader.takeError();
   Matrix &h = values[op.getResult()];
   h.resize(int64_t(inputs.tokens.size()), table.getType().getDimSize(1));
   Matrix row(1, h.cols());
@@ -122,27 +122,29 @@ Error ForwardPass::evaluate(EmbedOp op) {
     if (inputs.tokens[t] < 0 || inputs.tokens[t] >= table.getType().getDimSize(0))
       return llvm::createStringError("token " + llvm::Twine(inputs.tokens[t]) +
                                      " is not in the vocabulary");
-    if (mlir::failed(gatherRows(table, 0, inputs.tokens[t], tensors, row)))
-      return failed(op);
+    if (Status status =
+            reader->read(inputs.tokens[t] * row.cols(), {row.data(), size_t(row.size())});
+        !status)
+      return llvm::createStringError(status.error().message);
     h.row(t) = row;
   }
-  return Error::success();
+  return llvm::Error::success();
 }
 
-Error ForwardPass::evaluate(RopeTableOp op) {
+llvm::Error ForwardPass::evaluate(RopeTableOp op) {
   values[op.getResult()] = matrixOf(reference::ropeTable(inputs.positions, op.getFrequencies()),
                                     int64_t(inputs.positions.size()));
-  return Error::success();
+  return llvm::Error::success();
 }
 
-Error ForwardPass::evaluate(QkvOp op) {
+llvm::Error ForwardPass::evaluate(QkvOp op) {
   auto x = normed(of(op.getX()), op.getNorm(), op.getEps());
   if (!x)
     return x.takeError();
   return product(*x, weightOf(op.getWeight()), 0).moveInto(values[op.getResult()]);
 }
 
-Error ForwardPass::evaluate(AttentionBlockOp op) {
+llvm::Error ForwardPass::evaluate(AttentionBlockOp op) {
   auto cache = symbols.lookup<CacheOp>(op.getCache());
   const int64_t d = cache.getHeadDim(), groups = cache.getHeads();
   const Matrix &qkv = of(op.getQkv());
@@ -186,18 +188,18 @@ Error ForwardPass::evaluate(AttentionBlockOp op) {
       out.block(first, head * d, n, d).noalias() = scores * v.block(first, group * d, n, d);
     }
   });
-  return Error::success();
+  return llvm::Error::success();
 }
 
-Error ForwardPass::evaluate(LinearResidualOp op) {
+llvm::Error ForwardPass::evaluate(LinearResidualOp op) {
   auto y = product(of(op.getX()), weightOf(op.getWeight()), 0);
   if (!y)
     return y.takeError();
   values[op.getResult()] = of(op.getResidual()) + *y;
-  return Error::success();
+  return llvm::Error::success();
 }
 
-Error ForwardPass::evaluate(MoeBlockOp op) {
+llvm::Error ForwardPass::evaluate(MoeBlockOp op) {
   auto x = normed(of(op.getX()), op.getNorm(), op.getEps());
   if (!x)
     return x.takeError();
@@ -224,10 +226,10 @@ Error ForwardPass::evaluate(MoeBlockOp op) {
       sum->row(chosen[i] / k) += y->row(i);
   }
   values[op.getResult()] = of(op.getX()) + *sum;
-  return Error::success();
+  return llvm::Error::success();
 }
 
-Error ForwardPass::evaluate(MlpBlockOp op) {
+llvm::Error ForwardPass::evaluate(MlpBlockOp op) {
   auto x = normed(of(op.getX()), op.getNorm(), op.getEps());
   if (!x)
     return x.takeError();
@@ -235,10 +237,10 @@ Error ForwardPass::evaluate(MlpBlockOp op) {
   if (!y)
     return y.takeError();
   values[op.getResult()] = of(op.getX()) + *y;
-  return Error::success();
+  return llvm::Error::success();
 }
 
-Error ForwardPass::evaluate(HeadOp op) {
+llvm::Error ForwardPass::evaluate(HeadOp op) {
   const Matrix &h = of(op.getX());
   Matrix rows(int64_t(inputs.rows.size()), h.cols());
   for (int64_t r = 0; r < rows.rows(); ++r)
@@ -260,8 +262,8 @@ llvm::Expected<Matrix> ForwardPass::run() {
       continue;
     // The map may grow while an op reads from it.
     values.reserve(values.size() + 2);
-    Error error =
-        llvm::TypeSwitch<Operation *, Error>(&op)
+    llvm::Error error =
+        llvm::TypeSwitch<Operation *, llvm::Error>(&op)
             .Case<EmbedOp, RopeTableOp, QkvOp, AttentionBlockOp, LinearResidualOp, MoeBlockOp,
                   MlpBlockOp, HeadOp>([&](auto typed) { return evaluate(typed); })
             .Default([](Operation *other) {
@@ -280,21 +282,36 @@ llvm::Expected<Matrix> ForwardPass::run() {
 
 } // namespace
 
-LogicalResult moe::gatherRows(WeightOp weight, int64_t matrix, int64_t first,
-                              const TensorReader &tensors, Matrix &rows) {
-  const int64_t n = weight.getType().getShape().drop_back().back(), k = rows.cols();
-  const int64_t begin = (matrix * n + first) * k;
-  MutableArrayRef<float> out(rows.data(), size_t(rows.size()));
-  for (SourceAttr source : Weight{weight}.sources(begin, begin + rows.size())) {
-    const auto size = size_t(ShapedType::getNumElements(source.getSizes()));
-    if (mlir::failed(gatherSource(weight, source, tensors, out.take_front(size))))
-      return failure();
-    out = out.drop_front(size);
-  }
-  return success();
+llvm::Error moe::forRows(WeightOp weight, int64_t matrix, int64_t atOnce,
+                         const TensorSource &tensors,
+                         llvm::function_ref<llvm::Error(int64_t, const Matrix &)> use) {
+  auto reader = openWeight(weight, tensors);
+  if (!reader)
+    return reader.takeError();
+  const ArrayRef<int64_t> shape = weight.getType().getShape();
+  const int64_t n = shape.drop_back().back(), k = shape.back();
+  std::mutex mutex;
+  std::optional<llvm::Error> firstError;
+  const auto rowsFrom = [&](int64_t first) -> llvm::Error {
+    Matrix rows(std::min(atOnce, n - first), k);
+    const std::span<float> out(rows.data(), size_t(rows.size()));
+    if (Status status = reader->read((matrix * n + first) * k, out); !status)
+      return llvm::createStringError(status.error().message);
+    return use(first, rows);
+  };
+  mlir::parallelFor(weight->getContext(), 0, size_t(llvm::divideCeil(n, atOnce)), [&](size_t i) {
+    if (llvm::Error error = rowsFrom(int64_t(i) * atOnce)) {
+      std::scoped_lock lock(mutex);
+      if (firstError)
+        consumeError(std::move(error)); // one is enough
+      else
+        firstError = std::move(error);
+    }
+  });
+  return firstError ? std::move(*firstError) : llvm::Error::success();
 }
 
-llvm::Expected<Matrix> moe::runForward(func::FuncOp step, const TensorReader &tensors,
+llvm::Expected<Matrix> moe::runForward(func::FuncOp step, const TensorSource &tensors,
                                        const ForwardInputs &inputs, const ProductVisitor &visit) {
   return ForwardPass(step, tensors, inputs, visit).run();
 }

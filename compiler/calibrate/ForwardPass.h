@@ -23,16 +23,17 @@ struct ForwardInputs {
 // x [tokens, k]; of an expert those are its own tokens, scaled by their scores, perhaps none.
 using ProductVisitor = std::function<llvm::Error(WeightOp weight, int64_t matrix, const Matrix &x)>;
 
-// The rows [first, first + rows.rows()) of a matrix of a weight, as the checkpoint has them. Any
-// number of threads may call it.
-mlir::LogicalResult gatherRows(WeightOp weight, int64_t matrix, int64_t first,
-                               const TensorReader &tensors, Matrix &rows);
+// Calls `use` with the rows of a matrix of a weight, as the checkpoint has them: `atOnce` from
+// `first` on, or those that are left. The calls come from the threads of the weight's context. The
+// error, if there is one, is the first that came.
+llvm::Error forRows(WeightOp weight, int64_t matrix, int64_t atOnce, const TensorSource &tensors,
+                    llvm::function_ref<llvm::Error(int64_t first, const Matrix &rows)> use);
 
 // `step`: a function of fused ops, as moe-fuse leaves it. Returns the logits [R, vocabulary] if
 // they are wanted, else nothing of use. Memory: the activations of a layer, and of a weight a few
-// rows a thread. `tensors` report what they find wrong themselves. The threads are those of the
+// rows a thread.  The threads are those of the
 // module's context.
-llvm::Expected<Matrix> runForward(mlir::func::FuncOp step, const TensorReader &tensors,
+llvm::Expected<Matrix> runForward(mlir::func::FuncOp step, const TensorSource &tensors,
                                   const ForwardInputs &inputs, const ProductVisitor &visit);
 
 } // namespace moe

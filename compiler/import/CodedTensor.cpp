@@ -54,21 +54,21 @@ static std::string placeText(const TensorInfo &tensor, int64_t index) {
   return shapeText(place);
 }
 
-llvm::Expected<float> CodedTensor::scaleAt(int64_t matrix, int64_t row, int64_t col) const {
+Result<float> CodedTensor::scaleAt(int64_t matrix, int64_t row, int64_t col) const {
   int64_t index = grid.index(matrix, row, col);
   float scale;
   toFloat(*scales->dtype, scaleBytes + index * bytesOf(*scales->dtype), 1, &scale);
   if (scale > 0 && std::isfinite(scale))
     return scale;
-  return llvm::createStringError(
-      "the scale at " + placeText(*scales, index) + " of tensor " + scales->name + " is " +
-      (std::isnan(scale)   ? std::string("NaN")
-       : std::isinf(scale) ? std::string(scale > 0 ? "infinite" : "-infinite")
-                           : llvm::formatv("{0}", scale).str()) +
-      ", expected a positive number");
+  return Error{Code::InvalidArgument,
+               "the scale at " + placeText(*scales, index) + " of tensor " + scales->name + " is " +
+                   (std::isnan(scale)   ? std::string("NaN")
+                    : std::isinf(scale) ? std::string(scale > 0 ? "infinite" : "-infinite")
+                                        : llvm::formatv("{0}", scale).str()) +
+                   ", expected a positive number"};
 }
 
-llvm::Expected<float> CodedTensor::zeroAt(int64_t matrix, int64_t row, int64_t col) const {
+Result<float> CodedTensor::zeroAt(int64_t matrix, int64_t row, int64_t col) const {
   WeightFormat plain{element};
   int64_t perWord = 32 / bits, group = col / grid.blockCols;
   int64_t groups = (cols + grid.blockCols - 1) / grid.blockCols;
@@ -92,10 +92,11 @@ llvm::Expected<float> CodedTensor::zeroAt(int64_t matrix, int64_t row, int64_t c
   }
   stored = (stored + zeroOffset) & ((int64_t(1) << bits) - 1);
   if (checkZeros && stored != plain.zero())
-    return llvm::createStringError("the zero of row " + Twine(row) + " and group " + Twine(group) +
-                                   " of tensor " + zeroTensor->name + " is " + Twine(stored) +
-                                   ", expected " + Twine(plain.zero()) +
-                                   " as the configuration says that the format is symmetric");
+    return Error{Code::InvalidArgument,
+                 ("the zero of row " + Twine(row) + " and group " + Twine(group) + " of tensor " +
+                  zeroTensor->name + " is " + Twine(stored) + ", expected " + Twine(plain.zero()) +
+                  " as the configuration says that the format is symmetric")
+                     .str()};
   return float(stored);
 }
 
@@ -140,8 +141,8 @@ void CodedTensor::unpack(int64_t matrix, int64_t row, int64_t rowCount, int64_t 
   }
 }
 
-llvm::Error CodedTensor::readBox(int64_t matrix, int64_t row, int64_t rowCount, int64_t col,
-                                 int64_t colCount, float *out, int64_t stride) const {
+Status CodedTensor::readBox(int64_t matrix, int64_t row, int64_t rowCount, int64_t col,
+                            int64_t colCount, float *out, int64_t stride) const {
   const float *values = valuesOf(element);
   uint8_t tile[kTileRows * kTileCols];
   float scale[kTileCols], zero[kTileRows];
@@ -156,16 +157,12 @@ llvm::Error CodedTensor::readBox(int64_t matrix, int64_t row, int64_t rowCount, 
       if (!byColumn)
         tileCols = std::min(tileCols, grid.blockCols - c % grid.blockCols);
       for (int64_t i = 0; i < (byColumn ? tileCols : tileRows); ++i) {
-        auto found = byColumn ? scaleAt(matrix, r, c + i) : scaleAt(matrix, r + i, c);
-        if (!found)
-          return found.takeError();
-        scale[i] = *found;
+        MOE_ASSIGN(found, byColumn ? scaleAt(matrix, r, c + i) : scaleAt(matrix, r + i, c));
+        scale[i] = found;
       }
       for (int64_t i = 0; i < tileRows; ++i) {
-        auto found = zeroAt(matrix, r + i, c);
-        if (!found)
-          return found.takeError();
-        zero[i] = *found;
+        MOE_ASSIGN(found, zeroAt(matrix, r + i, c));
+        zero[i] = found;
       }
       unpack(matrix, r, tileRows, c, tileCols, tile);
       for (int64_t i = 0; i < tileRows; ++i) {
@@ -180,48 +177,47 @@ llvm::Error CodedTensor::readBox(int64_t matrix, int64_t row, int64_t rowCount, 
       }
     }
   }
-  return llvm::Error::success();
+  return ok();
 }
 
-llvm::Error CodedTensor::read(uint64_t begin, uint64_t count, float *out) const {
+Status CodedTensor::read(uint64_t begin, std::span<float> out) const {
+  float *elements = out.data();
   // A part of a row, whole rows of one matrix, a part of a row.
-  for (uint64_t at = begin, end = begin + count; at < end;) {
+  for (uint64_t at = begin, end = begin + out.size(); at < end;) {
     int64_t line = int64_t(at) / cols, col = int64_t(at) % cols; // line: row of all matrices
     int64_t matrix = line / rows, row = line % rows;
     int64_t left = int64_t(end - at), rowCount = 1, colCount = std::min(left, cols - col);
     if (col == 0 && left >= cols)
       rowCount = std::min(left / cols, rows - row);
-    if (llvm::Error error = readBox(matrix, row, rowCount, col, colCount, out, cols))
-      return error;
+    MOE_TRY(readBox(matrix, row, rowCount, col, colCount, elements, cols));
     at += uint64_t(rowCount * colCount);
-    out += rowCount * colCount;
+    elements += rowCount * colCount;
   }
-  return llvm::Error::success();
+  return ok();
 }
 
 template <typename At>
-llvm::Error CodedTensor::readGroups(uint64_t begin, uint64_t count, float *out, At at) const {
+Status CodedTensor::readGroups(uint64_t begin, std::span<float> out, At at) const {
   int64_t group = encoding()->format.group;
   int64_t rowStep = inputsFirst ? group : 1, colStep = inputsFirst ? 1 : group;
   int64_t gridRows = rows / rowStep, gridCols = cols / colStep;
-  for (uint64_t i = begin; i < begin + count; ++i) {
-    int64_t line = int64_t(i) / gridCols, col = int64_t(i) % gridCols;
-    llvm::Expected<float> value = at(line / gridRows, line % gridRows * rowStep, col * colStep);
-    if (!value)
-      return value.takeError();
-    *out++ = *value;
+  for (float &element : out) {
+    int64_t line = int64_t(begin) / gridCols, col = int64_t(begin) % gridCols;
+    MOE_ASSIGN(value, at(line / gridRows, line % gridRows * rowStep, col * colStep));
+    element = value;
+    ++begin;
   }
-  return llvm::Error::success();
+  return ok();
 }
 
-llvm::Error CodedTensor::readScales(uint64_t begin, uint64_t count, float *out) const {
-  return readGroups(begin, count, out, [&](int64_t matrix, int64_t row, int64_t col) {
+Status CodedTensor::readScales(uint64_t begin, std::span<float> out) const {
+  return readGroups(begin, out, [&](int64_t matrix, int64_t row, int64_t col) {
     return scaleAt(matrix, row, col);
   });
 }
 
-llvm::Error CodedTensor::readZeros(uint64_t begin, uint64_t count, float *out) const {
-  return readGroups(begin, count, out, [&](int64_t matrix, int64_t row, int64_t col) {
+Status CodedTensor::readZeros(uint64_t begin, std::span<float> out) const {
+  return readGroups(begin, out, [&](int64_t matrix, int64_t row, int64_t col) {
     return zeroAt(matrix, row, col);
   });
 }

@@ -7,7 +7,7 @@
 #ifndef MOE_COMPILER_IMPORT_CODEDTENSOR_H
 #define MOE_COMPILER_IMPORT_CODEDTENSOR_H
 
-#include "compiler/import/TensorSource.h"
+#include "runtime/weights/TensorSource.h"
 
 namespace moe {
 
@@ -62,21 +62,20 @@ struct CodedTensor {
 
   // Elements, scales and zeros in row-major order; the latter two are [matrices, rows, cols /
   // group], or [matrices, rows / group, cols] if the inputs are first. A scale that is not a
-  // positive number is an error. Begin and count are inside.
-  llvm::Error read(uint64_t begin, uint64_t count, float *out) const;
-  llvm::Error readScales(uint64_t begin, uint64_t count, float *out) const;
-  llvm::Error readZeros(uint64_t begin, uint64_t count, float *out) const;
+  // positive number is an error. The range is inside.
+  Status read(uint64_t begin, std::span<float> out) const;
+  Status readScales(uint64_t begin, std::span<float> out) const;
+  Status readZeros(uint64_t begin, std::span<float> out) const;
 
 private:
   // Elements of one matrix, `stride` apart from row to row.
-  llvm::Error readBox(int64_t matrix, int64_t row, int64_t rowCount, int64_t col, int64_t colCount,
-                      float *out, int64_t stride) const;
+  Status readBox(int64_t matrix, int64_t row, int64_t rowCount, int64_t col, int64_t colCount,
+                 float *out, int64_t stride) const;
   void unpack(int64_t matrix, int64_t row, int64_t rowCount, int64_t col, int64_t colCount,
               uint8_t *out) const;
-  llvm::Expected<float> scaleAt(int64_t matrix, int64_t row, int64_t col) const;
-  llvm::Expected<float> zeroAt(int64_t matrix, int64_t row, int64_t col) const;
-  template <typename At>
-  llvm::Error readGroups(uint64_t begin, uint64_t count, float *out, At at) const;
+  Result<float> scaleAt(int64_t matrix, int64_t row, int64_t col) const;
+  Result<float> zeroAt(int64_t matrix, int64_t row, int64_t col) const;
+  template <typename At> Status readGroups(uint64_t begin, std::span<float> out, At at) const;
 };
 
 } // namespace moe

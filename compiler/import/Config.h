@@ -3,7 +3,7 @@
 #define MOE_COMPILER_IMPORT_CONFIG_H
 
 #include "compiler/import/QuantizationConfig.h"
-#include "compiler/import/TensorSource.h"
+#include "runtime/weights/TensorSource.h"
 
 #include <optional>
 #include <string>

@@ -391,19 +391,3 @@ llvm::Expected<ImportedModel> moe::importLlama4(MLIRContext &context, const Llam
                                                 ImportOptions options) {
   return Importer(context, config, tensors, options).import();
 }
-
-TensorReader moe::tensorReader(const TensorSource &tensors, Location location) {
-  TensorReader reader;
-  reader.shape = [&tensors, location](StringRef name) -> FailureOr<SmallVector<int64_t>> {
-    if (const TensorInfo *tensor = tensors.find(name))
-      return llvm::to_vector(tensor->shape);
-    return emitError(location) << "the checkpoint has no tensor " << name;
-  };
-  reader.read = [&tensors, location](StringRef name, int64_t begin,
-                                     MutableArrayRef<float> out) -> LogicalResult {
-    if (llvm::Error error = tensors.read(name, uint64_t(begin), out.size(), out.data()))
-      return emitError(location) << llvm::toString(std::move(error));
-    return success();
-  };
-  return reader;
-}

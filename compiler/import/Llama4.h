@@ -3,10 +3,9 @@
 #define MOE_COMPILER_IMPORT_LLAMA4_H
 
 #include "compiler/import/Config.h"
-#include "compiler/import/TensorSource.h"
-#include "dialects/moe/WeightSources.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OwningOpRef.h"
+#include "runtime/weights/TensorSource.h"
 
 namespace moe {
 
@@ -28,10 +27,6 @@ struct ImportedModel {
 // config.truncate() the tensors of further layers are ignored.
 llvm::Expected<ImportedModel> importLlama4(mlir::MLIRContext &context, const Llama4Config &config,
                                            const TensorSource &tensors, ImportOptions options = {});
-
-// `tensors`, which must outlive it, for gatherWeight and the interpreter. Errors are reported at
-// `location`. Any number of threads may read.
-TensorReader tensorReader(const TensorSource &tensors, mlir::Location location);
 
 } // namespace moe
 

@@ -104,7 +104,7 @@ static std::map<std::string, std::vector<float>> weightsOf(ModuleOp module,
   std::map<std::string, std::vector<float>> result;
   for (WeightOp weight : module.getOps<WeightOp>()) {
     std::vector<float> values(size_t(weight.getType().getNumElements()));
-    EXPECT_TRUE(succeeded(gatherWeight(weight, tensorReader(source, module.getLoc()), values)));
+    EXPECT_TRUE(succeeded(gatherWeight(weight, source, values)));
     result[weight.getSymName().str()] = std::move(values);
   }
   return result;
@@ -366,7 +366,7 @@ TEST(Llama4, GivesTheGoldenLogits) {
     std::vector<int32_t> positions(20);
     for (int32_t i = 0; i < 20; ++i)
       positions[i] = i;
-    Interpreter interpreter(*model->module, tensorReader(*checkpoint, model->module->getLoc()));
+    Interpreter interpreter(*model->module, &*checkpoint);
     FailureOr<std::vector<float>> logits = interpreter.run("step", golden::tokens(), positions,
                                                            std::vector<int32_t>(20, 0), positions);
     ASSERT_TRUE(succeeded(logits));

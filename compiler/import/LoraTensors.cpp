@@ -1,6 +1,7 @@
 // Finds the tensors that an adapter's matrices belong to, and adds their products.
 #include "compiler/import/LoraTensors.h"
 #include "compiler/import/Json.h"
+#include "compiler/import/Messages.h"
 #include "compiler/import/Safetensors.h"
 
 #include "llvm/ADT/MapVector.h"
@@ -146,8 +147,8 @@ std::optional<float> LoraReader::scalingOf(StringRef module, int64_t rank, const
 
 const float *LoraReader::valuesOf(const TensorInfo &tensor) {
   auto values = std::make_unique<std::vector<float>>(tensor.elements);
-  if (auto error = adapter->read(tensor.name, 0, tensor.elements, values->data())) {
-    report(llvm::toString(std::move(error)));
+  if (Status status = adapter->read(tensor.name, 0, *values); !status) {
+    report(status.error().message);
     return values->data(); // not read, as problems end the import
   }
   result.matrices.push_back(std::move(values));
@@ -363,16 +364,16 @@ const std::byte *LoraTensors::data(const TensorInfo &tensor) const {
   return deltas.count(tensor.name) ? nullptr : base->data(*base->find(tensor.name));
 }
 
-llvm::Error LoraTensors::readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                                      float *out) const {
-  if (llvm::Error error = base->read(tensor.name, begin, count, out))
-    return error;
+Status LoraTensors::readElements(const TensorInfo &tensor, uint64_t begin,
+                                 std::span<float> out) const {
+  MOE_TRY(base->read(tensor.name, begin, out));
   auto found = deltas.find(tensor.name);
   if (found == deltas.end())
-    return llvm::Error::success();
+    return ok();
   int64_t width = tensor.shape.back();
   std::vector<float> sums(static_cast<size_t>(width));
-  for (uint64_t at = begin, end = begin + count; at < end;) {
+  float *elements = out.data();
+  for (uint64_t at = begin, end = begin + out.size(); at < end;) {
     int64_t row = int64_t(at) / width, first = int64_t(at) % width;
     int64_t last = std::min(width, first + int64_t(end - at));
     for (const Delta &delta : found->second) {
@@ -389,12 +390,12 @@ llvm::Error LoraTensors::readElements(const TensorInfo &tensor, uint64_t begin, 
         for (int64_t c = 0; c < to - from; ++c)
           sums[size_t(c)] += weight * values[c * r.colStride];
       }
-      float *target = out + (from - first);
+      float *target = elements + (from - first);
       for (int64_t c = 0; c < to - from; ++c)
         target[c] += delta.scaling * sums[size_t(c)];
     }
-    out += last - first;
+    elements += last - first;
     at += uint64_t(last - first);
   }
-  return llvm::Error::success();
+  return ok();
 }

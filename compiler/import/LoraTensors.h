@@ -11,7 +11,7 @@
 #ifndef MOE_COMPILER_IMPORT_LORATENSORS_H
 #define MOE_COMPILER_IMPORT_LORATENSORS_H
 
-#include "compiler/import/TensorSource.h"
+#include "runtime/weights/TensorSource.h"
 
 #include <memory>
 
@@ -45,8 +45,8 @@ private:
     Factor left, right;
   };
 
-  llvm::Error readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                           float *out) const override;
+  Status readElements(const TensorInfo &tensor, uint64_t begin,
+                      std::span<float> out) const override;
 
   std::unique_ptr<TensorSource> base;
   llvm::StringMap<std::vector<Delta>> deltas;

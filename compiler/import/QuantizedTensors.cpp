@@ -1,5 +1,6 @@
 // Finds the codes, scales and zeros of a checkpoint, and checks that they fit each other.
 #include "compiler/import/QuantizedTensors.h"
+#include "compiler/import/Messages.h"
 
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
@@ -443,19 +444,19 @@ const std::byte *QuantizedTensors::data(const TensorInfo &tensor) const {
   return places.count(tensor.name) ? nullptr : stored->data(*stored->find(tensor.name));
 }
 
-llvm::Error QuantizedTensors::readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                                           float *out) const {
+Status QuantizedTensors::readElements(const TensorInfo &tensor, uint64_t begin,
+                                      std::span<float> out) const {
   auto place = places.find(tensor.name);
   if (place == places.end())
-    return stored->read(tensor.name, begin, count, out);
+    return stored->read(tensor.name, begin, out);
   const CodedTensor &from = coded[place->second.tensor];
   switch (place->second.part) {
   case Part::Elements:
-    return from.read(begin, count, out);
+    return from.read(begin, out);
   case Part::Scales:
-    return from.readScales(begin, count, out);
+    return from.readScales(begin, out);
   case Part::Zeros:
-    return from.readZeros(begin, count, out);
+    return from.readZeros(begin, out);
   }
   llvm_unreachable("a part of a decoded tensor");
 }

@@ -46,8 +46,8 @@ private:
     Part part;
   };
 
-  llvm::Error readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                           float *out) const override;
+  Status readElements(const TensorInfo &tensor, uint64_t begin,
+                      std::span<float> out) const override;
 
   std::unique_ptr<TensorSource> stored;
   std::vector<CodedTensor> coded;

@@ -97,8 +97,8 @@ struct Case {
     for (const TensorInfo &tensor : (*source)->tensors()) {
       std::vector<float> values(tensor.elements);
       if (tensor.dtype)
-        if (auto error = (*source)->read(tensor.name, 0, values.size(), values.data()))
-          return llvm::toString(std::move(error));
+        if (Status status = (*source)->read(tensor.name, 0, values); !status)
+          return status.error().message;
     }
     return "success";
   }
@@ -141,7 +141,7 @@ TEST_P(QuantizedFiles, DecodeToTheSameBits) {
     for (int round = 0; round < 50; ++round) {
       size_t begin = random() % expected.size(), count = 1 + random() % (expected.size() - begin);
       std::vector<float> part(count);
-      ASSERT_EQ(messageOf(source.read(name, begin, count, part.data())), "success");
+      ASSERT_EQ(messageOf(source.read(name, begin, part)), "success");
       ASSERT_TRUE(std::equal(part.begin(), part.end(), expected.begin() + int64_t(begin)))
           << name << " " << begin << " " << count;
     }

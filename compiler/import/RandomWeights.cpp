@@ -104,8 +104,8 @@ static uint64_t hashName(llvm::StringRef name) {
   return hash;
 }
 
-llvm::Error RandomWeights::readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                                        float *out) const {
+Status RandomWeights::readElements(const TensorInfo &tensor, uint64_t begin,
+                                   std::span<float> out) const {
   llvm::StringRef name = tensor.name;
   uint64_t number = hashName(name) ^ seed * 0x9E3779B97F4A7C15;
   Generator generator{number * 0xD1342543DE82EF95 + 0x9E3779B97F4A7C15, 0, 0};
@@ -118,9 +118,9 @@ llvm::Error RandomWeights::readElements(const TensorInfo &tensor, uint64_t begin
 
   // A piece at a time, so that rounding finds the values in the nearest cache.
   constexpr uint64_t piece = 4096;
-  for (uint64_t done = 0; done < count; done += piece) {
-    uint64_t length = std::min(piece, count - done);
-    float *values = out + done;
+  for (uint64_t done = 0; done < out.size(); done += piece) {
+    uint64_t length = std::min<uint64_t>(piece, out.size() - done);
+    float *values = out.data() + done;
     bestGenerator(generator, begin + done, length, values);
     if (tensor.dtype == Storage::BF16)
       for (uint64_t i = 0; i < length; ++i)
@@ -129,5 +129,5 @@ llvm::Error RandomWeights::readElements(const TensorInfo &tensor, uint64_t begin
       for (uint64_t i = 0; i < length; ++i)
         values[i] = floatOfF16(f16Of(values[i]));
   }
-  return llvm::Error::success();
+  return ok();
 }

@@ -4,7 +4,7 @@
 #define MOE_COMPILER_IMPORT_RANDOMWEIGHTS_H
 
 #include "compiler/import/Config.h"
-#include "compiler/import/TensorSource.h"
+#include "runtime/weights/TensorSource.h"
 
 namespace moe {
 
@@ -24,8 +24,8 @@ public:
   RandomWeights(const Llama4Config &config, uint64_t seed);
 
 private:
-  llvm::Error readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                           float *out) const override;
+  Status readElements(const TensorInfo &tensor, uint64_t begin,
+                      std::span<float> out) const override;
 
   uint64_t seed;
 };

@@ -18,7 +18,7 @@ static Llama4Config scout(Storage dtype) {
 
 static float read(const TensorSource &source, llvm::StringRef name, uint64_t index) {
   float value = NAN;
-  EXPECT_EQ(messageOf(source.read(name, index, 1, &value)), "success");
+  EXPECT_EQ(messageOf(source.read(name, index, {&value, 1})), "success");
   return value;
 }
 
@@ -54,8 +54,8 @@ TEST(RandomWeights, FollowTheFormula) {
   }
   // Some of these are subnormal numbers in float16.
   std::vector<float> exacts(100000), halves(exacts.size());
-  ASSERT_EQ(messageOf(exact.read("lm_head.weight", 0, exacts.size(), exacts.data())), "success");
-  ASSERT_EQ(messageOf(half.read("lm_head.weight", 0, halves.size(), halves.data())), "success");
+  ASSERT_EQ(messageOf(exact.read("lm_head.weight", 0, exacts)), "success");
+  ASSERT_EQ(messageOf(half.read("lm_head.weight", 0, halves)), "success");
   for (size_t i = 0; i < exacts.size(); ++i)
     ASSERT_EQ(f16Of(exacts[i]), f16Of(halves[i])) << i;
   std::vector<TestTensor> stored{{"w", "F16", {100000}, exacts}};
@@ -83,7 +83,7 @@ TEST(RandomWeights, AreTheSameInAnyRange) {
   for (Storage dtype : {Storage::F32, Storage::F16, Storage::BF16}) {
     RandomWeights weights(scout(dtype), 1);
     std::vector<float> all(9000);
-    ASSERT_EQ(messageOf(weights.read("lm_head.weight", 77, all.size(), all.data())), "success");
+    ASSERT_EQ(messageOf(weights.read("lm_head.weight", 77, all)), "success");
     for (size_t i = 0; i < all.size(); ++i)
       ASSERT_EQ(all[i], read(weights, "lm_head.weight", 77 + i)) << i;
   }
@@ -92,8 +92,7 @@ TEST(RandomWeights, AreTheSameInAnyRange) {
 TEST(RandomWeights, KeepTheVariance) {
   RandomWeights weights(scout(Storage::BF16), 3);
   std::vector<float> values(1 << 20);
-  ASSERT_EQ(messageOf(weights.read("model.layers.0.self_attn.q_proj.weight", 0, values.size(),
-                                   values.data())),
+  ASSERT_EQ(messageOf(weights.read("model.layers.0.self_attn.q_proj.weight", 0, values)),
             "success");
   double sum = 0, squares = 0;
   for (float value : values) {

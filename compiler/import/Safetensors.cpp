@@ -1,6 +1,7 @@
 // Opens safetensors files and checks every byte of their headers.
 #include "compiler/import/Safetensors.h"
 #include "compiler/import/Json.h"
+#include "compiler/import/Messages.h"
 
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
@@ -298,8 +299,8 @@ const std::byte *Checkpoint::data(const TensorInfo &tensor) const {
   return reinterpret_cast<const std::byte *>(maps[place.map].const_data()) + place.begin;
 }
 
-llvm::Error Checkpoint::readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                                     float *out) const {
-  toFloat(*tensor.dtype, data(tensor) + begin * bytesOf(*tensor.dtype), count, out);
-  return llvm::Error::success();
+Status Checkpoint::readElements(const TensorInfo &tensor, uint64_t begin,
+                                std::span<float> out) const {
+  toFloat(*tensor.dtype, data(tensor) + begin * bytesOf(*tensor.dtype), out.size(), out.data());
+  return ok();
 }

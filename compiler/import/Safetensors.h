@@ -5,7 +5,7 @@
 #ifndef MOE_COMPILER_IMPORT_SAFETENSORS_H
 #define MOE_COMPILER_IMPORT_SAFETENSORS_H
 
-#include "compiler/import/TensorSource.h"
+#include "runtime/weights/TensorSource.h"
 
 #include "llvm/Support/FileSystem.h"
 
@@ -29,8 +29,8 @@ private:
     uint64_t begin;
   };
 
-  llvm::Error readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                           float *out) const override;
+  Status readElements(const TensorInfo &tensor, uint64_t begin,
+                      std::span<float> out) const override;
   llvm::Error addFile(llvm::StringRef path);
   llvm::Error addIndex(llvm::StringRef path);
 

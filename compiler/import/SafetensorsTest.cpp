@@ -44,12 +44,12 @@ TEST(Checkpoint, ReadsEachType) {
   EXPECT_EQ(first, 0x3c00);
 
   float two[2];
-  EXPECT_EQ(messageOf(checkpoint->read("F16", 1, 2, two)), "success");
+  EXPECT_EQ(messageOf(checkpoint->read("F16", 1, two)), "success");
   EXPECT_EQ(two[0], -2.5);
   EXPECT_EQ(two[1], 0);
-  EXPECT_TRUE(contains(messageOf(checkpoint->read("F16", 5, 2, two)), "which has 6"));
-  EXPECT_TRUE(contains(messageOf(checkpoint->read("F16", uint64_t(-1), 2, two)), "which has 6"));
-  EXPECT_TRUE(contains(messageOf(checkpoint->read("F64", 0, 2, two)), "has no tensor F64"));
+  EXPECT_TRUE(contains(messageOf(checkpoint->read("F16", 5, two)), "which has 6"));
+  EXPECT_TRUE(contains(messageOf(checkpoint->read("F16", uint64_t(-1), two)), "which has 6"));
+  EXPECT_TRUE(contains(messageOf(checkpoint->read("F64", 0, two)), "has no tensor F64"));
 }
 
 TEST(Checkpoint, ReadsTensorsAtOddAddresses) {
@@ -78,9 +78,9 @@ TEST(Checkpoint, KnowsTypesThatItCannotRead) {
                                    std::string(12, '\0'))));
   ASSERT_TRUE(bool(checkpoint)) << llvm::toString(checkpoint.takeError());
   float value = 1;
-  EXPECT_EQ(messageOf(checkpoint->read("a", 0, 1, &value)),
+  EXPECT_EQ(messageOf(checkpoint->read("a", 0, {&value, 1})),
             "tensor a is F8_E4M3, expected F32, F16 or BF16");
-  EXPECT_EQ(messageOf(checkpoint->read("one", 0, 1, &value)), "success");
+  EXPECT_EQ(messageOf(checkpoint->read("one", 0, {&value, 1})), "success");
   EXPECT_EQ(value, 0);
 }
 

@@ -1,5 +1,6 @@
 // Checks that a model and a checkpoint have the same tensors.
 #include "compiler/import/TensorLedger.h"
+#include "compiler/import/Messages.h"
 
 using namespace moe;
 using llvm::Twine;

@@ -2,11 +2,12 @@
 #ifndef MOE_COMPILER_IMPORT_TENSORLEDGER_H
 #define MOE_COMPILER_IMPORT_TENSORLEDGER_H
 
-#include "compiler/import/TensorSource.h"
+#include "runtime/weights/TensorSource.h"
 
 #include "llvm/ADT/STLFunctionalExtras.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringSet.h"
+#include "llvm/Support/Error.h"
 
 namespace moe {
 

@@ -2,7 +2,7 @@
 #ifndef MOE_COMPILER_IMPORT_TESTTENSORS_H
 #define MOE_COMPILER_IMPORT_TESTTENSORS_H
 
-#include "compiler/import/TensorSource.h"
+#include "runtime/weights/TensorSource.h"
 
 #include "llvm/ADT/StringSwitch.h"
 #include "llvm/Support/FileSystem.h"
@@ -39,6 +39,9 @@ template <typename T> std::string messageOf(llvm::Expected<T> result) {
 }
 inline std::string messageOf(llvm::Error error) {
   return error ? llvm::toString(std::move(error)) : "success";
+}
+inline std::string messageOf(const Status &status) {
+  return status ? "success" : status.error().message;
 }
 
 inline ::testing::AssertionResult contains(const std::string &text, llvm::StringRef part) {
@@ -107,11 +110,11 @@ public:
   }
 
 private:
-  llvm::Error readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                           float *out) const override {
+  Status readElements(const TensorInfo &tensor, uint64_t begin,
+                      std::span<float> out) const override {
     const std::vector<float> &all = values[size_t(&tensor - infos.data())];
-    std::copy_n(all.begin() + begin, count, out);
-    return llvm::Error::success();
+    std::copy_n(all.begin() + begin, out.size(), out.begin());
+    return ok();
   }
 
   std::vector<std::vector<float>> values;
@@ -121,7 +124,7 @@ private:
 inline std::vector<float> readAll(const TensorSource &source, llvm::StringRef name) {
   const TensorInfo *tensor = source.find(name);
   std::vector<float> values(tensor ? tensor->elements : 0);
-  EXPECT_EQ(messageOf(source.read(name, 0, values.size(), values.data())), "success");
+  EXPECT_EQ(messageOf(source.read(name, 0, values)), "success");
   return values;
 }
 

@@ -16,6 +16,8 @@ using namespace moe;
 
 namespace {
 
+using llvm::Error; // and not the runtime's
+
 Error fail(const Twine &message) { return createStringError(inconvertibleErrorCode(), message); }
 
 // Reads the fields of table Model from a dictionary; remembers what it could not read.

@@ -21,10 +21,8 @@ constexpr int64_t kBlockCols = 1024; // of 64 rows that are read one after the o
 constexpr int64_t kStripCols = 64;   // rows of the checkpoint that are read before they are turned
 constexpr int64_t kStripRows = 1024; // their width: again 256 KiB
 
-Error fail(const Twine &message) { return createStringError(inconvertibleErrorCode(), message); }
-
-std::string list(ArrayRef<int64_t> values) {
-  return "[" + join(map_range(values, [](int64_t v) { return std::to_string(v); }), ", ") + "]";
+llvm::Error fail(const Twine &message) {
+  return createStringError(inconvertibleErrorCode(), message);
 }
 
 uint32_t bitsOf(float value) {
@@ -94,119 +92,67 @@ void scatter(const uint32_t *words, int64_t rowStride, int64_t pairStride, int64
 // What the sources are
 //===----------------------------------------------------------------------===//
 
-int64_t Packer::Source::place(int64_t index, unsigned dims) const {
-  int64_t at = 0;
-  for (size_t d = 0; d < shape.size(); ++d)
-    at += offsets[d] * strides[d];
-  for (unsigned d = dims; d-- > 0; index /= sizes[d])
-    at += index % sizes[d] * strides[d];
-  return at;
-}
-
-Expected<Packer::Source> Packer::makeSource(std::string tensor, SmallVector<int64_t> offsets,
-                                            SmallVector<int64_t> sizes, bool transposed,
-                                            int64_t begin) const {
-  Source source;
-  source.tensor = std::move(tensor);
-  source.offsets = std::move(offsets);
-  source.sizes = std::move(sizes);
-  source.transposed = transposed;
-  source.begin = begin;
-  Expected<SmallVector<int64_t>> shape = reader.shape(source.tensor);
-  if (!shape)
-    return shape.takeError();
-  source.shape = *shape;
-
-  const size_t rank = source.shape.size();
-  bool fits = source.offsets.size() == rank && source.sizes.size() == rank &&
-              (!source.transposed || rank >= 2);
-  for (size_t d = 0; fits && d < rank; ++d)
-    fits = source.offsets[d] >= 0 && source.sizes[d] > 0 && source.offsets[d] <= source.shape[d] &&
-           source.sizes[d] <= source.shape[d] - source.offsets[d];
-  if (!fits)
-    return fail("weight '" + name + "' takes the slice at " + list(source.offsets) + " of size " +
-                list(source.sizes) + " from tensor '" + source.tensor +
-                "' of the checkpoint, which has the shape " + list(source.shape));
-
-  source.strides.assign(rank, 1);
-  for (size_t d = rank; d-- > 1;)
-    source.strides[d - 1] = source.strides[d] * source.shape[d];
-  source.count = 1;
-  for (int64_t size : source.sizes)
-    source.count *= size;
-  if (rank >= 1)
-    source.cols = source.sizes[rank - 1];
-  if (rank >= 2)
-    source.rows = source.sizes[rank - 2];
-  if (source.transposed) {
-    std::swap(source.rows, source.cols);
-    source.strips = source.cols == layout.cols && begin % layout.cols == 0;
-  }
-  // A run ends where a dimension is not taken whole.
-  source.runDims = rank;
-  while (source.runDims > 0) {
-    const unsigned d = --source.runDims;
-    source.runLength *= source.sizes[d];
-    if (source.sizes[d] != source.shape[d])
-      break;
-  }
+Expected<Packer::Source> Packer::makeSource(TensorSlice slice, int64_t begin) const {
+  Result<SliceReader> reader = SliceReader::open(tensors, std::move(slice));
+  if (!reader)
+    return fail("weight '" + name + "' " + reader.error().message);
+  Source source{std::move(*reader), begin};
+  source.strips = source.slice.slice().transposed && source.slice.cols() == layout.cols &&
+                  begin % layout.cols == 0;
   return std::move(source);
 }
 
-Error Packer::addSource(SourceAttr attr, int64_t begin) {
-  Expected<Source> source =
-      makeSource(attr.getTensor().str(), SmallVector<int64_t>(attr.getOffsets()),
-                 SmallVector<int64_t>(attr.getSizes()), attr.getTransposed(), begin);
+llvm::Error Packer::addSource(TensorSlice slice, int64_t begin) {
+  Expected<Source> source = makeSource(std::move(slice), begin);
   if (!source)
     return source.takeError();
-  if (layout.format.quantized() && reader.encoding)
-    if (std::optional<WeightEncoding> encoding = reader.encoding(source->tensor);
-        encoding && encoding->format == layout.format &&
-        encoding->inputsFirst == source->transposed) {
-      source->coded = true;
-      if (Error error = addGroups(*source, ":scale", scales))
+  const Encoding wanted{layout.format, source->slice.slice().transposed};
+  if (layout.format.quantized() && source->slice.tensor().encoding == wanted) {
+    source->coded = true;
+    if (llvm::Error error = addGroups(*source, ":scale", scales))
+      return error;
+    if (layout.format.zeros)
+      if (llvm::Error error = addGroups(*source, ":zero", zeros))
         return error;
-      if (layout.format.zeros)
-        if (Error error = addGroups(*source, ":zero", zeros))
-          return error;
-    }
+  }
   sources.push_back(std::move(*source));
-  return Error::success();
+  return llvm::Error::success();
 }
 
 // The same slice of a tensor that has one element for each group of the source's.
-Error Packer::addGroups(const Source &source, StringRef companion, std::vector<Source> &out) {
+llvm::Error Packer::addGroups(const Source &source, StringRef companion, std::vector<Source> &out) {
   const int64_t group = layout.format.group;
-  SmallVector<int64_t> offsets = source.offsets, sizes = source.sizes;
-  const size_t inputs = sizes.size() - (source.transposed ? 2 : 1);
-  if (source.cols != layout.cols || source.begin % source.cols || offsets[inputs] % group)
-    return fail("weight '" + name + "' takes the slice at " + list(source.offsets) + " of size " +
-                list(source.sizes) + " from tensor '" + source.tensor +
+  TensorSlice groups = source.slice.slice();
+  const size_t inputs = groups.sizes.size() - (groups.transposed ? 2 : 1);
+  if (source.slice.cols() != layout.cols || source.begin % layout.cols ||
+      groups.offsets[inputs] % group)
+    return fail("weight '" + name + "' takes the slice at " + shapeText(groups.offsets) +
+                " of size " + shapeText(groups.sizes) + " from tensor '" + groups.tensor +
                 "' of the checkpoint, which cuts its groups of " + Twine(group) + " codes");
-  offsets[inputs] /= group;
-  sizes[inputs] /= group;
-  Expected<Source> groups = makeSource(source.tensor + companion.str(), offsets, sizes,
-                                       source.transposed, source.begin / group);
-  if (!groups)
-    return groups.takeError();
-  out.push_back(std::move(*groups));
-  return Error::success();
+  groups.tensor += companion.str();
+  groups.offsets[inputs] /= group;
+  groups.sizes[inputs] /= group;
+  Expected<Source> made = makeSource(std::move(groups), source.begin / group);
+  if (!made)
+    return made.takeError();
+  out.push_back(std::move(*made));
+  return llvm::Error::success();
 }
 
 Expected<Packer> Packer::create(StringRef name, mlir::RankedTensorType type,
-                                mlir::ArrayAttr sources, plan::PackingAttr packing,
-                                const WeightReader &reader, Options options) {
-  Packer packer(reader, options);
+                                std::vector<TensorSlice> slices, plan::PackingAttr packing,
+                                const TensorSource &tensors, Options options) {
+  Packer packer(tensors, options);
   packer.name = name.str();
   mlir::FailureOr<WeightLayout> layout = layoutOf(type, packing);
   if (failed(layout))
     return fail("weight '" + name + "' does not fit its packing");
   packer.layout = *layout;
   int64_t elements = 0;
-  for (SourceAttr attr : sources.getAsRange<SourceAttr>()) {
-    if (Error error = packer.addSource(attr, elements))
+  for (TensorSlice &slice : slices) {
+    if (llvm::Error error = packer.addSource(std::move(slice), elements))
       return std::move(error);
-    elements += packer.sources.back().count;
+    elements += packer.sources.back().slice.elements();
   }
   if (elements == 0)
     return fail("weight '" + name + "' has no elements");
@@ -214,13 +160,22 @@ Expected<Packer> Packer::create(StringRef name, mlir::RankedTensorType type,
     return fail("weight '" + name + "' has " + Twine(type.getNumElements()) +
                 " elements, and its sources " + Twine(elements));
   if (layout->format.zeros && packer.scales.size() != packer.sources.size())
-    return fail("weight '" + name + "' is packed as " + nameOf(layout->format) +
-                ", whose zeros only a checkpoint can give, and tensor '" +
-                find_if(packer.sources, [](const Source &s) { return !s.coded; })->tensor +
-                "' has other elements");
+    return fail(
+        "weight '" + name + "' is packed as " + nameOf(layout->format) +
+        ", whose zeros only a checkpoint can give, and tensor '" +
+        find_if(packer.sources, [](const Source &s) { return !s.coded; })->slice.tensor().name +
+        "' has other elements");
   const int64_t unit = layout->panels ? layout->panelBytes() : layout->rowBytes();
   packer.perPiece = std::max<int64_t>(1, kPieceBytes / std::max<int64_t>(1, unit));
   return std::move(packer);
+}
+
+uint64_t Packer::storedBits() const {
+  uint64_t bits = 0;
+  for (const std::vector<Source> *list : {&sources, &scales, &zeros})
+    for (const Source &source : *list)
+      bits += uint64_t(source.slice.elements() * source.slice.tensor().storedBits());
+  return bits;
 }
 
 const Packer::Source &Packer::sourceOf(ArrayRef<Source> sources, int64_t element) {
@@ -232,60 +187,50 @@ const Packer::Source &Packer::sourceOf(ArrayRef<Source> sources, int64_t element
 // Reading
 //===----------------------------------------------------------------------===//
 
-Error Packer::read(const Source &source, int64_t place, MutableArrayRef<float> out) const {
-  if (Error error = reader.read(source.tensor, place, out))
-    return error;
+llvm::Error Packer::read(const Source &source, int64_t place, MutableArrayRef<float> out) const {
+  const TensorInfo &tensor = source.slice.tensor();
+  if (Status status = tensors.read(tensor.name, uint64_t(place), {out.data(), out.size()}); !status)
+    return fail(status.error().message);
   // Above this, rounding to bf16 gives infinity.
   const bool codes = layout.format.quantized();
   const int32_t limit = layout.format.element == Storage::BF16 ? 0x7f7f8000 : 0x7f800000;
   if ((options.allowNonFinite && !codes) || largest(out.data(), out.size()) < limit)
-    return Error::success();
+    return llvm::Error::success();
   const float *bad = find_if(out, [&](float v) { return largest(&v, 1) >= limit; });
   int64_t at = place + (bad - out.begin());
-  SmallVector<int64_t> position;
-  for (int64_t stride : source.strides) {
-    position.push_back(at / stride);
-    at %= stride;
-  }
-  return fail("tensor '" + source.tensor + "' of the checkpoint has the value " +
-              formatv("{0}", *bad) + " at " + list(position) + ", expected finite ones in " +
+  std::vector<int64_t> position(tensor.shape.size());
+  for (size_t d = position.size(); d-- > 0; at /= tensor.shape[d])
+    position[d] = at % tensor.shape[d];
+  return fail("tensor '" + tensor.name + "' of the checkpoint has the value " +
+              formatv("{0}", *bad) + " at " + shapeText(position) + ", expected finite ones in " +
               nameOf(layout.format) + ": is the checkpoint damaged?" +
               (codes ? "" : " --allow-nonfinite takes such values as they are"));
 }
 
 // Elements of the weight, in order, whatever they are made of. Transposed ones come one by one.
-Error Packer::gather(ArrayRef<Source> from, int64_t begin, MutableArrayRef<float> out) const {
+llvm::Error Packer::gather(ArrayRef<Source> from, int64_t begin, MutableArrayRef<float> out) const {
   while (!out.empty()) {
     const Source &source = sourceOf(from, begin);
     const int64_t local = begin - source.begin;
-    int64_t n = std::min<int64_t>(out.size(), source.count - local), place;
-    if (source.transposed) {
-      const unsigned dims = source.shape.size() - 2;
-      const int64_t matrix = local / (source.rows * source.cols);
-      const int64_t row = local / source.cols % source.rows, col = local % source.cols;
-      place = source.place(matrix, dims) + col * source.strides[dims] + row;
-      n = 1;
-    } else {
-      const int64_t within = local % source.runLength;
-      place = source.place(local / source.runLength, source.runDims) + within;
-      n = std::min(n, source.runLength - within);
-    }
-    if (Error error = read(source, place, out.take_front(n)))
+    const int64_t n = std::min(
+        {int64_t(out.size()), source.slice.elements() - local, source.slice.runLength(local)});
+    if (llvm::Error error = read(source, source.slice.place(local), out.take_front(n)))
       return error;
     out = out.drop_front(n);
     begin += n;
   }
-  return Error::success();
+  return llvm::Error::success();
 }
 
-Error Packer::forBands(int64_t row, int64_t count,
-                       function_ref<Error(int64_t, int64_t, bool)> use) const {
+llvm::Error Packer::forBands(int64_t row, int64_t count,
+                             function_ref<llvm::Error(int64_t, int64_t, bool)> use) const {
   for (const int64_t end = row + count; row < end;) {
     const Source &source = sourceOf(sources, row * layout.cols);
     int64_t next = end;
     if (source.strips) { // one matrix of it
       const int64_t first = source.begin / layout.cols;
-      next = std::min(end, first + ((row - first) / source.rows + 1) * source.rows);
+      const int64_t rows = source.slice.rows();
+      next = std::min(end, first + ((row - first) / rows + 1) * rows);
     } else { // up to the next source of strips
       for (const Source &other : sources)
         if (other.strips && other.begin > row * layout.cols) {
@@ -293,31 +238,29 @@ Error Packer::forBands(int64_t row, int64_t count,
           break;
         }
     }
-    if (Error error = use(row, next - row, source.strips))
+    if (llvm::Error error = use(row, next - row, source.strips))
       return error;
     row = next;
   }
-  return Error::success();
+  return llvm::Error::success();
 }
 
-Error Packer::forStrips(int64_t row, int64_t count, Scratch &scratch,
-                        function_ref<void(int64_t, int64_t, int64_t, int64_t)> use) const {
+llvm::Error Packer::forStrips(int64_t row, int64_t count, Scratch &scratch,
+                              function_ref<void(int64_t, int64_t, int64_t, int64_t)> use) const {
   const Source &source = sourceOf(sources, row * layout.cols);
-  const unsigned dims = source.shape.size() - 2;
-  const int64_t local = row - source.begin / layout.cols;
-  const int64_t base = source.place(local / source.rows, dims) + local % source.rows;
+  const int64_t first = row * layout.cols - source.begin;
   scratch.resize(kStripCols * kStripRows);
   for (int64_t r = 0; r < count; r += kStripRows)
     for (int64_t c = 0; c < layout.cols; c += kStripCols) {
       const int64_t width = std::min(kStripRows, count - r);
       const int64_t cols = std::min(kStripCols, layout.cols - c);
       for (int64_t i = 0; i < cols; ++i)
-        if (Error error = read(source, base + (c + i) * source.strides[dims] + r,
-                               MutableArrayRef(scratch).slice(i * width, width)))
+        if (llvm::Error error = read(source, source.slice.place(first + r * layout.cols + c + i),
+                                     MutableArrayRef(scratch).slice(i * width, width)))
           return error;
       use(row + r, width, c, cols);
     }
-  return Error::success();
+  return llvm::Error::success();
 }
 
 //===----------------------------------------------------------------------===//
@@ -348,7 +291,7 @@ Packer::Piece Packer::piece(int64_t index) const {
           std::min(perPiece, layout.panels - first) * layout.panelBytes()};
 }
 
-Error Packer::pack(int64_t index, MutableArrayRef<char> out) const {
+llvm::Error Packer::pack(int64_t index, MutableArrayRef<char> out) const {
   assert(int64_t(out.size()) == piece(index).bytes && "not the piece's size");
   if (layout.format.quantized())
     return packCodes(index, out);
@@ -392,7 +335,7 @@ void Packer::segments(int64_t matrix, int64_t panel, SmallVectorImpl<Segment> &o
   }
 }
 
-Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
+llvm::Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
   const int64_t panelWords = layout.panelBytes() / sizeof(uint32_t);
   const int64_t firstPanel = piece(index).offset / layout.panelBytes();
   const int64_t matrix = firstPanel / layout.panels, first = firstPanel % layout.panels;
@@ -418,22 +361,23 @@ Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
         break;
     const ArrayRef<Segment> range = ArrayRef(parts).slice(begin, end - begin);
     // Calls `use` with the parts of the range's segments that are in [row, row + rows).
-    const auto clip = [&](int64_t row, int64_t rows, auto use) -> Error {
+    const auto clip = [&](int64_t row, int64_t rows, auto use) -> llvm::Error {
       auto part = lower_bound(range, row,
                               [](const Segment &s, int64_t at) { return s.row + s.count <= at; });
       for (; part != range.end() && part->row < row + rows; ++part) {
         const int64_t from = std::max(part->row, row);
         const int64_t to = std::min(part->row + part->count, row + rows);
-        if (Error error = use(Segment{from, to - from, part->panel, part->lane + from - part->row}))
+        if (llvm::Error error =
+                use(Segment{from, to - from, part->panel, part->lane + from - part->row}))
           return error;
       }
-      return Error::success();
+      return llvm::Error::success();
     };
     const auto panelOf = [&](const Segment &s) { return words + (s.panel - first) * panelWords; };
 
-    Error error = forBands(
+    llvm::Error error = forBands(
         range.front().row, range.back().row + range.back().count - range.front().row,
-        [&](int64_t row, int64_t rows, bool strips) -> Error {
+        [&](int64_t row, int64_t rows, bool strips) -> llvm::Error {
           if (!strips)
             return clip(row, rows,
                         [&](const Segment &s) { return packStraight(s, panelOf(s), scratch); });
@@ -446,14 +390,14 @@ Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
                     toPairs(scratch.data() + c * width,
                             c + 1 < cols ? scratch.data() + (c + 1) * width : nullptr, width,
                             pairs.data() + c / 2 * width);
-                  cantFail(clip(at, width, [&](const Segment &s) -> Error {
+                  cantFail(clip(at, width, [&](const Segment &s) -> llvm::Error {
                     scatter(pairs.data() + (s.row - at), 1, width, s.lane, s.count, paired,
                             panelOf(s) + col * WeightLayout::stripRows / 2);
-                    return Error::success();
+                    return llvm::Error::success();
                   }));
                   return;
                 }
-                cantFail(clip(at, width, [&](const Segment &s) -> Error {
+                cantFail(clip(at, width, [&](const Segment &s) -> llvm::Error {
                   uint32_t *lanes = panelOf(s) + col / layout.unit * kLanes + s.lane;
                   const float *low = scratch.data() + (s.row - at);
                   for (int64_t c = 0; c < cols; c += layout.unit, lanes += kLanes) {
@@ -463,17 +407,17 @@ Error Packer::packPanels(int64_t index, MutableArrayRef<char> out) const {
                     else
                       toPairs(row, c + 1 < cols ? row + width : nullptr, s.count, lanes);
                   }
-                  return Error::success();
+                  return llvm::Error::success();
                 }));
               });
         });
     if (error)
       return error;
   }
-  return Error::success();
+  return llvm::Error::success();
 }
 
-Error Packer::packStraight(const Segment &segment, uint32_t *panel, Scratch &scratch) const {
+llvm::Error Packer::packStraight(const Segment &segment, uint32_t *panel, Scratch &scratch) const {
   // Rows of words lie a little more than 4 KiB apart, as else all would share one set of the cache.
   constexpr int64_t stride = kBlockCols + 16;
   scratch.resize(std::max<size_t>(scratch.size(), kBlockCols + kLanes * stride));
@@ -482,7 +426,8 @@ Error Packer::packStraight(const Segment &segment, uint32_t *panel, Scratch &scr
   for (int64_t c = 0; c < layout.cols; c += kBlockCols) {
     const int64_t cols = std::min(kBlockCols, layout.cols - c);
     for (int64_t r = 0; r < segment.count; ++r) {
-      if (Error error = gather(sources, (segment.row + r) * layout.cols + c, {row, size_t(cols)}))
+      if (llvm::Error error =
+              gather(sources, (segment.row + r) * layout.cols + c, {row, size_t(cols)}))
         return error;
       words[r * stride + cols / 2] = 0; // the pair of an odd last column
       toStorage(row, cols, reinterpret_cast<char *>(words + r * stride));
@@ -495,16 +440,16 @@ Error Packer::packStraight(const Segment &segment, uint32_t *panel, Scratch &scr
       transpose(words, stride, segment.count, groups,
                 panel + c / layout.unit * kLanes + segment.lane);
   }
-  return Error::success();
+  return llvm::Error::success();
 }
 
-Error Packer::packRows(int64_t index, MutableArrayRef<char> out) const {
+llvm::Error Packer::packRows(int64_t index, MutableArrayRef<char> out) const {
   const int64_t cols = layout.cols, firstRow = index * perPiece;
   const auto place = [&](int64_t element) { return out.data() + element * layout.elementBytes(); };
   Scratch scratch;
   return forBands(
       firstRow, out.size() / (cols * layout.elementBytes()),
-      [&](int64_t row, int64_t rows, bool strips) -> Error {
+      [&](int64_t row, int64_t rows, bool strips) -> llvm::Error {
         if (strips)
           return forStrips(row, rows, scratch,
                            [&](int64_t at, int64_t width, int64_t col, int64_t n) {
@@ -520,11 +465,11 @@ Error Packer::packRows(int64_t index, MutableArrayRef<char> out) const {
         scratch.resize(block);
         for (int64_t i = begin; i < end; i += block) {
           const int64_t n = std::min(end - i, block);
-          if (Error error =
+          if (llvm::Error error =
                   gather(sources, firstRow * cols + i, MutableArrayRef(scratch).take_front(n)))
             return error;
           toStorage(scratch.data(), n, place(i));
         }
-        return Error::success();
+        return llvm::Error::success();
       });
 }

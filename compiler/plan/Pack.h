@@ -4,42 +4,20 @@
 
 #include "compiler/plan/Quantize.h"
 #include "dialects/plan/Packing.h"
+#include "runtime/weights/TensorSlice.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/Support/Error.h"
 
-#include <functional>
-#include <optional>
 #include <string>
 #include <vector>
 
 namespace moe {
 
-// Codes that a checkpoint holds in the place of a tensor's elements. Reading `tensor` gives the
-// elements; `tensor:scale` and, where the format has zeros, `tensor:zero` are readable too, and
-// have the tensor's shape with the inputs divided by the group. The inputs are the last dimension,
-// or with `inputsFirst` the last but one.
-struct WeightEncoding {
-  WeightFormat format;
-  bool inputsFirst = false;
-};
-
-// Where the elements of the checkpoint's tensors come from. All are called from several threads at
-// once.
-struct WeightReader {
-  // Elements [begin, begin + out.size()) of a tensor, in its row-major order.
-  std::function<llvm::Error(llvm::StringRef tensor, int64_t begin,
-                            llvm::MutableArrayRef<float> out)>
-      read;
-  std::function<llvm::Expected<llvm::SmallVector<int64_t>>(llvm::StringRef tensor)> shape;
-  // May be empty: then no tensor is made of codes.
-  std::function<std::optional<WeightEncoding>(llvm::StringRef tensor)> encoding;
-};
-
 // Packs one weight, piece by piece: a piece is 8 MiB of the result or less, in order, unless one
 // panel is larger, and packing it takes some 2 MiB besides, or 512 bytes for each column where that
 // is more. Constant once created: pieces may be packed by several threads at once.
 //
-// A source that the checkpoint has as codes of the packing's own format keeps its codes, with their
+// A slice that the checkpoint has as codes of the packing's own format keeps its codes, with their
 // scales and zeros; other elements are quantized (Quantize.h).
 class Packer {
 public:
@@ -50,16 +28,18 @@ public:
     ScaleChoice scales = ScaleChoice::LeastSquares;
   };
 
-  // `reader` must outlive the packer. Fails where the sources do not fit the checkpoint or the
-  // type.
+  // `slices` are the weight's elements, one after the other; `tensors` must outlive the packer.
+  // Fails where the slices do not fit the checkpoint or the type.
   static llvm::Expected<Packer> create(llvm::StringRef name, mlir::RankedTensorType type,
-                                       mlir::ArrayAttr sources, plan::PackingAttr packing,
-                                       const WeightReader &reader, Options options);
+                                       std::vector<TensorSlice> slices, plan::PackingAttr packing,
+                                       const TensorSource &tensors, Options options);
 
   struct Piece {
     int64_t offset, bytes; // of the packed weight
   };
   int64_t bytes() const { return layout.bytes(); }
+  // What is read of the checkpoint to pack all pieces, as it is stored there.
+  uint64_t storedBits() const;
   int64_t pieces() const;
   Piece piece(int64_t index) const;
 
@@ -67,21 +47,12 @@ public:
   llvm::Error pack(int64_t index, llvm::MutableArrayRef<char> out) const;
 
 private:
-  // A slice of a checkpoint tensor. The weight's elements [begin, begin + count) are its elements,
-  // in row-major order after the transposition.
+  // The elements of a slice are those of the weight from `begin` on.
   struct Source {
-    std::string tensor;
-    llvm::SmallVector<int64_t> shape, strides, offsets, sizes;
-    bool transposed;
-    int64_t begin, count;
-    int64_t rows = 1, cols = 1; // its matrices, transposed
-    int64_t runLength = 1;      // elements that are also neighbours in the checkpoint
-    unsigned runDims = 0;       // dimensions that count the runs
-    bool strips = false;        // whole rows of the weight are columns of the tensor: read across
-    bool coded = false;         // is made of codes of the packing's format
-
-    // Of the first element of run or matrix `index`, counted over the first `dims` dimensions.
-    int64_t place(int64_t index, unsigned dims) const;
+    SliceReader slice;
+    int64_t begin;
+    bool strips = false; // whole rows of the weight are columns of the tensor: read across
+    bool coded = false;  // is made of codes of the packing's format
   };
   // Rows of the weight (of all its matrices) that lie side by side in a panel or strip.
   struct Segment {
@@ -90,11 +61,9 @@ private:
   using Scratch = std::vector<float>;
   struct CodeScratch;
 
-  Packer(const WeightReader &reader, Options options) : reader(reader), options(options) {}
-  llvm::Expected<Source> makeSource(std::string tensor, llvm::SmallVector<int64_t> offsets,
-                                    llvm::SmallVector<int64_t> sizes, bool transposed,
-                                    int64_t begin) const;
-  llvm::Error addSource(SourceAttr attr, int64_t begin);
+  Packer(const TensorSource &tensors, Options options) : tensors(tensors), options(options) {}
+  llvm::Expected<Source> makeSource(TensorSlice slice, int64_t begin) const;
+  llvm::Error addSource(TensorSlice slice, int64_t begin);
   llvm::Error addGroups(const Source &source, llvm::StringRef companion, std::vector<Source> &out);
   static const Source &sourceOf(llvm::ArrayRef<Source> sources, int64_t element);
   void segments(int64_t matrix, int64_t panel, llvm::SmallVectorImpl<Segment> &out) const;
@@ -127,7 +96,7 @@ private:
   forBands(int64_t row, int64_t count,
            llvm::function_ref<llvm::Error(int64_t row, int64_t count, bool strips)> use) const;
 
-  const WeightReader &reader;
+  const TensorSource &tensors;
   Options options;
   std::string name;
   WeightLayout layout;

@@ -31,7 +31,9 @@ constexpr int64_t kStripCols = 64;          // least, of strips
 constexpr int64_t kBlockElements = 1 << 16; // of strips, but 64 rows at least
 constexpr int64_t kPadding = 16; // as rows a power of two apart would share one set of a cache
 
-Error fail(const Twine &message) { return createStringError(inconvertibleErrorCode(), message); }
+llvm::Error fail(const Twine &message) {
+  return createStringError(inconvertibleErrorCode(), message);
+}
 
 std::string number(float value) {
   char text[32];
@@ -110,10 +112,10 @@ std::string Packer::where(int64_t row, int64_t col) const {
   const int64_t matrix = row / layout.rows, r = row % layout.rows;
   return "weight '" + name + "' at [" + (layout.outer > 1 ? std::to_string(matrix) + ", " : "") +
          std::to_string(r) + ", " + std::to_string(col) + "], of tensor '" +
-         sourceOf(sources, row * layout.cols + col).tensor + "' of the checkpoint,";
+         sourceOf(sources, row * layout.cols + col).slice.tensor().name + "' of the checkpoint,";
 }
 
-Error Packer::packCodes(int64_t index, MutableArrayRef<char> out) const {
+llvm::Error Packer::packCodes(int64_t index, MutableArrayRef<char> out) const {
   const Piece at = piece(index);
   std::memset(out.data(), 0, out.size()); // codes are added by bits; padding rows have scales of 0
   SmallVector<Segment> parts;
@@ -134,18 +136,18 @@ Error Packer::packCodes(int64_t index, MutableArrayRef<char> out) const {
     int64_t count = parts[begin].count; // of neighbours, read together
     for (end = begin + 1; end < parts.size() && parts[end].row == parts[begin].row + count; ++end)
       count += parts[end].count;
-    if (Error error =
-            forBands(parts[begin].row, count, [&](int64_t row, int64_t rows, bool strips) -> Error {
+    if (llvm::Error error = forBands(
+            parts[begin].row, count, [&](int64_t row, int64_t rows, bool strips) -> llvm::Error {
               return strips ? codeStrips(row, rows, scratch) : codeStraight(row, rows, scratch);
             }))
       return error;
   }
-  return Error::success();
+  return llvm::Error::success();
 }
 
 // The places of a row's group are a few bytes of each unit of columns, and those of 64 rows make up
 // the unit, so a block of 64 rows is written within the cache.
-Error Packer::codeStraight(int64_t row, int64_t count, CodeScratch &scratch) const {
+llvm::Error Packer::codeStraight(int64_t row, int64_t count, CodeScratch &scratch) const {
   const int64_t group = layout.format.group;
   const int64_t blockCols = group * std::max<int64_t>(1, kBlockCols / group);
   const int64_t stride = alignTo(blockCols, kTile) + kPadding;
@@ -161,30 +163,29 @@ Error Packer::codeStraight(int64_t row, int64_t count, CodeScratch &scratch) con
         for (rows = 1; rows < kTile && r + rows < end && !coded(r) && !coded(r + rows);)
           ++rows;
         for (int64_t i = 0; i < rows; ++i)
-          if (Error error = gather(sources, (r + i) * layout.cols + c,
-                                   MutableArrayRef(scratch.block).slice(i * stride, cols)))
+          if (llvm::Error error = gather(sources, (r + i) * layout.cols + c,
+                                         MutableArrayRef(scratch.block).slice(i * stride, cols)))
             return error;
         if (coded(r)) {
-          if (Error error = recoverRow(r, c, ArrayRef(scratch.block).take_front(cols), scratch))
+          if (llvm::Error error =
+                  recoverRow(r, c, ArrayRef(scratch.block).take_front(cols), scratch))
             return error;
           continue;
         }
         turnTile(scratch.block.data(), stride, cols, scratch.tile.data());
         for (int64_t g = 0; g < cols; g += group)
-          if (Error error =
+          if (llvm::Error error =
                   quantizeTile(r, rows, c + g, scratch.tile.data() + g * kTile, kTile, scratch))
             return error;
       }
     }
-  return Error::success();
+  return llvm::Error::success();
 }
 
 // As forStrips.
-Error Packer::codeStrips(int64_t row, int64_t count, CodeScratch &scratch) const {
+llvm::Error Packer::codeStrips(int64_t row, int64_t count, CodeScratch &scratch) const {
   const Source &source = sourceOf(sources, row * layout.cols);
-  const unsigned dims = source.shape.size() - 2;
-  const int64_t local = row - source.begin / layout.cols;
-  const int64_t base = source.place(local / source.rows, dims) + local % source.rows;
+  const int64_t first = row * layout.cols - source.begin;
   const int64_t group = layout.format.group;
   const int64_t blockCols = group * divideCeil(std::min(kStripCols, layout.cols), group);
   const int64_t blockRows =
@@ -197,42 +198,43 @@ Error Packer::codeStrips(int64_t row, int64_t count, CodeScratch &scratch) const
       const int64_t rows = std::min(blockRows, count - r);
       const int64_t cols = std::min(blockCols, layout.cols - c);
       for (int64_t i = 0; i < cols; ++i)
-        if (Error error = read(source, base + (c + i) * source.strides[dims] + r,
-                               MutableArrayRef(scratch.block).slice(i * stride, rows)))
+        if (llvm::Error error = read(source, source.slice.place(first + r * layout.cols + c + i),
+                                     MutableArrayRef(scratch.block).slice(i * stride, rows)))
           return error;
       if (source.coded) {
         scratch.tile.resize(cols);
         for (int64_t j = 0; j < rows; ++j) {
           for (int64_t i = 0; i < cols; ++i)
             scratch.tile[i] = scratch.block[i * stride + j];
-          if (Error error = recoverRow(row + r + j, c, scratch.tile, scratch))
+          if (llvm::Error error = recoverRow(row + r + j, c, scratch.tile, scratch))
             return error;
         }
         continue;
       }
       for (int64_t j = 0; j < rows; j += kTile)
         for (int64_t g = 0; g < cols; g += group)
-          if (Error error = quantizeTile(row + r + j, std::min(kTile, rows - j), c + g,
-                                         scratch.block.data() + g * stride + j, stride, scratch))
+          if (llvm::Error error =
+                  quantizeTile(row + r + j, std::min(kTile, rows - j), c + g,
+                               scratch.block.data() + g * stride + j, stride, scratch))
             return error;
     }
-  return Error::success();
+  return llvm::Error::success();
 }
 
 // Whole groups of a row of all matrices, from a column on, that the checkpoint has the codes of.
-Error Packer::recoverRow(int64_t row, int64_t col, ArrayRef<float> values,
-                         CodeScratch &scratch) const {
+llvm::Error Packer::recoverRow(int64_t row, int64_t col, ArrayRef<float> values,
+                               CodeScratch &scratch) const {
   const WeightFormat &format = layout.format;
   const StorageInfo &stored = infoOf(format.scale);
   const int64_t mostZero = infoOf(format.element).mostZero;
   const int64_t group = format.group, groups = values.size() / group;
   const int64_t first = (row * layout.cols + col) / group;
   scratch.scales.resize(groups);
-  if (Error error = gather(scales, first, scratch.scales))
+  if (llvm::Error error = gather(scales, first, scratch.scales))
     return error;
   if (format.zeros) {
     scratch.zeros.resize(groups);
-    if (Error error = gather(zeros, first, scratch.zeros))
+    if (llvm::Error error = gather(zeros, first, scratch.zeros))
       return error;
   }
   for (int64_t g = 0; g < groups; ++g) {
@@ -256,12 +258,12 @@ Error Packer::recoverRow(int64_t row, int64_t col, ArrayRef<float> values,
     placeScale(row, c, scale, scratch);
     placeRow(row, c, scratch.rows.data(), scratch);
   }
-  return Error::success();
+  return llvm::Error::success();
 }
 
 // One group of up to 16 rows of all matrices: element i of row `row + r` is values[i * stride + r].
-Error Packer::quantizeTile(int64_t row, int64_t rows, int64_t col, const float *values,
-                           int64_t stride, CodeScratch &scratch) const {
+llvm::Error Packer::quantizeTile(int64_t row, int64_t rows, int64_t col, const float *values,
+                                 int64_t stride, CodeScratch &scratch) const {
   const WeightFormat &format = layout.format;
   const int64_t group = format.group;
   float found[kTile];
@@ -279,11 +281,11 @@ Error Packer::quantizeTile(int64_t row, int64_t rows, int64_t col, const float *
     placeScale(row + r, col, found[r], scratch);
   }
   if (rows == kTile && placeTile(row, col, scratch))
-    return Error::success();
+    return llvm::Error::success();
   turnCodes(scratch.codes.data(), group, scratch.rowStride, scratch.rows.data());
   for (int64_t r = 0; r < rows; ++r)
     placeRow(row + r, col, scratch.rows.data() + r * scratch.rowStride, scratch);
-  return Error::success();
+  return llvm::Error::success();
 }
 
 void Packer::placeScale(int64_t row, int64_t col, float scale, CodeScratch &scratch) const {

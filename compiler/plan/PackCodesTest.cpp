@@ -2,6 +2,7 @@
 // the quantization of its group, or with the codes that the checkpoint was made of.
 #include "compiler/plan/Pack.h"
 #include "compiler/plan/TestGroup.h"
+#include "runtime/weights/TestTensors.h"
 
 #include "mlir/IR/MLIRContext.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -12,7 +13,6 @@
 #include <ctime>
 #include <gtest/gtest.h>
 #include <limits>
-#include <map>
 #include <numeric>
 #include <random>
 
@@ -26,84 +26,47 @@ float rounded(Storage type, float value) {
   return infoOf(type).decode(infoOf(type).encode(value, 0), 0);
 }
 
-struct Tensor {
-  SmallVector<int64_t> shape;
-  std::vector<float> values;
-};
-
-// A slice of a tensor of the checkpoint; its matrices are transposed where inputs come first.
-struct Slice {
-  std::string tensor;
-  SmallVector<int64_t> offsets, sizes;
-  bool transposed = false;
-};
-
 class PackCodesTest : public testing::Test {
 protected:
-  PackCodesTest() {
-    context.loadDialect<MoeDialect, plan::PlanDialect>();
-    reader.read = [this](StringRef name, int64_t begin, MutableArrayRef<float> out) -> llvm::Error {
-      const Tensor &tensor = tensors.at(name.str());
-      EXPECT_LE(begin + int64_t(out.size()), int64_t(tensor.values.size()));
-      std::memcpy(out.data(), &tensor.values[begin], out.size() * sizeof(float));
-      return llvm::Error::success();
-    };
-    reader.shape = [this](StringRef name) -> Expected<SmallVector<int64_t>> {
-      return tensors.at(name.str()).shape;
-    };
-    reader.encoding = [this](StringRef name) -> std::optional<WeightEncoding> {
-      auto found = encodings.find(name.str());
-      return found == encodings.end() ? std::nullopt : std::optional(found->second);
-    };
-  }
+  PackCodesTest() { context.loadDialect<MoeDialect, plan::PlanDialect>(); }
 
   static int64_t count(ArrayRef<int64_t> shape) {
     return std::accumulate(shape.begin(), shape.end(), int64_t(1), std::multiplies<>());
   }
 
-  Tensor &add(StringRef name, ArrayRef<int64_t> shape) {
-    Tensor &tensor = tensors[name.str()];
-    tensor.shape.assign(shape.begin(), shape.end());
-    tensor.values.resize(count(shape));
+  std::vector<float> &add(const std::string &name, ArrayRef<int64_t> shape) {
+    std::vector<float> &values = tensors.add(name, shape.vec(), std::vector<float>(count(shape)));
     std::normal_distribution<float> normal(0, 0.05f);
-    for (float &v : tensor.values)
+    for (float &v : values)
       v = normal(random);
-    return tensor;
+    return values;
   }
 
   // A tensor that is made of random codes, with its scales and zeros.
   void addCoded(const std::string &name, ArrayRef<int64_t> shape, const WeightFormat &format,
                 bool inputsFirst) {
-    Tensor &tensor = add(name, shape);
+    std::vector<float> &elements = add(name, shape);
     SmallVector<int64_t> groups(shape);
     const size_t inputs = shape.size() - (inputsFirst ? 2 : 1);
     groups[inputs] /= format.group;
-    Tensor &scales = add(name + ":scale", groups);
-    for (float &scale : scales.values)
+    std::vector<float> &scales = add(name + ":scale", groups);
+    for (float &scale : scales)
       scale = random() % 20 ? rounded(format.scale, std::fabs(scale) + 1e-3f) : 0;
-    Tensor *zeros = format.zeros ? &add(name + ":zero", groups) : nullptr;
+    std::vector<float> *zeros = format.zeros ? &add(name + ":zero", groups) : nullptr;
     const int64_t inner = inputsFirst ? shape.back() : 1, columns = shape[inputs];
     if (zeros)
-      for (float &zero : zeros->values)
+      for (float &zero : *zeros)
         zero = random() % 17;
-    for (size_t i = 0; i < tensor.values.size(); ++i) {
+    for (size_t i = 0; i < elements.size(); ++i) {
       const int64_t col = i / inner % columns, outer = i / inner / columns;
       const int64_t g = (outer * (columns / format.group) + col / format.group) * inner + i % inner;
       uint8_t code = format.element == Storage::I4 ? random() % 16 : random() % 256;
       if (format.element == Storage::F8E4M3 && (code & 0x7f) == 0x7f)
         code = 0x35;
-      tensor.values[i] = dequantize(format, code, scales.values[g],
-                                    zeros ? int64_t(zeros->values[g]) : format.zero());
+      elements[i] =
+          dequantize(format, code, scales[g], zeros ? int64_t((*zeros)[g]) : format.zero());
     }
-    encodings[name] = {format, inputsFirst};
-  }
-
-  mlir::ArrayAttr attr(ArrayRef<Slice> slices) {
-    SmallVector<mlir::Attribute> sources;
-    for (const Slice &s : slices)
-      sources.push_back(SourceAttr::get(&context, mlir::StringAttr::get(&context, s.tensor),
-                                        s.offsets, s.sizes, s.transposed));
-    return mlir::ArrayAttr::get(&context, sources);
+    tensors.info(name).encoding = {format, inputsFirst};
   }
 
   plan::PackingAttr packing(Layout layout, const WeightFormat &format, int64_t headDim = 0) {
@@ -111,11 +74,13 @@ protected:
   }
 
   // All elements of slices, in the order of the weight's.
-  std::vector<float> elements(ArrayRef<Slice> slices, StringRef companion = "", int64_t group = 1) {
+  std::vector<float> elements(ArrayRef<TensorSlice> slices, StringRef companion = "",
+                              int64_t group = 1) {
     std::vector<float> all;
-    for (const Slice &s : slices) {
-      const Tensor &tensor = tensors.at(s.tensor + companion.str());
-      SmallVector<int64_t> shape = tensor.shape, sizes = s.sizes, offsets = s.offsets;
+    for (const TensorSlice &s : slices) {
+      const std::string name = s.tensor + companion.str();
+      const std::vector<float> &values = tensors.values(name);
+      std::vector<int64_t> shape = tensors.info(name).shape, sizes = s.sizes, offsets = s.offsets;
       const size_t inputs = sizes.size() - (s.transposed ? 2 : 1);
       sizes[inputs] /= group;
       offsets[inputs] /= group;
@@ -128,16 +93,16 @@ protected:
       for (int64_t o = 0; o < sizes[0]; ++o)
         for (int64_t row = 0; row < sizes[s.transposed ? 2 : 1]; ++row)
           for (int64_t col = 0; col < sizes[s.transposed ? 1 : 2]; ++col)
-            all.push_back(tensor.values[((o + offsets[0]) * shape[1] + offsets[1]) * shape[2] +
-                                        offsets[2] + row * rowStep + col * colStep]);
+            all.push_back(values[((o + offsets[0]) * shape[1] + offsets[1]) * shape[2] +
+                                 offsets[2] + row * rowStep + col * colStep]);
     }
     return all;
   }
 
-  std::string pack(ArrayRef<int64_t> shape, ArrayRef<Slice> slices, plan::PackingAttr packing,
+  std::string pack(ArrayRef<int64_t> shape, ArrayRef<TensorSlice> slices, plan::PackingAttr packing,
                    std::vector<char> &bytes, Packer::Options options = {}) {
     auto type = mlir::RankedTensorType::get(shape, mlir::Float32Type::get(&context));
-    Expected<Packer> packer = Packer::create("w", type, attr(slices), packing, reader, options);
+    Expected<Packer> packer = Packer::create("w", type, slices.vec(), packing, tensors, options);
     if (!packer)
       return toString(packer.takeError());
     bytes.assign(packer->bytes(), 0x55);
@@ -155,10 +120,13 @@ protected:
   }
 
   // Compares with groups quantized one by one, or with what coded tensors were made of.
-  void check(ArrayRef<int64_t> shape, ArrayRef<Slice> slices, plan::PackingAttr packing,
+  void check(ArrayRef<int64_t> shape, ArrayRef<TensorSlice> slices, plan::PackingAttr packing,
              Packer::Options options = {}) {
     std::string text;
-    raw_string_ostream(text) << packing << " " << attr(slices);
+    raw_string_ostream(text) << packing;
+    for (const TensorSlice &s : slices)
+      text += " " + s.tensor + " " + shapeText(s.offsets) + shapeText(s.sizes) +
+              (s.transposed ? " transposed" : "");
     SCOPED_TRACE(text);
     std::vector<char> bytes;
     ASSERT_EQ(pack(shape, slices, packing, bytes, options), "");
@@ -167,8 +135,8 @@ protected:
     const WeightFormat &format = g.format;
     const std::vector<float> values = elements(slices);
     std::vector<float> scales, zeros;
-    const bool coded =
-        encodings.count(slices[0].tensor) && encodings.at(slices[0].tensor).format == format;
+    const std::optional<Encoding> &encoding = tensors.info(slices[0].tensor).encoding;
+    const bool coded = encoding && encoding->format == format;
     if (coded) {
       scales = elements(slices, ":scale", format.group);
       if (format.zeros)
@@ -219,9 +187,7 @@ protected:
 
   mlir::MLIRContext context;
   std::mt19937 random{7};
-  std::map<std::string, Tensor> tensors;
-  std::map<std::string, WeightEncoding> encodings;
-  WeightReader reader;
+  test::TestTensors tensors;
 };
 
 // Slices of random shapes, straight and transposed, of one or several sources.
@@ -239,17 +205,16 @@ TEST_F(PackCodesTest, everyLayoutAndFormat) {
     const int64_t headDim = layout == Layout::PanelHeads ? pick({3, 12, 64, 70}) : 0;
     const int64_t parts = 1 + random() % 3,
                   matrices = layout == Layout::PanelHeads ? 1 : pick({1, 2});
-    tensors.clear();
-    encodings.clear();
+    tensors = {};
     // One matrix after the other, or the parts of one.
-    std::vector<Slice> slices;
+    std::vector<TensorSlice> slices;
     int64_t rows = 0;
     for (int64_t p = 0; p < (matrices > 1 ? 1 : parts); ++p) {
       const int64_t n = headDim ? headDim * (1 + random() % 4) : 2 * (1 + random() % 90);
       const int64_t before = random() % 3 * format.group, after = random() % 2 * format.group;
       const int64_t rowsBefore = random() % 5;
-      SmallVector<int64_t> shape{matrices + 1, n + rowsBefore, before + cols + after};
-      Slice slice{
+      std::vector<int64_t> shape{matrices + 1, n + rowsBefore, before + cols + after};
+      TensorSlice slice{
           "t" + std::to_string(p), {1, rowsBefore, before}, {matrices, n, cols}, transposed};
       if (transposed) {
         std::swap(shape[1], shape[2]);
@@ -274,8 +239,8 @@ TEST_F(PackCodesTest, everyLayoutAndFormat) {
 // Several pieces, blocks and strips, with ends in the midst of each.
 TEST_F(PackCodesTest, manyPieces) {
   add("big", {2, 1100, 1040});
-  const Slice all{"big", {0, 0, 0}, {2, 1100, 1040}}, one{"big", {1, 0, 0}, {1, 1100, 1040}};
-  const Slice across{"big", {0, 0, 0}, {2, 1100, 1040}, true};
+  const TensorSlice all{"big", {0, 0, 0}, {2, 1100, 1040}}, one{"big", {1, 0, 0}, {1, 1100, 1040}};
+  const TensorSlice across{"big", {0, 0, 0}, {2, 1100, 1040}, true};
   // Small groups with large scales make many bytes of few elements.
   const WeightFormat bytes{Storage::I8, 1, Storage::F32}, nibbles{Storage::I4, 2, Storage::F32};
   check({2, 1100, 1040}, all, packing(Layout::Panel, bytes), {.scales = ScaleChoice::AbsMax});
@@ -308,11 +273,11 @@ TEST_F(PackCodesTest, otherFormatsAreQuantized) {
   check({70, 64}, {{"w", {0, 0}, {70, 64}}}, packing(Layout::Panel, format));
   check({70, 64}, {{"w", {0, 0}, {70, 64}}},
         packing(Layout::Panel, {Storage::I8, 64, Storage::F32}));
-  encodings["w"].inputsFirst = true;
-  tensors["w:scale"].values.assign(tensors["w:scale"].values.size(), -1.0f); // is not read
+  tensors.info("w").encoding->inputsFirst = true;
+  std::ranges::fill(tensors.values("w:scale"), -1.0f); // is not read
   std::vector<char> codes, again;
   EXPECT_EQ(pack({70, 64}, {{"w", {0, 0}, {70, 64}}}, packing(Layout::Panel, format), codes), "");
-  encodings.clear();
+  tensors.info("w").encoding.reset();
   EXPECT_EQ(pack({70, 64}, {{"w", {0, 0}, {70, 64}}}, packing(Layout::Panel, format), again), "");
   EXPECT_EQ(codes, again);
 }
@@ -330,13 +295,13 @@ TEST_F(PackCodesTest, refusesWhatItCannotStore) {
   };
   for (bool transposed : {false, true})
     for (float value : {std::nanf(""), -INFINITY}) {
-      add("w", {70, 64}).values[33 * 64 + 44] = value;
+      add("w", {70, 64})[33 * 64 + 44] = value;
       expect("tensor 'w' of the checkpoint has the value", {Storage::I8, 2, Storage::F16},
              transposed);
       expect("at [33, 44], expected finite ones in int8-g2-f16: is the checkpoint damaged?",
              {Storage::I8, 2, Storage::F16}, transposed);
     }
-  add("w", {70, 64}).values[33 * 64 + 44] = 3e6f;
+  add("w", {70, 64})[33 * 64 + 44] = 3e6f;
   expect("weight 'w' at [33, 32], of tensor 'w' of the checkpoint, starts a group with elements of "
          "up to 3e+06, too large for the scales of int4-g16-f16",
          format);
@@ -348,23 +313,23 @@ TEST_F(PackCodesTest, refusesWhatItCannotStore) {
          zeros);
 
   addCoded("w", {70, 64}, format, false);
-  tensors["w:scale"].values[33 * 4 + 2] = 0.5f;
-  std::fill_n(&tensors["w"].values[33 * 64 + 32], 16, 0.0f);
-  tensors["w"].values[33 * 64 + 44] = 0.3f;
+  tensors.values("w:scale")[33 * 4 + 2] = 0.5f;
+  std::fill_n(&tensors.values("w")[33 * 64 + 32], 16, 0.0f);
+  tensors.values("w")[33 * 64 + 44] = 0.3f;
   expect("weight 'w' at [33, 44], of tensor 'w' of the checkpoint, is 0.3, which no code of "
          "int4-g16-f16 stands for with scale 0.5 and zero 8",
          format);
-  tensors["w:scale"].values[2] = 0.1f; // no float16
+  tensors.values("w:scale")[2] = 0.1f; // no float16
   expect("has scale 0.1, expected one that f16 can hold", format);
-  tensors["w:scale"].values[2] = std::nanf("");
+  tensors.values("w:scale")[2] = std::nanf("");
   expect("tensor 'w:scale' of the checkpoint has the value nan at [0, 2]", format);
   expect("weight 'w' takes the slice at [0, 8] of size [70, 32] from tensor 'w' of the checkpoint, "
          "which cuts its groups of 16 codes",
          format, false, 8, 32);
   addCoded("w", {70, 64}, zeros, false);
-  tensors["w:zero"].values[2] = 17;
+  tensors.values("w:zero")[2] = 17;
   expect("has zero 17, expected an integer of 0 to 16", zeros);
-  tensors["w:zero"].values[2] = 2.5f;
+  tensors.values("w:zero")[2] = 2.5f;
   expect("has zero 2.5, expected", zeros);
 }
 
@@ -379,26 +344,25 @@ TEST_F(PackCodesTest, DISABLED_codesThroughput) {
     std::memcpy(&bits, &x, 4);
     v = bits >> 16;
   }
-  reader.read = [&](StringRef, int64_t begin, MutableArrayRef<float> out) -> llvm::Error {
+  const auto read = [&](uint64_t begin, std::span<float> out) {
     const uint16_t *from = values.data() + begin;
     float *to = out.data();
     for (size_t i = 0, count = out.size(); i < count; ++i)
       to[i] = std::bit_cast<float>(uint32_t(from[i]) << 16);
-    return llvm::Error::success();
+    return ok();
   };
-  reader.shape = [](StringRef name) -> Expected<SmallVector<int64_t>> {
-    return name == "t" ? SmallVector<int64_t>{4096, 8192} : SmallVector<int64_t>{8192, 4096};
-  };
+  tensors.add("w", {8192, 4096}, read);
+  tensors.add("t", {4096, 8192}, read);
   auto type = mlir::RankedTensorType::get({8192, 4096}, mlir::Float32Type::get(&context));
   for (const WeightFormat &format :
        {WeightFormat{Storage::I4, 128, Storage::F16}, WeightFormat{Storage::I4, 32, Storage::F16},
         WeightFormat{Storage::I8, 128, Storage::F16}, WeightFormat{Storage::F8E4M3, 4096}})
     for (ScaleChoice choice : {ScaleChoice::AbsMax, ScaleChoice::LeastSquares})
       for (bool transposed : {false, true}) {
-        const Slice slice =
-            transposed ? Slice{"t", {0, 0}, {4096, 8192}, true} : Slice{"w", {0, 0}, {8192, 4096}};
-        Expected<Packer> packer = Packer::create(
-            "w", type, attr(slice), packing(Layout::Panel, format), reader, {.scales = choice});
+        const TensorSlice slice = transposed ? TensorSlice{"t", {0, 0}, {4096, 8192}, true}
+                                             : TensorSlice{"w", {0, 0}, {8192, 4096}};
+        Expected<Packer> packer = Packer::create("w", type, {slice}, packing(Layout::Panel, format),
+                                                 tensors, {.scales = choice});
         ASSERT_TRUE(bool(packer)) << toString(packer.takeError());
         std::vector<char> bytes(packer->piece(0).bytes);
         double best = 1e9;

@@ -1,6 +1,9 @@
 // Packs weights of every layout, and looks up each element as a kernel would.
 #include "compiler/plan/Pack.h"
 
+#include "dialects/moe/WeightSources.h"
+#include "runtime/weights/TestTensors.h"
+
 #include "mlir/AsmParser/AsmParser.h"
 #include "mlir/IR/MLIRContext.h"
 #include "llvm/ADT/APFloat.h"
@@ -19,42 +22,20 @@ using namespace moe;
 
 namespace {
 
-// A checkpoint in memory, with values that bf16 does not hold exactly.
+// Values that bf16 does not hold exactly.
 struct Checkpoint {
-  struct Tensor {
-    SmallVector<int64_t> shape;
-    std::vector<float> values;
-  };
-  std::map<std::string, Tensor> tensors;
+  test::TestTensors tensors;
 
-  void add(StringRef name, SmallVector<int64_t> shape) {
+  void add(const std::string &name, std::vector<int64_t> shape) {
     int64_t count = 1;
     for (int64_t dim : shape)
       count *= dim;
-    Tensor &tensor = tensors[name.str()];
-    tensor.shape = shape;
-    uint32_t state = 1 + tensors.size();
+    std::vector<float> &values = tensors.add(name, std::move(shape), std::vector<float>());
+    auto state = uint32_t(1 + tensors.tensors().size());
     for (int64_t i = 0; i < count; ++i) {
       state = state * 1664525 + 1013904223;
-      tensor.values.push_back(float(int32_t(state)) * 1e-9f);
+      values.push_back(float(int32_t(state)) * 1e-9f);
     }
-  }
-
-  WeightReader reader() const {
-    WeightReader reader;
-    reader.read = [this](StringRef name, int64_t begin, MutableArrayRef<float> out) -> Error {
-      const Tensor &tensor = tensors.at(name.str());
-      EXPECT_LE(begin + int64_t(out.size()), int64_t(tensor.values.size()));
-      std::memcpy(out.data(), &tensor.values[begin], out.size() * sizeof(float));
-      return Error::success();
-    };
-    reader.shape = [this](StringRef name) -> Expected<SmallVector<int64_t>> {
-      auto found = tensors.find(name.str());
-      if (found == tensors.end())
-        return createStringError(inconvertibleErrorCode(), "no tensor '" + name + "'");
-      return found->second.shape;
-    };
-    return reader;
   }
 };
 
@@ -83,7 +64,7 @@ protected:
     auto tensor = cast<mlir::RankedTensorType>(mlir::parseType(type, &context));
     auto list = cast<mlir::ArrayAttr>(mlir::parseAttribute(sources, &context));
     auto layout = cast<plan::PackingAttr>(mlir::parseAttribute(packing, &context));
-    return Packer::create("w", tensor, list, layout, reader, options);
+    return Packer::create("w", tensor, slicesOf(list), layout, checkpoint.tensors, options);
   }
 
   std::string messageOf(StringRef type, StringRef sources, StringRef packing) {
@@ -92,7 +73,7 @@ protected:
       return toString(packer.takeError());
     for (int64_t i = 0; i < packer->pieces(); ++i) {
       std::vector<char> bytes(packer->piece(i).bytes);
-      if (Error error = packer->pack(i, bytes))
+      if (llvm::Error error = packer->pack(i, bytes))
         return toString(std::move(error));
     }
     return "no error";
@@ -102,8 +83,9 @@ protected:
   std::vector<float> elements(mlir::ArrayAttr sources) {
     std::vector<float> all;
     for (SourceAttr source : sources.getAsRange<SourceAttr>()) {
-      const Checkpoint::Tensor &tensor = checkpoint.tensors.at(source.getTensor().str());
-      const size_t rank = tensor.shape.size();
+      const std::string name = source.getTensor().str();
+      const std::vector<int64_t> &shape = checkpoint.tensors.info(name).shape;
+      const size_t rank = shape.size();
       SmallVector<int64_t> sizes(source.getSizes());
       if (source.getTransposed())
         std::swap(sizes[rank - 1], sizes[rank - 2]);
@@ -119,8 +101,8 @@ protected:
           std::swap(at[rank - 1], at[rank - 2]);
         int64_t place = 0;
         for (size_t d = 0; d < rank; ++d)
-          place = place * tensor.shape[d] + at[d] + source.getOffsets()[d];
-        all.push_back(tensor.values[place]);
+          place = place * shape[d] + at[d] + source.getOffsets()[d];
+        all.push_back(checkpoint.tensors.values(name)[place]);
       }
     }
     return all;
@@ -144,7 +126,7 @@ protected:
       const Packer::Piece piece = packer->piece(i);
       ASSERT_EQ(piece.offset, end);
       end += piece.bytes;
-      Error error = packer->pack(i, MutableArrayRef(bytes).slice(piece.offset, piece.bytes));
+      llvm::Error error = packer->pack(i, MutableArrayRef(bytes).slice(piece.offset, piece.bytes));
       ASSERT_FALSE(bool(error)) << toString(std::move(error));
     }
     ASSERT_EQ(end, packer->bytes());
@@ -207,7 +189,6 @@ protected:
 
   mlir::MLIRContext context;
   Checkpoint checkpoint = smallCheckpoint();
-  WeightReader reader = checkpoint.reader();
 };
 
 constexpr const char *kQkv = R"([#moe.source<"q", [0, 0], [48, 33]>,
@@ -324,7 +305,7 @@ TEST_F(PackTest, refusesWhatDoesNotFit) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
   };
   expectMessage(messageOf("tensor<2xf32>", R"([#moe.source<"none", [0], [2]>])", packing),
-                "no tensor 'none'");
+                "weight 'w' takes a slice of tensor 'none', which the checkpoint does not have");
   expectMessage(messageOf("tensor<20xf32>", R"([#moe.source<"vector", [60], [20]>])", packing),
                 "weight 'w' takes the slice at [60] of size [20] from tensor 'vector' of the "
                 "checkpoint, which has the shape [77]");
@@ -338,7 +319,7 @@ TEST_F(PackTest, refusesValuesThatAreNotFinite) {
   const float values[] = {std::nanf(""), -INFINITY, std::numeric_limits<float>::max()};
   for (bool transposed : {false, true})
     for (float value : values) {
-      checkpoint.tensors["wide"].values[33 * 70 + 44] = value;
+      checkpoint.tensors.values("wide")[33 * 70 + 44] = value;
       const char *type = transposed ? "tensor<70x150xf32>" : "tensor<150x70xf32>";
       const char *source = transposed ? R"([#moe.source<"wide", [0, 0], [150, 70], true>])"
                                       : R"([#moe.source<"wide", [0, 0], [150, 70]>])";
@@ -353,9 +334,9 @@ TEST_F(PackTest, refusesValuesThatAreNotFinite) {
       create("tensor<150x70xf32>", R"([#moe.source<"wide", [0, 0], [150, 70]>])",
              "#plan.packing<rows, bf16>", {.allowNonFinite = true});
   ASSERT_TRUE(bool(packer));
-  checkpoint.tensors["wide"].values[0] = std::nanf("");
+  checkpoint.tensors.values("wide")[0] = std::nanf("");
   std::vector<char> bytes(packer->bytes());
-  Error error = packer->pack(0, bytes);
+  llvm::Error error = packer->pack(0, bytes);
   ASSERT_FALSE(bool(error)) << toString(std::move(error));
   uint16_t first;
   std::memcpy(&first, bytes.data(), 2);
@@ -375,17 +356,15 @@ TEST_F(PackTest, DISABLED_throughput) {
   std::vector<uint16_t> values(64 << 20);
   for (size_t i = 0; i < values.size(); ++i)
     values[i] = 0x3c00 + i % 512;
-  reader.read = [&](StringRef, int64_t begin, MutableArrayRef<float> out) -> Error {
+  const auto read = [&](uint64_t begin, std::span<float> out) {
     for (size_t i = 0; i < out.size(); ++i) {
       const uint32_t bits = uint32_t(values[begin + i]) << 16;
       std::memcpy(&out[i], &bits, 4);
     }
-    return Error::success();
+    return ok();
   };
-  reader.shape = [](StringRef name) -> Expected<SmallVector<int64_t>> {
-    return name == "experts" ? SmallVector<int64_t>{1, 4096, 16384}
-                             : SmallVector<int64_t>{16384, 4096};
-  };
+  checkpoint.tensors.add("w", {16384, 4096}, read);
+  checkpoint.tensors.add("experts", {1, 4096, 16384}, read);
   const char *straight = R"([#moe.source<"w", [0, 0], [16384, 4096]>])";
   const char *across = R"([#moe.source<"experts", [0, 0, 0], [1, 4096, 16384], true>])";
   for (const auto &[name, sources, packing] :

@@ -4,6 +4,7 @@
 
 #include "compiler/plan/Index.h"
 #include "compiler/plan/OutputFile.h"
+#include "dialects/moe/WeightSources.h"
 #include "dialects/plan/PlanDialect.h"
 #include "runtime/plan/Check.h"
 #include "runtime/plan/Format.h"
@@ -103,13 +104,14 @@ llvm::Error WeightsWriter::prepare() {
   sort(ops, [](plan::TensorOp a, plan::TensorOp b) { return a.getOffset() < b.getOffset(); });
   for (plan::TensorOp op : ops) {
     Expected<Packer> packer =
-        Packer::create(op.getSymName(), cast<mlir::RankedTensorType>(op.getType()), op.getSources(),
-                       op.getPacking(), inputs.weights, inputs.packing);
+        Packer::create(op.getSymName(), cast<mlir::RankedTensorType>(op.getType()),
+                       slicesOf(op.getSources()), op.getPacking(), *inputs.tensors, inputs.packing);
     if (!packer)
       return packer.takeError();
     if (packer->bytes() != int64_t(op.getBytes()))
       return fail("tensor '" + op.getSymName() + "' has room for " + Twine(op.getBytes()) +
                   " bytes, and packed it takes " + Twine(packer->bytes()));
+    own.bytesRead += packer->storedBits() / 8;
     const int64_t count = packer->pieces();
     tensors.push_back({std::move(*packer), int64_t(op.getOffset()), pieces});
     pieces += count;
@@ -135,6 +137,7 @@ void WeightsWriter::addTo(PackingFigures &figures) const {
   figures.threads = std::max(figures.threads, own.threads);
   figures.seconds += own.seconds;
   figures.busySeconds += own.busySeconds;
+  figures.bytesRead += own.bytesRead;
 }
 
 static double secondsOf(clockid_t clock) {

@@ -29,8 +29,8 @@ struct PlanInputs {
   std::vector<CodeImage> images; // best first
   std::optional<TokenizerInput> tokenizer;
   std::optional<fb::ChatFormatT> chat;
-  fb::ProvenanceT provenance; // its compiler, if empty, is this version
-  WeightReader weights;
+  fb::ProvenanceT provenance;            // its compiler, if empty, is this version
+  const TensorSource *tensors = nullptr; // of the checkpoint
   Packer::Options packing;
   unsigned jobs = 0; // threads that pack; 0: as many as the machine has
 };
@@ -39,6 +39,7 @@ struct PlanInputs {
 struct PackingFigures {
   unsigned threads = 0;
   double seconds = 0;
+  uint64_t bytesRead = 0; // of the checkpoint, as they are stored there
   // Of the threads' time, what they computed; in the rest they waited, for what is read and written
   // or for a processor.
   double busySeconds = 0;

@@ -1,10 +1,12 @@
 // Writes small plans, opens them again, and makes the writing fail in every way.
 #include "compiler/plan/PlanWriter.h"
 
+#include "dialects/moe/WeightSources.h"
 #include "dialects/plan/PlanDialect.h"
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/Parser/Parser.h"
 #include "runtime/plan/Plan.h"
+#include "runtime/weights/TestTensors.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MemoryBuffer.h"
 
@@ -78,17 +80,24 @@ protected:
     tokenizer.info.pattern = "llama4";
     inputs.tokenizer = std::move(tokenizer);
     inputs.chat.emplace().user = "user";
-    inputs.weights.shape = [](StringRef name) -> Expected<SmallVector<int64_t>> {
-      return name == "norm" ? SmallVector<int64_t>{33} : SmallVector<int64_t>{48, 33};
-    };
-    inputs.weights.read = [](StringRef name, int64_t begin, MutableArrayRef<float> out) {
-      for (float &value : out)
-        value = float(begin++) + (name == "q" ? 1 : 0);
-      return llvm::Error::success();
-    };
+    for (const char *name : {"q", "kv", "head", "norm"})
+      add(name,
+          std::string(name) == "norm" ? std::vector<int64_t>{33} : std::vector<int64_t>{48, 33},
+          name == std::string("q") ? 1.0f : 0.0f);
+    inputs.tensors = &tensors;
     use(kModule);
   }
   ~PlanWriterTest() override { fs::remove_all(folder); }
+
+  // A tensor whose elements are their places and `first`.
+  void add(const std::string &name, std::vector<int64_t> shape, float first = 0) {
+    tensors.add(name, std::move(shape), [first](uint64_t begin, std::span<float> out) {
+      for (float &value : out)
+        value = float(begin++) + first;
+      return ok();
+    });
+  }
+  void addLarge() { add("large", {10, 1024, 1024}); }
 
   void use(const std::string &text) {
     module = mlir::parseSourceString<mlir::ModuleOp>(text, &context);
@@ -121,6 +130,7 @@ protected:
   const fs::path folder;
   mlir::MLIRContext context;
   mlir::OwningOpRef<mlir::ModuleOp> module;
+  moe::test::TestTensors tensors;
   PlanInputs inputs;
 };
 
@@ -154,8 +164,9 @@ TEST_F(PlanWriterTest, roundTrip) {
   EXPECT_EQ(qkv.sources()->Get(1)->str(), "kv");
   const auto weights = plan->section(qkv.section());
   auto op = *module->getOps<plan::TensorOp>().begin();
-  Expected<Packer> packer = Packer::create("qkv", cast<mlir::RankedTensorType>(op.getType()),
-                                           op.getSources(), op.getPacking(), inputs.weights, {});
+  Expected<Packer> packer =
+      Packer::create("qkv", cast<mlir::RankedTensorType>(op.getType()), slicesOf(op.getSources()),
+                     op.getPacking(), *inputs.tensors, {});
   ASSERT_TRUE(bool(packer)) << toString(packer.takeError());
   ASSERT_EQ(packer->pieces(), 1);
   std::vector<char> packed(packer->bytes());
@@ -288,8 +299,9 @@ TEST_F(PlanOfTwoDevices, roundTrip) {
   for (plan::TensorOp op : module->getOps<plan::TensorOp>()) {
     if (op.getDevice() != "cuda")
       continue;
-    Expected<Packer> packer = Packer::create("w", cast<mlir::RankedTensorType>(op.getType()),
-                                             op.getSources(), op.getPacking(), inputs.weights, {});
+    Expected<Packer> packer =
+        Packer::create("w", cast<mlir::RankedTensorType>(op.getType()), slicesOf(op.getSources()),
+                       op.getPacking(), *inputs.tensors, {});
     ASSERT_TRUE(bool(packer)) << toString(packer.takeError());
     std::vector<char> packed(packer->bytes());
     cantFail(packer->pack(0, packed));
@@ -340,18 +352,9 @@ std::string largeModule(StringRef format = "f32", int64_t bytes = 41943040) {
 // A scale for each element makes many bytes of few elements.
 std::string largeCodes() { return largeModule("i4 group 1 scale f32", 62914560); }
 
-void addLarge(PlanInputs &inputs) {
-  inputs.weights.shape =
-      [old = inputs.weights.shape](StringRef name) -> Expected<SmallVector<int64_t>> {
-    if (name == "large")
-      return SmallVector<int64_t>{10, 1024, 1024};
-    return old(name);
-  };
-}
-
 TEST_F(PlanWriterTest, sameBytesWithAnyNumberOfThreads) {
   inputs.packing.scales = ScaleChoice::AbsMax;
-  addLarge(inputs);
+  addLarge();
   for (const auto &[text, storage] :
        {std::pair(largeModule(), "f32"), std::pair(largeCodes(), "int4-g1-f32")}) {
     use(text);
@@ -370,7 +373,7 @@ TEST_F(PlanWriterTest, sameBytesWithAnyNumberOfThreads) {
 
 TEST_F(PlanWriterTest, tellsProgress) {
   use(largeModule());
-  addLarge(inputs);
+  addLarge();
   uint64_t last = 0, total = 0;
   int calls = 0;
   cantFail(writePlan(inputs, path(), [&](uint64_t done, uint64_t all) {
@@ -387,26 +390,27 @@ TEST_F(PlanWriterTest, tellsProgress) {
 // Of two threads that do little but wait for what they read.
 TEST_F(PlanWriterTest, tellsWhatPackingTook) {
   use(largeModule());
-  addLarge(inputs);
+  addLarge();
   inputs.jobs = 2;
-  auto read = inputs.weights.read;
   std::atomic<int> calls = 0;
-  inputs.weights.read = [&](StringRef name, int64_t begin, MutableArrayRef<float> out) {
+  const moe::test::WatchedTensors slow(tensors, [&](std::string_view, uint64_t, size_t) {
     if (calls++ < 20)
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    return read(name, begin, out);
-  };
+    return ok();
+  });
+  inputs.tensors = &slow;
   PackingFigures figures;
   cantFail(writePlan(inputs, path(), {}, nullptr, &figures));
   EXPECT_EQ(figures.threads, 2u);
   EXPECT_GT(figures.seconds, 0.2);
   EXPECT_GT(figures.busySeconds, 0);
+  EXPECT_EQ(figures.bytesRead, 4u * (10 * 1024 * 1024 + 96 * 33 + 33));
   EXPECT_LT(figures.busySeconds, 2 * figures.seconds - 0.39);
 }
 
 TEST_F(PlanWriterTest, canBeCancelled) {
   inputs.packing.scales = ScaleChoice::AbsMax;
-  addLarge(inputs);
+  addLarge();
   for (const auto &[codes, when] :
        {std::pair(false, 0), std::pair(false, 20'000'000), std::pair(false, 41'980'000),
         std::pair(true, 20'000'000), std::pair(true, 62'940'000)}) {
@@ -422,29 +426,24 @@ TEST_F(PlanWriterTest, canBeCancelled) {
 
 TEST_F(PlanWriterTest, leavesNothingWhenReadingFails) {
   use(largeModule());
-  addLarge(inputs);
+  addLarge();
   inputs.jobs = 4;
-  inputs.weights.read = [](StringRef name, int64_t begin,
-                           MutableArrayRef<float> out) -> llvm::Error {
+  tensors.add("large", {10, 1024, 1024}, [](uint64_t begin, std::span<float> out) -> Status {
     std::fill(out.begin(), out.end(), 0.5f);
-    if (name == "large" && begin > (6 << 20))
-      return createStringError(inconvertibleErrorCode(), "the checkpoint is on fire");
-    return llvm::Error::success();
-  };
+    if (begin > (6 << 20))
+      return moe::Error{Code::IoError, "the checkpoint is on fire"};
+    return ok();
+  });
   expectFailure("on fire");
-  inputs.weights.shape = [](StringRef name) -> Expected<SmallVector<int64_t>> {
-    return createStringError(inconvertibleErrorCode(), "no tensor '" + name + "'");
-  };
-  expectFailure("no tensor 'q'");
+  moe::test::TestTensors none;
+  inputs.tensors = &none;
+  expectFailure("weight 'qkv' takes a slice of tensor 'q', which the checkpoint does not have");
 }
 
 TEST_F(PlanWriterTest, keepsTheOldFile) {
   ASSERT_EQ(write(), "");
   const std::string before = bytesOf(path());
-  inputs.weights.read = [](StringRef, int64_t, MutableArrayRef<float> out) -> llvm::Error {
-    std::fill(out.begin(), out.end(), std::numeric_limits<float>::quiet_NaN());
-    return llvm::Error::success();
-  };
+  tensors.add("q", {48, 33}, std::vector<float>(48 * 33, std::numeric_limits<float>::quiet_NaN()));
   EXPECT_NE(write().find("expected finite ones"), std::string::npos);
   EXPECT_EQ(bytesOf(path()), before);
   EXPECT_EQ(std::distance(fs::directory_iterator(folder), {}), 1);

@@ -431,10 +431,10 @@ LogicalResult FunctionRun::evaluate(Operation *op) {
 FailureOr<std::shared_ptr<const TensorValue>> Interpreter::weight(WeightOp weight) {
   if (auto found = weights.find(weight.getSymName()); found != weights.end())
     return found->second;
-  if (!tensors.shape || !tensors.read)
+  if (!tensors)
     return weight.emitOpError() << "is needed, but there is no checkpoint to read it from";
   std::vector<float> elements(size_t(weight.getType().getNumElements()));
-  if (failed(gatherWeight(weight, tensors, elements)) ||
+  if (failed(gatherWeight(weight, *tensors, elements)) ||
       failed(roundTo(weight.getType().getElementType(), elements)))
     return failure();
   if (std::optional<PackingAttr> packing = weight.getPacking())

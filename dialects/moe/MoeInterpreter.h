@@ -23,13 +23,14 @@ struct TensorValue {
   bool operator==(const TensorValue &) const = default;
 };
 
-/// Runs the functions of one module, which must not change meanwhile. The caches keep their
+/// Runs the functions of one module, which must not change meanwhile, with the weights that
+/// `tensors`, which must outlive it, has for it. The caches keep their
 /// contents from run to run, as those of a session do.
 class Interpreter {
 public:
-  explicit Interpreter(mlir::ModuleOp module, TensorReader tensors = {},
+  explicit Interpreter(mlir::ModuleOp module, const TensorSource *tensors = nullptr,
                        reference::Rounding rounding = reference::Rounding::None)
-      : module(module), tensors(std::move(tensors)), rounding(rounding) {}
+      : module(module), tensors(tensors), rounding(rounding) {}
 
   /// Runs one step of a model, a function of tokens, positions, sequences and wanted rows:
   /// the logits, [rows, vocabulary].
@@ -53,7 +54,7 @@ public:
   void resetCaches() { caches.clear(); }
 
   mlir::ModuleOp module;
-  TensorReader tensors;
+  const TensorSource *tensors; // of the weights; null: there are none
   reference::Rounding rounding;
 
 private:

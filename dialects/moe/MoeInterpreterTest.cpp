@@ -2,6 +2,7 @@
 #include "dialects/moe/MoeInterpreter.h"
 #include "dialects/moe/GoldenModel.h"
 #include "mlir/Parser/Parser.h"
+#include "runtime/weights/TestTensors.h"
 
 #include <gtest/gtest.h>
 #include <random>
@@ -232,20 +233,11 @@ private:
   int nextValue = 0;
 };
 
-/// The tensors of a map, which must outlive the reader.
-TensorReader readerOf(const std::map<std::string, golden::Tensor> &tensors) {
-  return {.shape = [&](StringRef name) -> FailureOr<SmallVector<int64_t>> {
-            auto found = tensors.find(name.str());
-            if (found == tensors.end())
-              return failure();
-            return SmallVector<int64_t>(ArrayRef(found->second.shape));
-          },
-          .read =
-              [&](StringRef name, int64_t begin, MutableArrayRef<float> out) {
-                const reference::Values &values = tensors.at(name.str()).values;
-                std::copy_n(values.begin() + begin, out.size(), out.begin());
-                return success();
-              }};
+test::TestTensors sourceOf(const std::map<std::string, golden::Tensor> &tensors) {
+  test::TestTensors source;
+  for (const auto &[name, tensor] : tensors)
+    source.add(name, tensor.shape, tensor.values);
+  return source;
 }
 
 class InterpreterTest : public testing::Test {
@@ -288,11 +280,11 @@ std::vector<int32_t> iota(int32_t begin, int32_t end) {
 class GoldenIrTest : public InterpreterTest, public testing::WithParamInterface<golden::Model> {
 protected:
   GoldenIrTest()
-      : tensors(golden::checkpoint(GetParam())),
+      : tensors(sourceOf(golden::checkpoint(GetParam()))),
         imported(parse(ModelText(GetParam(), false).text())),
         fused(parse(ModelText(GetParam(), true).text())) {}
 
-  std::map<std::string, golden::Tensor> tensors;
+  test::TestTensors tensors;
   OwningOpRef<ModuleOp> imported, fused;
 };
 
@@ -301,7 +293,7 @@ TEST_P(GoldenIrTest, LogitsAreAsPublished) {
   for (const golden::LogitsRow &row : GetParam().logits)
     rows.push_back(int32_t(row.position));
   for (ModuleOp module : {*imported, *fused}) {
-    Interpreter interpreter(module, readerOf(tensors));
+    Interpreter interpreter(module, &tensors);
     FailureOr<std::vector<float>> logits =
         interpreter.run("step", tokens, positions, sequences, rows);
     ASSERT_TRUE(succeeded(logits));
@@ -320,9 +312,9 @@ TEST_P(GoldenIrTest, LogitsAreAsPublished) {
 TEST_P(GoldenIrTest, FusedIsImported) {
   std::vector<int32_t> tokens = golden::tokens(), other(tokens.rbegin(), tokens.rend());
   for (Rounding rounding : {Rounding::None, Rounding::Bfloat16}) {
-    Interpreter first(*imported, readerOf(tensors), rounding);
-    Interpreter second(*fused, readerOf(tensors), rounding);
-    Interpreter alone(*fused, readerOf(tensors), rounding);
+    Interpreter first(*imported, &tensors, rounding);
+    Interpreter second(*fused, &tensors, rounding);
+    Interpreter alone(*fused, &tensors, rounding);
     auto whole = alone.run("step", other, iota(0, 20), std::vector<int32_t>(20, 0), iota(0, 20));
     ASSERT_TRUE(succeeded(whole));
 
@@ -357,7 +349,7 @@ TEST_P(GoldenIrTest, FusedIsImported) {
 
 TEST_P(GoldenIrTest, CachesCanBeEmptied) {
   std::vector<int32_t> tokens = golden::tokens(), positions = iota(0, 20), sequences(20, 0);
-  Interpreter interpreter(*fused, readerOf(tensors));
+  Interpreter interpreter(*fused, &tensors);
   auto before = interpreter.run("step", tokens, positions, sequences, iota(0, 20));
   CacheOp layer0 = *fused->getOps<CacheOp>().begin();
   auto cache = interpreter.cache(layer0);
@@ -460,8 +452,9 @@ TEST_F(InterpreterTest, MoeBlockOfTwoExperts) {
     fill(tensor.values, tensor.shape);
   std::vector<float> x;
   fill(x, {5, 6});
+  test::TestTensors source = sourceOf(tensors);
   for (Rounding rounding : {Rounding::None, Rounding::Bfloat16}) {
-    Interpreter interpreter(*module, readerOf(tensors), rounding);
+    Interpreter interpreter(*module, &source, rounding);
     std::vector<std::vector<TensorValue>> results;
     for (const char *name : {"imported", "fused"}) {
       auto result = interpreter.runFunction(module->lookupSymbol<func::FuncOp>(name),
@@ -481,8 +474,9 @@ TEST_F(InterpreterTest, WeightsAreRoundedToTheirStorage) {
     moe.weight @packed : tensor<2xf32> from [#moe.source<"w", [0], [2]>]
         packed #moe.packing<rows, bf16>)mlir");
   float fine = 1.0f + 1.0f / 1024 + 1.0f / 8192;
-  std::map<std::string, golden::Tensor> tensors{{"w", {{2}, {fine, 2}}}};
-  Interpreter interpreter(*module, readerOf(tensors));
+  test::TestTensors tensors;
+  tensors.add("w", {2}, {fine, 2});
+  Interpreter interpreter(*module, &tensors);
   std::map<std::string, float> expected{
       {"f32", fine}, {"bf16", 1.0f}, {"f16", 1.0f + 1.0f / 1024}, {"packed", 1.0f}};
   for (WeightOp weight : module->getOps<WeightOp>()) {

@@ -1,21 +1,21 @@
 // Where weights come from: named tensors whose elements are read as float32, a range at a time, so
-// that a checkpoint of any size needs no memory of its own.
+// that a checkpoint of any size needs no memory of its own. All that reads weights reads them here.
 //
 // A TensorSource is constant once made: any number of threads may read.
-#ifndef MOE_COMPILER_IMPORT_TENSORSOURCE_H
-#define MOE_COMPILER_IMPORT_TENSORSOURCE_H
+#ifndef MOE_RUNTIME_WEIGHTS_TENSORSOURCE_H
+#define MOE_RUNTIME_WEIGHTS_TENSORSOURCE_H
 
+#include "runtime/Status.h"
 #include "runtime/weights/Format.h"
-
-#include "llvm/ADT/ArrayRef.h"
-#include "llvm/ADT/StringMap.h"
-#include "llvm/ADT/StringRef.h"
-#include "llvm/Support/Error.h"
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace moe {
@@ -45,6 +45,9 @@ struct TensorInfo {
   std::optional<Encoding> encoding;
   // The type of the codes that the elements are decoded from, whether or not a plan can have them.
   std::optional<Storage> codes;
+
+  // Of an element, where it is stored. The tensor has a dtype or codes.
+  int64_t storedBits() const { return bitsOf(codes ? *codes : *dtype); }
 };
 
 class TensorSource {
@@ -52,12 +55,13 @@ public:
   virtual ~TensorSource() = default;
 
   // In no particular order, but the same at every run. Without scales and zeros.
-  llvm::ArrayRef<TensorInfo> tensors() const { return infos; }
+  std::span<const TensorInfo> tensors() const { return infos; }
   // Null if there is none. Lives as long as the source.
-  const TensorInfo *find(llvm::StringRef name) const;
+  const TensorInfo *find(std::string_view name) const;
 
-  // The elements begin .. begin + count - 1 of a tensor, row-major.
-  llvm::Error read(llvm::StringRef name, uint64_t begin, uint64_t count, float *out) const;
+  // The elements begin .. begin + out.size() - 1 of a tensor, row-major. Fails where there is no
+  // such tensor or range, and where what is stored cannot be read or means nothing.
+  Status read(std::string_view name, uint64_t begin, std::span<float> out) const;
 
   // The bytes of a tensor, in its dtype and perhaps unaligned; null where there are none to point
   // to.
@@ -65,8 +69,8 @@ public:
 
 protected:
   // The range is inside the tensor, and its dtype is one of elements.
-  virtual llvm::Error readElements(const TensorInfo &tensor, uint64_t begin, uint64_t count,
-                                   float *out) const = 0;
+  virtual Status readElements(const TensorInfo &tensor, uint64_t begin,
+                              std::span<float> out) const = 0;
 
   // False if there is a tensor of that name already.
   bool add(TensorInfo tensor);
@@ -76,13 +80,18 @@ protected:
   std::vector<TensorInfo> infos, companions;
 
 private:
-  llvm::StringMap<size_t> indices, companionIndices; // by name
+  struct Hash {
+    using is_transparent = void;
+    size_t operator()(std::string_view name) const { return std::hash<std::string_view>()(name); }
+  };
+  using Indices = std::unordered_map<std::string, size_t, Hash, std::equal_to<>>;
+  static bool add(TensorInfo tensor, std::vector<TensorInfo> &list, Indices &indices);
+
+  Indices indices, companionIndices; // by name
 };
 
 // "[16, 5120, 16384]".
-std::string shapeText(llvm::ArrayRef<int64_t> shape);
-// The first ten, joined by `separator`, and how many more there are.
-std::string firstTen(llvm::ArrayRef<std::string> items, llvm::StringRef separator = ", ");
+std::string shapeText(std::span<const int64_t> shape);
 
 } // namespace moe
 
