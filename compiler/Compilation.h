@@ -85,7 +85,8 @@ private:
   std::optional<TokenizerModel> tokenizer;
   Targets targets;
 
-  Module plan; // of all targets
+  std::vector<Module> models; // with weights packed, for each of `targets`
+  Module plan;                // of all targets
 };
 
 } // namespace moe

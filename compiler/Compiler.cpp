@@ -3,7 +3,7 @@
 #include "compiler/calibrate/Calibrate.h"
 #include "compiler/calibrate/CalibrationText.h"
 #include "compiler/import/Llama4.h"
-#include "dialects/moe/MoeOps.h"
+#include "dialects/moe/WeightSources.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -84,9 +84,9 @@ void Compilation::noteRequantized(ModuleOp packed) {
     if (!packing || !packing->getFormat().isQuantized())
       continue;
     const WeightFormat to = packing->getFormat().getFormat();
-    for (SourceAttr source : weight.getSources().getAsRange<SourceAttr>()) {
-      const TensorInfo *tensor = tensors->find(source.getTensor().getValue());
-      if (!tensor || !tensor->codes || tensor->encoding == Encoding{to, source.getTransposed()})
+    for (const TensorSlice &slice : slicesOf(weight)) {
+      const TensorInfo *tensor = tensors->find(slice.tensor);
+      if (!tensor || !tensor->codes || tensor->encoding == Encoding{to, slice.transposed})
         continue;
       changed[{tensor->encoding ? nameOf(tensor->encoding->format) : nameOf(*tensor->codes),
                nameOf(to)}]
@@ -209,10 +209,11 @@ llvm::Error Compilation::run() {
   for (const std::unique_ptr<Target> &target : targets) {
     const bool first = target == targets.front();
     // The last target takes the module itself.
-    OwningOpRef<ModuleOp> copy;
-    if (target != targets.back())
-      copy = module.clone();
-    ModuleOp own = copy ? *copy : module;
+    if (target == targets.back())
+      models.push_back(std::move(imported->module));
+    else
+      models.push_back(module.clone());
+    ModuleOp own = *models.back();
     Type element = typeOf(*cacheOf(*target), &context);
     for (CacheOp cache : own.getOps<CacheOp>())
       cache.setElement(element);

@@ -25,6 +25,8 @@ static fb::ChatFormatT toPlan(const ChatFormat &chat, ArrayRef<int32_t> eosToken
 llvm::Error Compilation::writeFile() {
   PlanInputs inputs;
   inputs.module = *plan;
+  for (const auto &[target, model] : llvm::zip(targets, models))
+    inputs.models[target->name()] = *model;
   for (const std::unique_ptr<Target> &target : targets)
     for (size_t version = 0; version < target->versions(); ++version) {
       if (cancelled())

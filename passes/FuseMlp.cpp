@@ -40,7 +40,7 @@ struct FuseLayer : OpRewritePattern<AddOp> {
     llvm::append_range(sources, parts[1].sources());
     LoadWeightOp gateUp =
         weights.addAndLoad(rewriter, add.getLoc(), parts, "gate_up",
-                           {parts[0].dim(0) + parts[1].dim(0), parts[0].dim(1)}, sources);
+                           {parts[0].dim(0) + parts[1].dim(0), parts[0].dim(1)}, {sources});
     rewriter.replaceOpWithNewOp<MlpBlockOp>(add, add.getType(), residual, norm.getWeight(), gateUp,
                                             mlp->down.getWeight(), norm.getEpsAttr());
     return success();

@@ -77,27 +77,23 @@ struct FuseLayer : OpRewritePattern<AddOp> {
     if (gates[0].dim(0) != width || gates[1].dim(0) != width)
       return rewriter.notifyMatchFailure(add, "has a shared expert of another width");
 
-    Sources sharedGateUp = gates[0].sources(), gateUp;
+    Sources sharedGateUp = gates[0].sources();
     llvm::append_range(sharedGateUp, gates[1].sources());
-    for (int64_t expert = 0; expert < experts; ++expert) {
-      llvm::append_range(gateUp, gates[2].sourcesOf(expert));
-      llvm::append_range(gateUp, gates[3].sourcesOf(expert));
-    }
 
     // All are named after what the names of the block's weights have in common.
     Weight all[] = {gates[0], gates[1], gates[2], gates[3], downs[0], downs[1]};
     auto load = [&](ArrayRef<Weight> parts, StringRef name, ArrayRef<int64_t> shape,
-                    const Sources &sources) {
-      return weights.addAndLoad(rewriter, add.getLoc(), parts, name, shape, sources, all);
+                    const Joined &joined) {
+      return weights.addAndLoad(rewriter, add.getLoc(), parts, name, shape, joined, all);
     };
     LoadWeightOp sharedGateUpLoad =
-        load(sharedGates, "moe.shared_gate_up", {2 * width, hidden}, sharedGateUp);
+        load(sharedGates, "moe.shared_gate_up", {2 * width, hidden}, {sharedGateUp});
     LoadWeightOp gateUpLoad =
-        load(routedGates, "moe.gate_up", {experts, 2 * width, hidden}, gateUp);
+        load(routedGates, "moe.gate_up", {experts, 2 * width, hidden}, joinRows(routedGates));
     LoadWeightOp sharedDownLoad =
-        load(downs[0], "moe.shared_down", {hidden, width}, downs[0].sources());
+        load(downs[0], "moe.shared_down", {hidden, width}, {downs[0].sources()});
     LoadWeightOp downLoad =
-        load(downs[1], "moe.down", {experts, hidden, width}, downs[1].sources());
+        load(downs[1], "moe.down", {experts, hidden, width}, {downs[1].sources()});
     rewriter.replaceOpWithNewOp<MoeBlockOp>(
         add, add.getType(), norm.getX(), norm.getWeight(), router.getWeight(), sharedGateUpLoad,
         gateUpLoad, sharedDownLoad, downLoad, route.getKAttr(), norm.getEpsAttr());

@@ -87,7 +87,7 @@ struct FuseAttention : OpRewritePattern<AttentionOp> {
 
     Location loc = attention.getLoc();
     LoadWeightOp weight =
-        weights.addAndLoad(rewriter, loc, parts, "qkv", {rows, parts[0].dim(1)}, sources);
+        weights.addAndLoad(rewriter, loc, parts, "qkv", {rows, parts[0].dim(1)}, {sources});
     auto type = RankedTensorType::get({norm.getType().getDimSize(0), rows}, rewriter.getF32Type());
     auto qkv = QkvOp::create(rewriter, loc, type, norm.getX(), norm.getWeight(), weight,
                              norm.getEpsAttr());

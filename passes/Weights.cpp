@@ -1,70 +1,31 @@
-// Arithmetic on the sources of weights, and the symbols that hold them.
+// Joins weights, and keeps the symbols that hold them.
 #include "passes/Weights.h"
 
 using namespace mlir;
 using namespace moe;
 
-// The dimension of the checkpoint's tensor that dimension `dim` of the source runs along.
-static size_t tensorDim(SourceAttr source, size_t dim) {
-  size_t rank = source.getSizes().size();
-  return source.getTransposed() && dim + 2 >= rank ? 2 * rank - 3 - dim : dim;
-}
-
-// `count` indices of dimension `dim` of the source, from `first` on.
-static SourceAttr narrow(SourceAttr source, size_t dim, int64_t first, int64_t count) {
-  SmallVector<int64_t> offsets(source.getOffsets()), sizes(source.getSizes());
-  offsets[tensorDim(source, dim)] += first;
-  sizes[tensorDim(source, dim)] = count;
-  return SourceAttr::get(source.getContext(), source.getTensor(), offsets, sizes,
-                         source.getTransposed());
-}
-
-// Appends the elements [begin, end) of the source, which has one index only of each dimension
-// before `dim`: whole indices of `dim` as one source, and what is left of an index before and after
-// them along the dimensions further in.
-static void slice(SourceAttr source, size_t dim, int64_t begin, int64_t end, Sources &result) {
-  if (begin == 0 && end == ShapedType::getNumElements(source.getSizes())) {
-    result.push_back(source);
-    return;
-  }
-  int64_t inner = 1; // elements of one index
-  for (size_t i = dim + 1; i < source.getSizes().size(); ++i)
-    inner *= source.getSizes()[tensorDim(source, i)];
-  auto part = [&](int64_t index, int64_t from, int64_t to) {
-    slice(narrow(source, dim, index, 1), dim + 1, from - index * inner, to - index * inner, result);
-  };
-
-  int64_t first = llvm::divideCeil(begin, inner), last = end / inner; // whole indices
-  if (first > last)
-    return part(last, begin, end);
-  if (begin < first * inner)
-    part(first - 1, begin, first * inner);
-  if (first < last)
-    result.push_back(narrow(source, dim, first, last - first));
-  if (last * inner < end)
-    part(last, last * inner, end);
-}
-
 Sources Weight::sources() const {
-  return llvm::to_vector(WeightOp(op).getSources().getAsRange<SourceAttr>());
+  WeightOp weight = op;
+  if (weight.getAlong() == 0)
+    return llvm::to_vector(weight.getSources().getAsRange<SourceAttr>());
+  return sourcesOf(weight, 0, type().getNumElements());
 }
 
-Sources Weight::sources(int64_t begin, int64_t end) const {
-  Sources result;
-  int64_t start = 0; // of the current source
-  for (SourceAttr source : sources()) {
-    int64_t count = ShapedType::getNumElements(source.getSizes());
-    int64_t from = std::max<int64_t>(begin - start, 0), to = std::min(end - start, count);
-    if (from < to)
-      slice(source, 0, from, to, result);
-    start += count;
+// The parts of numbered or stacked tensors take turns as they are; others are taken apart.
+Joined moe::joinRows(ArrayRef<Weight> parts) {
+  Joined joined;
+  if (llvm::all_of(parts, [](Weight part) { return WeightOp(part.op).getSources().size() == 1; })) {
+    joined.along = 1;
+    for (Weight part : parts)
+      llvm::append_range(joined.sources, part.sources());
+    return joined;
   }
-  return result;
-}
-
-Sources Weight::sourcesOf(int64_t index) const {
-  int64_t count = type().getNumElements() / dim(0);
-  return sources(index * count, (index + 1) * count);
+  for (int64_t index = 0; index < parts.front().dim(0); ++index)
+    for (Weight part : parts) {
+      int64_t count = part.type().getNumElements() / part.dim(0);
+      llvm::append_range(joined.sources, sourcesOf(part.op, index * count, (index + 1) * count));
+    }
+  return joined;
 }
 
 bool moe::sameElements(ArrayRef<Weight> weights) {
@@ -101,18 +62,18 @@ static FormatAttr commonEncoding(ArrayRef<Weight> parts, ArrayRef<int64_t> shape
 }
 
 LoadWeightOp Weights::addAndLoad(PatternRewriter &rewriter, Location loc, ArrayRef<Weight> parts,
-                                 StringRef suffix, ArrayRef<int64_t> shape, const Sources &sources,
+                                 StringRef suffix, ArrayRef<int64_t> shape, const Joined &joined,
                                  ArrayRef<Weight> relatives) {
   auto type = RankedTensorType::get(shape, parts.front().type().getElementType());
   WeightOp weight;
   {
     OpBuilder::InsertionGuard guard(rewriter);
     rewriter.setInsertionPoint(parts.front().op);
-    SmallVector<Attribute> attributes(sources.begin(), sources.end());
+    SmallVector<Attribute> attributes(joined.sources.begin(), joined.sources.end());
     StringRef prefix = commonPrefix(relatives.empty() ? parts : relatives);
     weight = WeightOp::create(rewriter, loc, (prefix + suffix).str(), type,
                               rewriter.getArrayAttr(attributes), PackingAttr(),
-                              commonEncoding(parts, shape));
+                              commonEncoding(parts, shape), joined.along);
     symbols.insert(weight);
   }
   return LoadWeightOp::create(rewriter, loc, type, weight.getSymName());

@@ -1,14 +1,12 @@
-// Weights as the fusion passes handle them: found by their loads, sliced, joined, replaced.
+// Weights as the fusion passes handle them: found by their loads, joined, replaced.
 #ifndef MOE_PASSES_WEIGHTS_H
 #define MOE_PASSES_WEIGHTS_H
 
-#include "dialects/moe/MoeOps.h"
+#include "dialects/moe/WeightSources.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/PatternMatch.h"
 
 namespace moe {
-
-using Sources = llvm::SmallVector<SourceAttr>;
 
 // A loaded weight, or nothing.
 struct Weight {
@@ -21,12 +19,18 @@ struct Weight {
   }
   int64_t dim(unsigned i) const { return type().getDimSize(i); }
 
-  // The sources of all elements, and of the elements [begin, end) in row-major order.
+  // The sources of all elements, one after the other.
   Sources sources() const;
-  Sources sources(int64_t begin, int64_t end) const;
-  // The sources of one index of the first dimension.
-  Sources sourcesOf(int64_t index) const;
 };
+
+// What a new weight is made of: its sources, joined along a dimension.
+struct Joined {
+  Sources sources;
+  int64_t along = 0;
+};
+
+// Of [n, a, k], [n, b, k], ... the [n, a + b + .., k] that has the rows of all for each of n.
+Joined joinRows(llvm::ArrayRef<Weight> parts);
 
 // True where all are there and have the same element type.
 bool sameElements(llvm::ArrayRef<Weight> weights);
@@ -45,7 +49,7 @@ public:
   // type is that of the parts, and so is its encoding where they have the same.
   LoadWeightOp addAndLoad(mlir::PatternRewriter &rewriter, mlir::Location loc,
                           llvm::ArrayRef<Weight> parts, llvm::StringRef suffix,
-                          llvm::ArrayRef<int64_t> shape, const Sources &sources,
+                          llvm::ArrayRef<int64_t> shape, const Joined &joined,
                           llvm::ArrayRef<Weight> relatives = {});
 
 private:

@@ -70,7 +70,7 @@ TEST_F(WeightsTest, SlicesHoldTheirElements) {
     std::vector<float> all = elements(weight.op, shape);
 
     int64_t begin = below(count), end = begin + 1 + below(count - begin);
-    Sources slice = weight.sources(begin, end);
+    Sources slice = sourcesOf(weight.op, begin, end);
     std::vector<float> found = elements(make("s", {end - begin}, slice), shape);
     EXPECT_EQ(found, std::vector<float>(all.begin() + begin, all.begin() + end));
     // A piece at each end of each dimension, and the middle, for each source.
@@ -82,12 +82,12 @@ TEST_F(WeightsTest, ASliceOfWholeIndicesIsOneSource) {
   auto source = SourceAttr::get(&context, StringAttr::get(&context, "t"), {1, 0, 4}, {6, 8, 4},
                                 /*transposed=*/true);
   Weight weight{make("w", {6, 4, 8}, {source})};
-  Sources slice = weight.sourcesOf(2);
+  Sources slice = sourcesOf(weight.op, 2 * 32, 3 * 32);
   ASSERT_EQ(slice.size(), 1u);
   EXPECT_EQ(slice[0].getOffsets(), ArrayRef<int64_t>({3, 0, 4}));
   EXPECT_EQ(slice[0].getSizes(), ArrayRef<int64_t>({1, 8, 4}));
   EXPECT_TRUE(slice[0].getTransposed());
-  EXPECT_EQ(weight.sources(0, 6 * 4 * 8), Sources{source});
+  EXPECT_EQ(sourcesOf(weight.op, 0, 6 * 4 * 8), Sources{source});
 }
 
 } // namespace

@@ -123,7 +123,7 @@ TEST(CalibrateStoreTest, CodesOfEveryMatrixThatSawTokens) {
       continue;
     }
     const int64_t rows = shape.drop_back().back(), cols = shape.back();
-    auto reader = WeightReader::open(model.weights, slicesOf(weight.getSources()));
+    auto reader = WeightReader::open(model.weights, slicesOf(weight));
     ASSERT_TRUE(reader);
     for (int64_t m = 0; m < (shape.size() == 3 ? shape[0] : 1); ++m) {
       if (!(*store)->has(weight.getSymName(), kFormat, m)) {
@@ -210,8 +210,8 @@ TEST(CalibrateStoreTest, PackedAsChosen) {
       continue;
     const auto packing =
         plan::PackingAttr::get(&model.context, Layout::Panel, weight.getPacking()->getFormat(), 0);
-    auto packer = Packer::create(weight.getSymName(), weight.getType(),
-                                 slicesOf(weight.getSources()), packing, tensors, {});
+    auto packer = Packer::create(weight.getSymName(), weight.getType(), slicesOf(weight), packing,
+                                 tensors, {});
     ASSERT_TRUE(bool(packer)) << llvm::toString(packer.takeError());
     std::vector<char> bytes(size_t(packer->bytes()));
     for (int64_t i = 0; i < packer->pieces(); ++i)

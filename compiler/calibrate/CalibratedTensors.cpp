@@ -1,8 +1,7 @@
 // Rows of codes as tensors.
 #include "compiler/calibrate/CalibratedTensors.h"
 #include "compiler/plan/Quantize.h"
-#include "passes/Weights.h"
-#include "llvm/ADT/SetVector.h"
+#include "dialects/moe/WeightSources.h"
 #include "llvm/ADT/StringExtras.h"
 
 using namespace moe;
@@ -28,19 +27,17 @@ void CalibratedTensors::adopt(ModuleOp model) {
     SmallVector<Attribute> sources;
     bool changed = false;
     for (int64_t m = 0; m < weight.getType().getNumElements() / (rows * cols); ++m) {
-      Sources own = Weight{weight}.sources(m * rows * cols, (m + 1) * rows * cols);
+      const int64_t begin = m * rows * cols, end = begin + rows * cols;
       if (!codes->has(weight.getSymName(), format, m)) {
-        sources.append(own.begin(), own.end());
+        llvm::append_range(sources, sourcesOf(weight, begin, end));
         continue;
       }
       changed = true;
-      llvm::SetVector<StringRef> from;
-      for (SourceAttr source : own)
-        from.insert(source.getTensor());
       TensorInfo tensor;
-      tensor.name = (weight.getSymName() + "[" + Twine(m) + "] " + nameOf(format) +
-                     " calibrated from " + llvm::join(from, ", "))
-                        .str();
+      tensor.name =
+          (weight.getSymName() + "[" + Twine(m) + "] " + nameOf(format) + " calibrated from " +
+           llvm::join(tensorsOf(slicesOf(weight, begin, end)), ", "))
+              .str();
       tensor.dtype = Storage::F32;
       tensor.dtypeName = "F32";
       tensor.shape = {rows, cols};
@@ -60,8 +57,10 @@ void CalibratedTensors::adopt(ModuleOp model) {
       add(std::move(tensor));
       addCompanion(std::move(scales));
     }
-    if (changed)
-      weight.setSourcesAttr(builder.getArrayAttr(sources));
+    if (!changed)
+      continue;
+    weight.setSourcesAttr(builder.getArrayAttr(sources));
+    weight.setAlong(0);
   }
 }
 

@@ -20,7 +20,7 @@ Matrix matrixOf(const reference::Values &values, int64_t rows) {
   return Eigen::Map<const Matrix>(values.data(), rows, int64_t(values.size()) / rows);
 }
 llvm::Expected<WeightReader> openWeight(WeightOp weight, const TensorSource &tensors) {
-  Result<WeightReader> reader = WeightReader::open(tensors, slicesOf(weight.getSources()));
+  Result<WeightReader> reader = WeightReader::open(tensors, slicesOf(weight));
   if (!reader)
     return llvm::createStringError("weight '" + weight.getSymName() + "' " +
                                    reader.error().message);

@@ -31,7 +31,7 @@ llvm::Error forRows(WeightOp weight, int64_t matrix, int64_t atOnce, const Tenso
 
 // `step`: a function of fused ops, as moe-fuse leaves it. Returns the logits [R, vocabulary] if
 // they are wanted, else nothing of use. Memory: the activations of a layer, and of a weight a few
-// rows a thread.  The threads are those of the
+// rows a thread. The threads are those of the
 // module's context.
 llvm::Expected<Matrix> runForward(mlir::func::FuncOp step, const TensorSource &tensors,
                                   const ForwardInputs &inputs, const ProductVisitor &visit);

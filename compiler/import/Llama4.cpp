@@ -41,7 +41,8 @@ public:
   llvm::Expected<ImportedModel> import();
 
 private:
-  // A part of a weight: a box of a tensor that must be of the given shape.
+  // What a weight is made of: a box of a tensor that must be of the given shape. With {} in its
+  // name the first dimension is that of the tensors with a number there, and all are taken.
   struct Part {
     std::string tensor;
     SmallVector<int64_t> shape;
@@ -61,11 +62,12 @@ private:
   Value linear(const Twine &name, const Twine &tensor, int64_t outputs, Value x);
   Value expertWeight(int64_t layer, StringRef which);
 
-  // A weight that is one tensor, and one that is several parts.
+  // A weight that is one tensor, and one that is a part of one, or of a stack.
   Value weight(const Twine &name, const Twine &tensor, ArrayRef<int64_t> shape,
                bool shared = false);
-  Value weight(const Twine &name, ArrayRef<int64_t> shape, ArrayRef<Part> parts,
-               bool shared = false);
+  Value weight(const Twine &name, ArrayRef<int64_t> shape, const Part &part, bool shared = false);
+  // The tensors of a part; null where one is missing or has another shape.
+  SmallVector<const TensorInfo *> take(const Part &part, bool shared);
 
   RankedTensorType matrix(int64_t channels, Type element = {}) {
     return RankedTensorType::get({ShapedType::kDynamic, channels},
@@ -208,36 +210,48 @@ Value Importer::weight(const Twine &name, const Twine &tensor, ArrayRef<int64_t>
   return weight(name, shape, Part{tensor.str(), whole, box}, shared);
 }
 
-Value Importer::weight(const Twine &name, ArrayRef<int64_t> shape, ArrayRef<Part> parts,
-                       bool shared) {
-  // Parts of one type give a weight of that type; f32 holds any mixture of them.
+SmallVector<const TensorInfo *> Importer::take(const Part &part, bool shared) {
+  StringRef name = part.tensor;
+  const size_t at = name.find("{}");
+  if (at == StringRef::npos)
+    return {ledger.take(name, part.shape, part.box, shared)};
+  SmallVector<const TensorInfo *> tensors;
+  auto inner = [](ArrayRef<int64_t> dims) { return SmallVector<int64_t>(dims.drop_front()); };
+  const TensorBox box{inner(part.box.offsets), inner(part.box.sizes)};
+  for (int64_t number = 0; number < part.shape.front(); ++number)
+    tensors.push_back(
+        ledger.take((name.take_front(at) + Twine(number) + name.drop_front(at + 2)).str(),
+                    inner(part.shape), box, shared));
+  return tensors;
+}
+
+Value Importer::weight(const Twine &name, ArrayRef<int64_t> shape, const Part &part, bool shared) {
+  // Tensors of one type give a weight of that type; f32 holds any mixture of them.
   std::optional<Storage> dtype;
-  std::optional<WeightFormat> format; // of all parts, plain where they differ
-  SmallVector<Attribute> sources;
-  for (const Part &part : parts) {
-    const TensorInfo *tensor = ledger.take(part.tensor, part.shape, part.box, shared);
-    if (tensor) {
-      dtype = !dtype || *dtype == tensor->dtype ? tensor->dtype : Storage::F32;
-      WeightFormat own;
-      if (tensor->encoding && tensor->encoding->inputsFirst == part.transposed)
-        own = tensor->encoding->format;
-      format = !format || *format == own ? own : WeightFormat();
-    }
-    sources.push_back(SourceAttr::get(builder.getContext(), builder.getStringAttr(part.tensor),
-                                      part.box.offsets, part.box.sizes, part.transposed));
+  std::optional<WeightFormat> format; // of all tensors, plain where they differ
+  for (const TensorInfo *tensor : take(part, shared)) {
+    if (!tensor)
+      continue;
+    dtype = !dtype || *dtype == tensor->dtype ? tensor->dtype : Storage::F32;
+    WeightFormat own;
+    if (tensor->encoding && tensor->encoding->inputsFirst == part.transposed)
+      own = tensor->encoding->format;
+    format = !format || *format == own ? own : WeightFormat();
   }
+  Attribute source = SourceAttr::get(builder.getContext(), builder.getStringAttr(part.tensor),
+                                     part.box.offsets, part.box.sizes, part.transposed);
   Type element = typeOf(dtype.value_or(Storage::F32), builder.getContext());
   auto type = RankedTensorType::get(shape, element);
   auto op = WeightOp::create(symbols, location, symbols.getStringAttr(name), TypeAttr::get(type),
-                             symbols.getArrayAttr(sources), PackingAttr(),
+                             symbols.getArrayAttr(source), PackingAttr(),
                              format && format->quantized()
                                  ? FormatAttr::get(builder.getContext(), *format)
                                  : FormatAttr());
   return LoadWeightOp::create(builder, location, type, FlatSymbolRefAttr::get(op.getSymNameAttr()));
 }
 
-// The gate, up or down projections of all experts of a layer as [E, outputs, inputs], one part for
-// each expert, so that passes need not know how the checkpoint stores them.
+// The gate, up or down projections of all experts of a layer as [E, outputs, inputs], however the
+// checkpoint stores them.
 Value Importer::expertWeight(int64_t i, StringRef which) {
   std::string layer = "layers." + std::to_string(i) + ".";
   std::string at = body + layer + "feed_forward.experts.";
@@ -248,33 +262,28 @@ Value Importer::expertWeight(int64_t i, StringRef which) {
   int64_t e = config.experts, inputs = config.hiddenSize, outputs = config.expertWidth;
   if (which == "down")
     std::swap(inputs, outputs);
-  SmallVector<Part> parts;
-  for (int64_t expert = 0; expert < e; ++expert) {
-    std::string number = std::to_string(expert);
-    SmallVector<int64_t> one{outputs, inputs};
-    switch (layout) {
-    case ExpertLayout::Fused: {
-      bool down = which == "down"; // gate and up are the halves of the columns
-      SmallVector<int64_t> shape{e, inputs, down ? outputs : 2 * outputs};
-      TensorBox box{{expert, 0, which == "up" ? outputs : 0}, {1, inputs, outputs}};
-      parts.push_back(
-          {at + (down ? "down_proj" : "gate_up_proj"), shape, box, /*transposed=*/true});
-      break;
-    }
-    case ExpertLayout::Separate:
-      parts.push_back({at + number + "." + which.str() + "_proj.weight", one, {{0, 0}, one}});
-      break;
-    case ExpertLayout::Linearized:
-      parts.push_back({at + which.str() + "_projs." + number + ".weight", one, {{0, 0}, one}});
-      break;
-    case ExpertLayout::Stacked:
-      parts.push_back({at + which.str() + "_proj.weight",
-                       {e, outputs, inputs},
-                       {{expert, 0, 0}, {1, outputs, inputs}}});
-      break;
-    }
+  Part part;
+  SmallVector<int64_t> all{e, outputs, inputs};
+  switch (layout) {
+  case ExpertLayout::Fused: {
+    bool down = which == "down"; // gate and up are the halves of the columns
+    part = {at + (down ? "down_proj" : "gate_up_proj"),
+            {e, inputs, down ? outputs : 2 * outputs},
+            {{0, 0, which == "up" ? outputs : 0}, {e, inputs, outputs}},
+            /*transposed=*/true};
+    break;
   }
-  return weight(layer + "experts." + which, {e, outputs, inputs}, parts);
+  case ExpertLayout::Separate:
+    part = {at + "{}." + which.str() + "_proj.weight", all, {{0, 0, 0}, all}};
+    break;
+  case ExpertLayout::Linearized:
+    part = {at + which.str() + "_projs.{}.weight", all, {{0, 0, 0}, all}};
+    break;
+  case ExpertLayout::Stacked:
+    part = {at + which.str() + "_proj.weight", all, {{0, 0, 0}, all}};
+    break;
+  }
+  return weight(layer + "experts." + which, all, part);
 }
 
 //===----------------------------------------------------------------------===//

@@ -158,6 +158,8 @@ TEST(Llama4, FindsWeightsInEachLayout) {
           ASSERT_TRUE(bool(model)) << llvm::toString(model.takeError());
           EXPECT_EQ(model->ignored.size(), multimodal ? 2u : 0u);
           EXPECT_EQ(weightsOf(*model->module, *checkpoint), expected);
+          for (WeightOp weight : model->module->getOps<WeightOp>()) // however many experts
+            EXPECT_EQ(weight.getSources().size(), 1u);
           auto weight = *model->module->getOps<WeightOp>().begin();
           EXPECT_EQ(cast<RankedTensorType>(weight.getType()).getElementType().isF32(),
                     dtype == "float32");

@@ -1,6 +1,7 @@
 // One function per table of Plan.fbs, in the order in which they need each other.
 #include "compiler/plan/Index.h"
 
+#include "dialects/moe/WeightSources.h"
 #include "dialects/plan/PlanDialect.h"
 #include "runtime/plan/Format.h"
 #include "llvm/ADT/MapVector.h"
@@ -221,9 +222,10 @@ Error IndexMaker::addTensors() {
     tensor->section = weightSections[op.getDevice()];
     tensor->offset = op.getOffset();
     tensor->bytes = op.getBytes();
-    for (SourceAttr source : op.getSources().getAsRange<SourceAttr>())
-      if (!is_contained(tensor->sources, source.getTensor().str()))
-        tensor->sources.push_back(source.getTensor().str());
+    Expected<WeightOp> weight = weightOf(inputs, op);
+    if (!weight)
+      return weight.takeError();
+    tensor->sources = tensorsOf(slicesOf(*weight));
     tensors[op.getSymName()] = plan->tensors.size();
     byDevice[op.getDevice()].push_back(tensor.get());
     plan->tensors.push_back(std::move(tensor));
@@ -475,6 +477,20 @@ Expected<fb::Operand> IndexMaker::makeOperand(mlir::Value value, plan::ProgramOp
 
 Expected<std::unique_ptr<fb::PlanT>> moe::makeIndex(const PlanInputs &inputs) {
   return IndexMaker(inputs).make();
+}
+
+Expected<WeightOp> moe::weightOf(const PlanInputs &inputs, plan::TensorOp tensor) {
+  const StringRef name = tensor.getTensorName();
+  mlir::ModuleOp model = inputs.models.lookup(tensor.getDevice());
+  auto weight = model ? model.lookupSymbol<WeightOp>(name) : WeightOp();
+  if (!weight)
+    return fail("tensor '" + tensor.getSymName() + "' holds the weight '" + name +
+                "', which the model of device '" + tensor.getDevice() + "' does not have");
+  if (weight.getType() != tensor.getType() || !weight.getPacking() ||
+      weight.getPacking()->getFormat() != tensor.getPacking().getFormat())
+    return fail("tensor '" + tensor.getSymName() +
+                "' has another type or format than the weight '" + name + "' that it holds");
+  return weight;
 }
 
 std::vector<std::string> moe::weightDevices(mlir::ModuleOp module) {

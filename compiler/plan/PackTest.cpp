@@ -1,7 +1,6 @@
 // Packs weights of every layout, and looks up each element as a kernel would.
 #include "compiler/plan/Pack.h"
 
-#include "dialects/moe/WeightSources.h"
 #include "runtime/weights/TestTensors.h"
 
 #include "mlir/AsmParser/AsmParser.h"
@@ -62,9 +61,17 @@ protected:
   Expected<Packer> create(StringRef type, StringRef sources, StringRef packing,
                           Packer::Options options = {}) {
     auto tensor = cast<mlir::RankedTensorType>(mlir::parseType(type, &context));
-    auto list = cast<mlir::ArrayAttr>(mlir::parseAttribute(sources, &context));
     auto layout = cast<plan::PackingAttr>(mlir::parseAttribute(packing, &context));
-    return Packer::create("w", tensor, slicesOf(list), layout, checkpoint.tensors, options);
+    return Packer::create("w", tensor, parseSlices(sources), layout, checkpoint.tensors, options);
+  }
+
+  std::vector<TensorSlice> parseSlices(StringRef sources) {
+    std::vector<TensorSlice> slices;
+    auto list = cast<mlir::ArrayAttr>(mlir::parseAttribute(sources, &context));
+    for (SourceAttr source : list.getAsRange<SourceAttr>())
+      slices.push_back({source.getTensor().str(), source.getOffsets().vec(),
+                        source.getSizes().vec(), source.getTransposed()});
+    return slices;
   }
 
   std::string messageOf(StringRef type, StringRef sources, StringRef packing) {
@@ -80,14 +87,13 @@ protected:
   }
 
   // All elements of the weight in row-major order, one at a time.
-  std::vector<float> elements(mlir::ArrayAttr sources) {
+  std::vector<float> elements(ArrayRef<TensorSlice> slices) {
     std::vector<float> all;
-    for (SourceAttr source : sources.getAsRange<SourceAttr>()) {
-      const std::string name = source.getTensor().str();
-      const std::vector<int64_t> &shape = checkpoint.tensors.info(name).shape;
+    for (const TensorSlice &slice : slices) {
+      const std::vector<int64_t> &shape = checkpoint.tensors.info(slice.tensor).shape;
       const size_t rank = shape.size();
-      SmallVector<int64_t> sizes(source.getSizes());
-      if (source.getTransposed())
+      std::vector<int64_t> sizes = slice.sizes;
+      if (slice.transposed)
         std::swap(sizes[rank - 1], sizes[rank - 2]);
       int64_t count = 1;
       for (int64_t size : sizes)
@@ -97,12 +103,12 @@ protected:
         int64_t rest = i;
         for (size_t d = rank; d-- > 0; rest /= sizes[d])
           at[d] = rest % sizes[d];
-        if (source.getTransposed())
+        if (slice.transposed)
           std::swap(at[rank - 1], at[rank - 2]);
         int64_t place = 0;
         for (size_t d = 0; d < rank; ++d)
-          place = place * shape[d] + at[d] + source.getOffsets()[d];
-        all.push_back(checkpoint.tensors.values(name)[place]);
+          place = place * shape[d] + at[d] + slice.offsets[d];
+        all.push_back(checkpoint.tensors.values(slice.tensor)[place]);
       }
     }
     return all;
@@ -133,8 +139,7 @@ protected:
 
     auto tensor = cast<mlir::RankedTensorType>(mlir::parseType(type, &context));
     auto layout = cast<plan::PackingAttr>(mlir::parseAttribute(packing, &context));
-    const std::vector<float> values =
-        elements(cast<mlir::ArrayAttr>(mlir::parseAttribute(sources, &context)));
+    const std::vector<float> values = elements(parseSlices(sources));
     const bool wide = layout.getStorage().isF32();
     const int64_t rank = tensor.getRank(), width = wide ? 4 : 2;
     const int64_t cols = rank ? tensor.getDimSize(rank - 1) : 1;

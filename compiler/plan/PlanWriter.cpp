@@ -103,9 +103,12 @@ llvm::Error WeightsWriter::prepare() {
                         [&](plan::TensorOp op) { return op.getDevice() == device; }));
   sort(ops, [](plan::TensorOp a, plan::TensorOp b) { return a.getOffset() < b.getOffset(); });
   for (plan::TensorOp op : ops) {
+    Expected<WeightOp> weight = weightOf(inputs, op);
+    if (!weight)
+      return weight.takeError();
     Expected<Packer> packer =
         Packer::create(op.getSymName(), cast<mlir::RankedTensorType>(op.getType()),
-                       slicesOf(op.getSources()), op.getPacking(), *inputs.tensors, inputs.packing);
+                       slicesOf(*weight), op.getPacking(), *inputs.tensors, inputs.packing);
     if (!packer)
       return packer.takeError();
     if (packer->bytes() != int64_t(op.getBytes()))

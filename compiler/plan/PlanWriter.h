@@ -26,6 +26,8 @@ struct PlanInputs {
   // `moe.model` is a dictionary with the fields of the table Model; those that are missing are 0,
   // and `weights` is then the storage of most of the packed bytes.
   mlir::ModuleOp module;
+  // By device, the module whose `moe.weight` each plan.tensor of the device is packed from.
+  llvm::StringMap<mlir::ModuleOp> models;
   std::vector<CodeImage> images; // best first
   std::optional<TokenizerInput> tokenizer;
   std::optional<fb::ChatFormatT> chat;

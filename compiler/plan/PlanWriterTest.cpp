@@ -32,11 +32,9 @@ module attributes {moe.model = {
     experts_per_token = 1 : i64, moe_layers = 2 : i64, attention_chunk = 128 : i64,
     max_positions = 1024 : i64, bos_token = 90 : i64, eos_tokens = [91, 92],
     parameters = 100000 : i64, active_parameters = 50000 : i64}} {
-  plan.tensor @qkv at 0 bytes 8704 : tensor<96x33xbf16> from
-      [#moe.source<"q", [0, 0], [48, 33]>, #moe.source<"kv", [0, 0], [48, 33]>]
+  plan.tensor @qkv at 0 bytes 8704 : tensor<96x33xbf16>
       packed #plan.packing<panel_heads, bf16, 48> device "cpu"
-  plan.tensor @norm at 8768 bytes 132 : tensor<33xf32> from
-      [#moe.source<"norm", [0], [33]>] packed #plan.packing<rows, f32> device "cpu"
+  plan.tensor @norm at 8768 bytes 132 : tensor<33xf32> packed #plan.packing<rows, f32> device "cpu"
   plan.pool @chunked class chunk of 128 layers 3 page_tokens 64 page_bytes 8192 device "cpu"
   plan.pool @global class all_positions layers 1 page_tokens 64 page_bytes 4096 device "cpu"
   plan.kernel @embed device "cpu" operands 3
@@ -62,6 +60,20 @@ module attributes {moe.model = {
   }
 })";
 
+// What the tensors of all modules are packed from.
+constexpr const char *kWeights = R"(
+  moe.weight @qkv : tensor<96x33xbf16> from
+      [#moe.source<"q", [0, 0], [48, 33]>, #moe.source<"kv", [0, 0], [48, 33]>]
+      packed #moe.packing<heads, bf16, 48>
+  moe.weight @norm : tensor<33xf32> from [#moe.source<"norm", [0], [33]>]
+      packed #moe.packing<rows, f32>
+  moe.weight @head : tensor<96x33xbf16> from
+      [#moe.source<"q", [0, 0], [48, 33]>, #moe.source<"kv", [0, 0], [48, 33]>]
+      packed #moe.packing<matrix, bf16>
+  moe.weight @huge : tensor<33554432x1048576xf32> from
+      [#moe.source<"huge", [0, 0], [33554432, 1048576]>] packed #moe.packing<rows, f32>
+)";
+
 class PlanWriterTest : public testing::Test {
 protected:
   PlanWriterTest() : folder(fs::path(testing::TempDir()) / ("writer-" + std::to_string(getpid()))) {
@@ -85,6 +97,7 @@ protected:
           std::string(name) == "norm" ? std::vector<int64_t>{33} : std::vector<int64_t>{48, 33},
           name == std::string("q") ? 1.0f : 0.0f);
     inputs.tensors = &tensors;
+    useWeights(kWeights);
     use(kModule);
   }
   ~PlanWriterTest() override { fs::remove_all(folder); }
@@ -97,7 +110,22 @@ protected:
       return ok();
     });
   }
-  void addLarge() { add("large", {10, 1024, 1024}); }
+  // As largeModule has it.
+  void addLarge(const std::string &format = "f32") {
+    add("large", {10, 1024, 1024});
+    useWeights(kWeights + formatv(R"(
+        moe.weight @large : tensor<10x1024x1024xf32> from
+            [#moe.source<"large", [0, 0, 0], [10, 1024, 1024], true>] packed #moe.packing<matrix, {0}>
+        )",
+                                  format)
+                              .str());
+  }
+  void useWeights(const std::string &text) {
+    model = mlir::parseSourceString<mlir::ModuleOp>(text, &context);
+    ASSERT_TRUE(model);
+    for (const char *device : {"cpu", "cuda"})
+      inputs.models[device] = *model;
+  }
 
   void use(const std::string &text) {
     module = mlir::parseSourceString<mlir::ModuleOp>(text, &context);
@@ -129,7 +157,7 @@ protected:
 
   const fs::path folder;
   mlir::MLIRContext context;
-  mlir::OwningOpRef<mlir::ModuleOp> module;
+  mlir::OwningOpRef<mlir::ModuleOp> model, module;
   moe::test::TestTensors tensors;
   PlanInputs inputs;
 };
@@ -164,9 +192,9 @@ TEST_F(PlanWriterTest, roundTrip) {
   EXPECT_EQ(qkv.sources()->Get(1)->str(), "kv");
   const auto weights = plan->section(qkv.section());
   auto op = *module->getOps<plan::TensorOp>().begin();
-  Expected<Packer> packer =
-      Packer::create("qkv", cast<mlir::RankedTensorType>(op.getType()), slicesOf(op.getSources()),
-                     op.getPacking(), *inputs.tensors, {});
+  Expected<Packer> packer = Packer::create("qkv", cast<mlir::RankedTensorType>(op.getType()),
+                                           slicesOf(*model->getOps<WeightOp>().begin()),
+                                           op.getPacking(), *inputs.tensors, {});
   ASSERT_TRUE(bool(packer)) << toString(packer.takeError());
   ASSERT_EQ(packer->pieces(), 1);
   std::vector<char> packed(packer->bytes());
@@ -219,11 +247,9 @@ class PlanOfTwoDevices : public PlanWriterTest {
 protected:
   PlanOfTwoDevices() {
     change("plan.kernel @embed device", R"(
-  plan.tensor @cuda.qkv at 0 bytes 12288 : tensor<96x33xbf16> from
-      [#moe.source<"q", [0, 0], [48, 33]>, #moe.source<"kv", [0, 0], [48, 33]>]
+  plan.tensor @cuda.qkv at 0 bytes 12288 : tensor<96x33xbf16>
       packed #plan.packing<fragments, bf16> device "cuda"
-  plan.tensor @cuda.head at 12288 bytes 12288 : tensor<96x33xbf16> from
-      [#moe.source<"q", [0, 0], [48, 33]>, #moe.source<"kv", [0, 0], [48, 33]>]
+  plan.tensor @cuda.head at 12288 bytes 12288 : tensor<96x33xbf16>
       packed #plan.packing<fragments_gate_up, bf16> device "cuda"
   plan.pool @cuda.global class all_positions layers 4 page_tokens 64 page_bytes 2048 device "cuda"
   plan.kernel @qkv_t8 device "cuda" operands 4 grid
@@ -299,9 +325,9 @@ TEST_F(PlanOfTwoDevices, roundTrip) {
   for (plan::TensorOp op : module->getOps<plan::TensorOp>()) {
     if (op.getDevice() != "cuda")
       continue;
-    Expected<Packer> packer =
-        Packer::create("w", cast<mlir::RankedTensorType>(op.getType()), slicesOf(op.getSources()),
-                       op.getPacking(), *inputs.tensors, {});
+    Expected<Packer> packer = Packer::create("w", cast<mlir::RankedTensorType>(op.getType()),
+                                             slicesOf(*model->getOps<WeightOp>().begin()),
+                                             op.getPacking(), *inputs.tensors, {});
     ASSERT_TRUE(bool(packer)) << toString(packer.takeError());
     std::vector<char> packed(packer->bytes());
     cantFail(packer->pack(0, packed));
@@ -342,21 +368,23 @@ std::string largeModule(StringRef format = "f32", int64_t bytes = 41943040) {
   std::string text = kModule;
   const std::string tensor = "plan.tensor @norm";
   return text.insert(text.find(tensor), formatv(R"(
-    plan.tensor @large at 20480 bytes {0} : tensor<10x1024x1024xf32> from
-        [#moe.source<"large", [0, 0, 0], [10, 1024, 1024], true>] packed #plan.packing<panel, {1}> device "cpu"
+    plan.tensor @large at 20480 bytes {0} : tensor<10x1024x1024xf32>
+        packed #plan.packing<panel, {1}> device "cpu"
     )",
                                                 bytes, format)
                                             .str());
 }
 
 // A scale for each element makes many bytes of few elements.
-std::string largeCodes() { return largeModule("i4 group 1 scale f32", 62914560); }
+constexpr const char *kLargeCodes = "i4 group 1 scale f32";
+std::string largeCodes() { return largeModule(kLargeCodes, 62914560); }
 
 TEST_F(PlanWriterTest, sameBytesWithAnyNumberOfThreads) {
   inputs.packing.scales = ScaleChoice::AbsMax;
-  addLarge();
-  for (const auto &[text, storage] :
-       {std::pair(largeModule(), "f32"), std::pair(largeCodes(), "int4-g1-f32")}) {
+  for (const auto &[text, format, storage] :
+       {std::tuple(largeModule(), "f32", "f32"),
+        std::tuple(largeCodes(), kLargeCodes, "int4-g1-f32")}) {
+    addLarge(format);
     use(text);
     inputs.jobs = 1;
     ASSERT_EQ(write("one.plan"), "");
@@ -410,10 +438,10 @@ TEST_F(PlanWriterTest, tellsWhatPackingTook) {
 
 TEST_F(PlanWriterTest, canBeCancelled) {
   inputs.packing.scales = ScaleChoice::AbsMax;
-  addLarge();
   for (const auto &[codes, when] :
        {std::pair(false, 0), std::pair(false, 20'000'000), std::pair(false, 41'980'000),
         std::pair(true, 20'000'000), std::pair(true, 62'940'000)}) {
+    addLarge(codes ? kLargeCodes : "f32");
     use(codes ? largeCodes() : largeModule());
     std::atomic<bool> cancel = false;
     llvm::Error error = writePlan(
@@ -438,6 +466,19 @@ TEST_F(PlanWriterTest, leavesNothingWhenReadingFails) {
   moe::test::TestTensors none;
   inputs.tensors = &none;
   expectFailure("weight 'qkv' takes a slice of tensor 'q', which the checkpoint does not have");
+}
+
+TEST_F(PlanWriterTest, refusesTensorsOfOtherWeights) {
+  const std::string weights = kWeights;
+  useWeights(weights.substr(0, weights.find("  moe.weight @norm")));
+  expectFailure("tensor 'norm' holds the weight 'norm', which the model of device 'cpu' does not "
+                "have");
+  useWeights(kWeights);
+  change("tensor<33xf32> packed", "tensor<33xbf16> packed");
+  expectFailure("has another type or format than the weight 'norm' that it holds");
+  use(kModule);
+  inputs.models.clear();
+  expectFailure("which the model of device 'cpu' does not have");
 }
 
 TEST_F(PlanWriterTest, keepsTheOldFile) {
@@ -472,8 +513,8 @@ TEST_F(PlanWriterTest, reportsALimitOnFileSizes) {
 
 TEST_F(PlanWriterTest, knowsThatTheDiskIsTooSmall) {
   change("plan.tensor @norm", R"(
-    plan.tensor @huge at 20480 bytes 140737488355328 : tensor<33554432x1048576xf32> from
-        [#moe.source<"huge", [0, 0], [33554432, 1048576]>] packed #plan.packing<rows, f32>
+    plan.tensor @huge at 20480 bytes 140737488355328 : tensor<33554432x1048576xf32>
+        packed #plan.packing<rows, f32>
         device "cpu"
     plan.tensor @norm)");
   expectFailure("it takes 134217729 MB, and");

@@ -125,7 +125,7 @@ void LowerToPlan::writeTensors(OpBuilder &builder) {
                                layout == Layout::PanelHeads ? op.getPacking()->getHeadDim() : 0);
     int64_t bytes = packedBytes(cast<RankedTensorType>(op.getType()), packing);
     plan::TensorOp::create(builder, op.getLoc(), symbolOf(name), offset, bytes, op.getType(),
-                           op.getSources(), packing, device);
+                           packing, device);
     offset += llvm::alignTo(bytes, plan::kPlaceAlignment);
   }
 }

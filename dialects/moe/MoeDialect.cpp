@@ -90,6 +90,34 @@ void printFormatOf(AsmPrinter &printer, FormatAttr format) {
 
 using namespace moe;
 
+LogicalResult SourceAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,
+                                 StringAttr tensor, ArrayRef<int64_t> offsets,
+                                 ArrayRef<int64_t> sizes, bool transposed) {
+  bool counts = offsets.size() == sizes.size();
+  int64_t end = 0, elements = 1;
+  for (auto [offset, size] : llvm::zip(offsets, sizes))
+    counts &= offset >= 0 && size >= 0 && !llvm::AddOverflow(offset, size, end) &&
+              !llvm::MulOverflow(elements, size, elements);
+  if (!counts) // source_c1
+    return emitError() << "source of tensor " << tensor << " begins at [" << offsets
+                       << "] and has size [" << sizes
+                       << "], expected an offset and a size for each dimension, none negative, and "
+                          "fewer than 2^63 elements";
+  const size_t stacks = tensor.getValue().count("{}");
+  if (stacks > 1 || stacks > sizes.size()) // source_c2
+    return emitError() << "source of tensor " << tensor << " has " << sizes.size()
+                       << " dimensions, expected a name with at most one {}, whose number is the "
+                          "first dimension";
+  if (transposed && sizes.size() < 2 + stacks) // source_c3
+    return emitError() << "source of tensor " << tensor << " transposes " << sizes.size() - stacks
+                       << " dimensions, expected two or more";
+  return success();
+}
+
+bool SourceAttr::isNumbered() const { return getTensor().getValue().contains("{}"); }
+
+int64_t SourceAttr::getNumElements() const { return ShapedType::getNumElements(getSizes()); }
+
 LogicalResult FormatAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError, Type element,
                                  int64_t group, Type scale, bool zeros) {
   FailureOr<Storage> storage = storageOf(element);

@@ -27,13 +27,23 @@ class Moe_Attr<string name, string mnemonic_> : AttrDef<Moe_Dialect, name> {
 }
 
 def Moe_SourceAttr : Moe_Attr<"Source", "source"> {
-  let summary = "a slice of one tensor of the checkpoint";
+  let summary = "a slice of one tensor of the checkpoint, or of a stack of tensors";
   let description = [{
     `offsets` and `sizes` give the slice, in elements, one per dimension of the tensor; `transposed`
     swaps the last two dimensions of the slice after it was taken.
 
+    A name with `{}` stands for the stack of the tensors that have a number there, which is the
+    index of the first dimension: of the others each tensor has its own. So all experts of a layer
+    are one source, however the checkpoint stores them.
+
+    - (C1) there are as many offsets as sizes, none negative; where the slice ends and its elements
+      can be counted in 63 bits
+    - (C2) a name has at most one `{}`, and then there is a first dimension
+    - (C3) transposed are two dimensions or more, besides that of a stack
+
     ```mlir
-    #moe.source<"model.layers.0.feed_forward.experts.gate_up_proj", [0, 0, 0], [1, 256, 128], true>
+    #moe.source<"model.layers.0.feed_forward.experts.gate_up_proj", [0, 0, 0], [16, 256, 128], true>
+    #moe.source<"model.layers.0.feed_forward.experts.{}.down_proj.weight", [0, 0, 0], [16, 256, 128]>
     ```
   }];
   let parameters = (ins "::mlir::StringAttr":$tensor, ArrayRefParameter<"int64_t">:$offsets,
@@ -41,6 +51,13 @@ def Moe_SourceAttr : Moe_Attr<"Source", "source"> {
   let assemblyFormat = [{
     `<` $tensor `,` `[` $offsets `]` `,` `[` $sizes `]` (`,` $transposed^)? `>`
   }];
+  let extraClassDeclaration = [{
+    // Whether the tensor is a stack of numbered ones.
+    bool isNumbered() const;
+    // How many elements the slice has.
+    int64_t getNumElements() const;
+  }];
+  let genVerifyDecl = 1;
 }
 
 def Moe_Role : I32EnumAttr<"WeightRole", "what kernels do with a weight", [

@@ -137,23 +137,26 @@ LogicalResult WeightOp::verify() {
     return emitOpError() << "has type " << type
                          << ", expected a static shape of f32, f16 or bf16"; // weight_c2
 
+  const int64_t rank = type.getRank(), along = int64_t(getAlong());
+  if (along < 0 || along >= std::max<int64_t>(rank, 1))
+    return emitOpError() << "joins its sources along dimension " << along
+                         << ", expected one of the " << rank << " of " << type; // weight_c3
+  const int64_t parts = ShapedType::getNumElements(type.getShape().take_front(along));
   int64_t elements = 0;
+  bool overflow = false;
   for (auto source : getSources().getAsRange<SourceAttr>()) {
-    ArrayRef<int64_t> offsets = source.getOffsets(), sizes = source.getSizes();
-    auto negative = [](int64_t number) { return number < 0; };
-    if (offsets.size() != sizes.size() || llvm::any_of(offsets, negative) ||
-        llvm::any_of(sizes, negative))
-      return emitOpError() << "has source " << source
-                           << ", expected an offset and a size for each dimension, none "
-                              "negative"; // weight_c3
-    if (source.getTransposed() && sizes.size() < 2)
-      return emitOpError() << "transposes source " << source << " of " << sizes.size()
-                           << " dimensions, expected two or more"; // weight_c3
-    elements += ShapedType::getNumElements(sizes);
+    const int64_t own = source.getNumElements();
+    if (parts > 0 && own % parts != 0)
+      return emitOpError() << "joins source " << source << " of " << own << " elements along "
+                           << "dimension " << along << ", expected a multiple of " << parts
+                           << " as in " << type; // weight_c3
+    overflow |= bool(llvm::AddOverflow(elements, own, elements));
   }
-  if (elements != type.getNumElements())
-    return emitOpError() << "has sources of " << elements << " elements, expected "
-                         << type.getNumElements() << " as in " << type; // weight_c1
+  if (overflow || elements != type.getNumElements()) {
+    InFlightDiagnostic diag = emitOpError() << "has sources of ";
+    return (overflow ? diag << "2^63 or more" : diag << elements)
+           << " elements, expected " << type.getNumElements() << " as in " << type; // weight_c1
+  }
   if (FormatAttr encoding = getEncodingAttr()) {
     if (!encoding.isQuantized())
       return emitOpError() << "is encoded as " << encoding << ", expected codes"; // weight_c5

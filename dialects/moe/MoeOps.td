@@ -27,11 +27,13 @@ def Moe_WeightOp : Moe_Op<"weight", [Symbol]> {
   let summary = "a weight of the model, by the bytes of the checkpoint that it is made of";
   let description = [{
     The elements of the weight, in row-major order, are those of its sources one after the other.
+    Joined `along` dimension d, they are so for each index of the dimensions before d: there a
+    source has as many equal parts as there are indices, and the parts take turns.
 
     - (C1) the sources have as many elements as the type
     - (C2) the type is static, of f32, f16 or bf16
-    - (C3) every source has as many offsets as sizes, none negative, and two dimensions or more if
-      transposed
+    - (C3) `along` is a dimension of the type, and the indices before it divide the elements of
+      every source
     - (C4) a packing's format is f32, bf16 or codes whose group divides the last dimension; roles
       but `rows` need two dimensions or more, `gate_up` an even number of rows, `heads` a head
       dimension that divides the rows
@@ -47,13 +49,18 @@ def Moe_WeightOp : Moe_Op<"weight", [Symbol]> {
     moe.weight @layers.0.q : tensor<256x256xbf16> from
         [#moe.source<"model.layers.0.self_attn.q_proj.weight", [0, 0], [256, 256]>]
         encoded #moe.format<i4 group 128 scale bf16> packed #moe.packing<matrix, bf16>
+    moe.weight @layers.0.moe.gate_up : tensor<16x256x256xbf16> from
+        [#moe.source<"model.layers.0.feed_forward.experts.{}.gate_proj.weight", [0, 0, 0], [16, 128, 256]>,
+         #moe.source<"model.layers.0.feed_forward.experts.{}.up_proj.weight", [0, 0, 0], [16, 128, 256]>]
+        along 1
     ```
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, TypeAttrOf<AnyRankedTensor>:$type,
       TypedArrayAttrBase<Moe_SourceAttr, "array of sources">:$sources,
-      OptionalAttr<Moe_PackingAttr>:$packing, OptionalAttr<Moe_FormatAttr>:$encoding);
+      OptionalAttr<Moe_PackingAttr>:$packing, OptionalAttr<Moe_FormatAttr>:$encoding,
+      DefaultValuedOptionalAttr<I64Attr, "0">:$along);
   let assemblyFormat = [{
-    $sym_name `:` $type `from` $sources (`encoded` qualified($encoding)^)?
+    $sym_name `:` $type `from` $sources (`along` $along^)? (`encoded` qualified($encoding)^)?
     (`packed` qualified($packing)^)? attr-dict
   }];
   let hasVerifier = 1;

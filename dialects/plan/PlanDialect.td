@@ -9,7 +9,7 @@ include "mlir/IR/EnumAttr.td"
 def Plan_Dialect : Dialect {
   let name = "plan";
   let cppNamespace = "::moe::plan";
-  let dependentDialects = ["::moe::MoeDialect"]; // formats and sources of weights
+  let dependentDialects = ["::moe::MoeDialect"]; // formats of weights
   let summary = "buffers with offsets, and kernel calls in order: what the plan file will hold";
   let description = [{
     A module holds packed tensors (`plan.tensor`), cache pools (`plan.pool`), kernels

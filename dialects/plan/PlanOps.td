@@ -16,21 +16,20 @@ def Plan_TensorOp : Plan_Op<"tensor", [Symbol]> {
     The symbol may start with the device's name, so that those of several devices can stand in one
     module.
 
+    What its elements are says the `moe.weight` of its name, of the model that was lowered.
+
     - (C1) `offset` is a multiple of 64, and `bytes` is what the packing of the type needs
 
     ```mlir
-    plan.tensor @cpu.layers.0.qkv at 4096 bytes 262144 : tensor<512x256xbf16> from
-        [#moe.source<"q", [0, 0], [256, 256]>, ...] packed #plan.packing<panel_heads, bf16, 64>
-        device "cpu"
+    plan.tensor @cpu.layers.0.qkv at 4096 bytes 262144 : tensor<512x256xbf16>
+        packed #plan.packing<panel_heads, bf16, 64> device "cpu"
     ```
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, I64Attr:$offset, I64Attr:$bytes,
-      TypeAttrOf<AnyRankedTensor>:$type,
-      TypedArrayAttrBase<Moe_SourceAttr, "array of sources">:$sources, Plan_PackingAttr:$packing,
-      StrAttr:$device);
+      TypeAttrOf<AnyRankedTensor>:$type, Plan_PackingAttr:$packing, StrAttr:$device);
   let assemblyFormat = [{
-    $sym_name `at` $offset `bytes` $bytes `:` $type `from` $sources `packed` qualified($packing)
-    `device` $device attr-dict
+    $sym_name `at` $offset `bytes` $bytes `:` $type `packed` qualified($packing) `device` $device
+    attr-dict
   }];
   let extraClassDeclaration = [{
     // The name of the weight: "layers.0.qkv" of @cuda.layers.0.qkv.

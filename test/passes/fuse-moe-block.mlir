@@ -1,7 +1,7 @@
 // RUN: moe-opt %s --moe-fuse-moe-block --moe-drop-unused-weights --split-input-file | FileCheck %s
 
 // The shared expert keeps weights of its own. The experts of this checkpoint are fused and stored
-// inputs first: one source a weight, so that gate and up are sliced expert by expert.
+// inputs first: one source a weight, of which gate and up take turns expert by expert.
 // CHECK: moe.weight @l.norm
 // CHECK-NEXT: moe.weight @l.router
 // CHECK-NEXT: moe.weight @l.moe.shared_gate_up : tensor<8x8xbf16> from
@@ -9,8 +9,7 @@
 // CHECK-NEXT: moe.weight @l.moe.shared_down : tensor<8x4xbf16> from
 // CHECK-SAME: [#moe.source<"sd", [0, 0], [8, 4]>]
 // CHECK-NEXT: moe.weight @l.moe.gate_up : tensor<2x8x8xbf16> from
-// CHECK-SAME: [#moe.source<"gu", [0, 0, 0], [1, 8, 4], true>, #moe.source<"gu", [0, 0, 4], [1, 8, 4], true>,
-// CHECK-SAME: #moe.source<"gu", [1, 0, 0], [1, 8, 4], true>, #moe.source<"gu", [1, 0, 4], [1, 8, 4], true>]
+// CHECK-SAME: [#moe.source<"gu", [0, 0, 0], [2, 8, 4], true>, #moe.source<"gu", [0, 0, 4], [2, 8, 4], true>] along 1{{$}}
 // CHECK-NEXT: moe.weight @l.moe.down : tensor<2x8x4xbf16> from
 // CHECK-SAME: [#moe.source<"d", [0, 0, 0], [2, 4, 8], true>]
 // CHECK-LABEL: func.func @fused_experts

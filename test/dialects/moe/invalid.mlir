@@ -17,18 +17,63 @@ moe.weight @weight_c2 : tensor<4x8xi8> from [#moe.source<"w", [0, 0], [4, 8]>]
 
 // -----
 
-// expected-error @+1 {{has source #moe.source<"w", [0], [4, 8]>, expected an offset and a size for each dimension, none negative}}
-moe.weight @weight_c3 : tensor<4x8xf32> from [#moe.source<"w", [0], [4, 8]>]
+// expected-error @+1 {{joins its sources along dimension 2, expected one of the 2 of 'tensor<4x8xf32>'}}
+moe.weight @weight_c3 : tensor<4x8xf32> from [#moe.source<"w", [0, 0], [4, 8]>] along 2
 
 // -----
 
-// expected-error @+1 {{expected an offset and a size for each dimension, none negative}}
-moe.weight @weight_c3 : tensor<4x8xf32> from [#moe.source<"w", [0, -1], [4, 8]>]
+// expected-error @+1 {{joins its sources along dimension -1, expected one of the 2}}
+moe.weight @weight_c3 : tensor<4x8xf32> from [#moe.source<"w", [0, 0], [4, 8]>] along -1
 
 // -----
 
-// expected-error @+1 {{transposes source #moe.source<"w", [0], [8], true> of 1 dimensions, expected two or more}}
-moe.weight @weight_c3 : tensor<8xf32> from [#moe.source<"w", [0], [8], true>]
+// expected-error @+1 {{joins source #moe.source<"v", [0, 0], [2, 9]> of 18 elements along dimension 1, expected a multiple of 4 as in 'tensor<4x8xf32>'}}
+moe.weight @weight_c3 : tensor<4x8xf32> from [#moe.source<"v", [0, 0], [2, 9]>, #moe.source<"w", [0, 0], [2, 7]>] along 1
+
+// -----
+
+// expected-error @+1 {{has sources of 2^63 or more elements, expected 32}}
+moe.weight @weight_c1 : tensor<4x8xf32> from [#moe.source<"v", [0], [9223372036854775807]>, #moe.source<"w", [0], [1]>]
+
+// -----
+
+// expected-error @+1 {{source of tensor "w" begins at [0] and has size [4, 8], expected an offset and a size for each dimension, none negative, and fewer than 2^63 elements}}
+moe.weight @source_c1 : tensor<4x8xf32> from [#moe.source<"w", [0], [4, 8]>]
+
+// -----
+
+// expected-error @+1 {{begins at [0, -1] and has size [4, 8], expected}}
+moe.weight @source_c1 : tensor<4x8xf32> from [#moe.source<"w", [0, -1], [4, 8]>]
+
+// -----
+
+// expected-error @+1 {{has size [4, -8], expected}}
+moe.weight @source_c1 : tensor<4x8xf32> from [#moe.source<"w", [0, 0], [4, -8]>]
+
+// -----
+
+// expected-error @+1 {{has size [4294967296, 2147483648], expected an offset}}
+moe.weight @source_c1 : tensor<4x8xf32> from [#moe.source<"w", [0, 0], [4294967296, 2147483648]>]
+
+// -----
+
+// expected-error @+1 {{begins at [9223372036854775807] and has size [1], expected an offset}}
+moe.weight @source_c1 : tensor<1xf32> from [#moe.source<"w", [9223372036854775807], [1]>]
+
+// -----
+
+// expected-error @+1 {{source of tensor "{}.{}" has 2 dimensions, expected a name with at most one {}, whose number is the first dimension}}
+moe.weight @source_c2 : tensor<4x8xf32> from [#moe.source<"{}.{}", [0, 0], [4, 8]>]
+
+// -----
+
+// expected-error @+1 {{source of tensor "w" transposes 1 dimensions, expected two or more}}
+moe.weight @source_c3 : tensor<8xf32> from [#moe.source<"w", [0], [8], true>]
+
+// -----
+
+// expected-error @+1 {{source of tensor "w.{}" transposes 1 dimensions, expected two or more}}
+moe.weight @source_c3 : tensor<4x8xf32> from [#moe.source<"w.{}", [0, 0], [4, 8], true>]
 
 // -----
 

@@ -9,6 +9,15 @@ moe.weight @plain : tensor<4x8xf32> from [#moe.source<"a.weight", [0, 0], [4, 8]
 moe.weight @gate : tensor<2x128x256xbf16> from
     [#moe.source<"experts.gate_up_proj", [0, 0, 128], [2, 256, 128], true>]
 
+// All experts of a layer, of one tensor each: what is printed does not grow with their number.
+// CHECK: moe.weight @stack : tensor<128x64x256xbf16> from
+// CHECK-SAME: [#moe.source<"experts.{}.gate_proj.weight", [0, 0, 0], [128, 32, 256]>,
+// CHECK-SAME: #moe.source<"experts.{}.up_proj.weight", [0, 0, 0], [128, 32, 256]>] along 1 encoded #moe.format
+moe.weight @stack : tensor<128x64x256xbf16> from
+    [#moe.source<"experts.{}.gate_proj.weight", [0, 0, 0], [128, 32, 256]>,
+     #moe.source<"experts.{}.up_proj.weight", [0, 0, 0], [128, 32, 256]>] along 1
+    encoded #moe.format<i4 group 128 scale bf16>
+
 // CHECK: moe.weight @qkv : tensor<512x256xbf16> from [#moe.source<"q", [0, 0], [256, 256]>,
 // CHECK-SAME: #moe.source<"k", [0, 0], [128, 256]>, #moe.source<"v", [0, 0], [128, 256]>]
 // CHECK-SAME: packed #moe.packing<heads, bf16, 64>

@@ -2,56 +2,48 @@
 
 // tensor_c1
 // expected-error @+1 {{is at 32, which is no multiple of 64}}
-plan.tensor @w at 32 bytes 8192 : tensor<64x64xbf16> from
-    [#moe.source<"w", [0, 0], [64, 64]>] packed #plan.packing<rows, bf16> device "cpu"
+plan.tensor @w at 32 bytes 8192 : tensor<64x64xbf16> packed #plan.packing<rows, bf16> device "cpu"
 
 // -----
 
 // tensor_c1: 65 rows need two panels
 // expected-error @+1 {{has 8320 bytes, but its packing needs 16384}}
-plan.tensor @w at 0 bytes 8320 : tensor<65x64xbf16> from
-    [#moe.source<"w", [0, 0], [65, 64]>] packed #plan.packing<panel, bf16> device "cpu"
+plan.tensor @w at 0 bytes 8320 : tensor<65x64xbf16> packed #plan.packing<panel, bf16> device "cpu"
 
 // -----
 
 // tensor_c1: pairs of columns
 // expected-error @+1 {{has 8064 bytes, but its packing needs 8192}}
-plan.tensor @w at 0 bytes 8064 : tensor<64x63xbf16> from
-    [#moe.source<"w", [0, 0], [64, 63]>] packed #plan.packing<panel, bf16> device "cpu"
+plan.tensor @w at 0 bytes 8064 : tensor<64x63xbf16> packed #plan.packing<panel, bf16> device "cpu"
 
 // -----
 
 // tensor_c1: 2 x 48 rows, so two panels of 32 + 32
 // expected-error @+1 {{has 24576 bytes, but its packing needs 32768}}
-plan.tensor @w at 0 bytes 24576 : tensor<96x64xf32> from
-    [#moe.source<"w", [0, 0], [96, 64]>] packed #plan.packing<panel_gate_up, f32> device "cpu"
+plan.tensor @w at 0 bytes 24576 : tensor<96x64xf32> packed #plan.packing<panel_gate_up, f32> device "cpu"
 
 // -----
 
 // tensor_c1: four heads, a panel each
 // expected-error @+1 {{has 16384 bytes, but its packing needs 65536}}
-plan.tensor @w at 0 bytes 16384 : tensor<64x64xf32> from
-    [#moe.source<"w", [0, 0], [64, 64]>] packed #plan.packing<panel_heads, f32, 16> device "cpu"
+plan.tensor @w at 0 bytes 16384 : tensor<64x64xf32> packed #plan.packing<panel_heads, f32, 16> device "cpu"
 
 // -----
 
 // tensor_c1
 // expected-error @+1 {{its rows are not a multiple of the head dimension}}
-plan.tensor @w at 0 bytes 16384 : tensor<64x64xf32> from
-    [#moe.source<"w", [0, 0], [64, 64]>] packed #plan.packing<panel_heads, f32, 24> device "cpu"
+plan.tensor @w at 0 bytes 16384 : tensor<64x64xf32> packed #plan.packing<panel_heads, f32, 24> device "cpu"
 
 // -----
 
 // tensor_c1
 // expected-error @+1 {{is packed as f16, expected f32, bf16 or codes}}
-plan.tensor @w at 0 bytes 8192 : tensor<64x64xf16> from
-    [#moe.source<"w", [0, 0], [64, 64]>] packed #plan.packing<panel, f16> device "cpu"
+plan.tensor @w at 0 bytes 8192 : tensor<64x64xf16> packed #plan.packing<panel, f16> device "cpu"
 
 // -----
 
-// expected-error @+2 {{unknown layout 'panels', expected one of rows, panel, panel_gate_up, panel_heads, fragments, fragments_gate_up}}
-plan.tensor @w at 0 bytes 8192 : tensor<64x64xbf16> from
-    [#moe.source<"w", [0, 0], [64, 64]>] packed #plan.packing<panels, bf16> device "cpu"
+// expected-error @+1 {{unknown layout 'panels', expected one of rows, panel, panel_gate_up, panel_heads, fragments, fragments_gate_up}}
+plan.tensor @w at 0 bytes 8192 : tensor<64x64xbf16> packed #plan.packing<panels, bf16> device "cpu"
 
 // -----
 
@@ -198,22 +190,19 @@ plan.program @p step device "cpu" tokens 1 rows 1 scratch 0 outputs ["ids" : i32
 
 // tensor_c1: 17 rows are two strips, 65 columns eight tiles
 // expected-error @+1 {{has 2210 bytes, but its packing needs 8192}}
-plan.tensor @w at 0 bytes 2210 : tensor<17x65xbf16> from
-    [#moe.source<"w", [0, 0], [17, 65]>] packed #plan.packing<fragments, bf16> device "cpu"
+plan.tensor @w at 0 bytes 2210 : tensor<17x65xbf16> packed #plan.packing<fragments, bf16> device "cpu"
 
 // -----
 
 // tensor_c1: 2 x 9 rows, so two strips of 8 + 8
 // expected-error @+1 {{has 2048 bytes, but its packing needs 4096}}
-plan.tensor @w at 0 bytes 2048 : tensor<18x64xbf16> from
-    [#moe.source<"w", [0, 0], [18, 64]>] packed #plan.packing<fragments_gate_up, bf16> device "cpu"
+plan.tensor @w at 0 bytes 2048 : tensor<18x64xbf16> packed #plan.packing<fragments_gate_up, bf16> device "cpu"
 
 // -----
 
 // tensor_c1
 // expected-error @+1 {{is packed in fragments, which need bf16 or codes}}
-plan.tensor @w at 0 bytes 4096 : tensor<16x64xf32> from
-    [#moe.source<"w", [0, 0], [16, 64]>] packed #plan.packing<fragments, f32> device "cpu"
+plan.tensor @w at 0 bytes 4096 : tensor<16x64xf32> packed #plan.packing<fragments, f32> device "cpu"
 
 // -----
 
@@ -225,8 +214,7 @@ plan.program @p step device "cuda" tokens 1 rows 1 scratch 0 outputs ["ids" : i3
 
 // -----
 
-plan.tensor @w at 0 bytes 8192 : tensor<64x64xbf16> from
-    [#moe.source<"w", [0, 0], [64, 64]>] packed #plan.packing<fragments, bf16> device "cpu"
+plan.tensor @w at 0 bytes 8192 : tensor<64x64xbf16> packed #plan.packing<fragments, bf16> device "cpu"
 plan.program @p step device "cuda" tokens 1 rows 1 scratch 0 outputs ["ids" : i32[R]] {
   // weight_c1
   // expected-error @+1 {{uses @w of "cpu" in a program of "cuda"}}

@@ -1,9 +1,8 @@
 // RUN: moe-opt %s | moe-opt | FileCheck %s
 // RUN: moe-opt %s --mlir-print-op-generic | moe-opt | FileCheck %s
 
-// CHECK: plan.tensor @embed at 4096 bytes 8192 : tensor<64x64xbf16> from [#moe.source<"e", [0, 0], [64, 64]>] packed #plan.packing<rows, bf16> device "cpu"
-plan.tensor @embed at 4096 bytes 8192 : tensor<64x64xbf16> from
-    [#moe.source<"e", [0, 0], [64, 64]>] packed #plan.packing<rows, bf16> device "cpu"
+// CHECK: plan.tensor @embed at 4096 bytes 8192 : tensor<64x64xbf16> packed #plan.packing<rows, bf16> device "cpu"
+plan.tensor @embed at 4096 bytes 8192 : tensor<64x64xbf16> packed #plan.packing<rows, bf16> device "cpu"
 // CHECK: plan.pool @global class all_positions layers 2 page_tokens 64 page_bytes 65536 device "cpu"
 plan.pool @global class all_positions layers 2 page_tokens 64 page_bytes 65536 device "cpu"
 // CHECK: plan.pool @chunked class chunk of 128 layers 6 page_tokens 64 page_bytes 196608 device "cpu"
@@ -44,11 +43,10 @@ plan.program @cpu.8 step device "cpu" tokens 8 rows 4 scratch 4096 arena 4096
 }
 
 // Those of another device.
-// CHECK: plan.tensor @norm at 256 bytes 256 : tensor<64xf32> from [#moe.source<"n", [0], [64]>] packed #plan.packing<rows, f32> device "cuda"
-plan.tensor @norm at 256 bytes 256 : tensor<64xf32> from [#moe.source<"n", [0], [64]>]
-    packed #plan.packing<rows, f32> device "cuda"
-// CHECK: plan.tensor @w at 512 bytes 2048 : tensor<16x60xbf16> from [#moe.source<"w", [0, 0], [16, 60]>] packed #plan.packing<fragments, bf16> device "cuda"
-plan.tensor @w at 512 bytes 2048 : tensor<16x60xbf16> from [#moe.source<"w", [0, 0], [16, 60]>]
+// CHECK: plan.tensor @norm at 256 bytes 256 : tensor<64xf32> packed #plan.packing<rows, f32> device "cuda"
+plan.tensor @norm at 256 bytes 256 : tensor<64xf32> packed #plan.packing<rows, f32> device "cuda"
+// CHECK: plan.tensor @w at 512 bytes 2048 : tensor<16x60xbf16> packed #plan.packing<fragments, bf16> device "cuda"
+plan.tensor @w at 512 bytes 2048 : tensor<16x60xbf16>
     packed #plan.packing<fragments, bf16> device "cuda"
 // CHECK: plan.pool @cuda.global class all_positions layers 2 page_tokens 64 page_bytes 65536 device "cuda"
 plan.pool @cuda.global class all_positions layers 2 page_tokens 64 page_bytes 65536 device "cuda"
