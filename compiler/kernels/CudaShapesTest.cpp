@@ -6,11 +6,17 @@
 // operands, which go beyond 2^32 bytes. Then what those blocks wrote is compared, and there must be
 // as much of it as their pieces of work have. Weights exist only where they are read.
 #include "compiler/kernels/attention/TestAttention.h"
+#include "compiler/kernels/embed/Embed.h"
+#include "compiler/kernels/head/Head.h"
+#include "compiler/kernels/linear/Linear.h"
+#include "compiler/kernels/norm/Norm.h"
+#include "compiler/kernels/rope_table/RopeTable.h"
+#include "compiler/kernels/router/Router.h"
+#include "compiler/kernels/sample/Sample.h"
 #include "compiler/targets/cuda/TestShapes.h"
 #include "runtime/session/Sampler.h"
 
-using namespace moe;
-using namespace moe::codegen;
+namespace moe::codegen {
 
 namespace {
 
@@ -18,48 +24,71 @@ using cuda::RowSampling;
 
 class Shapes : public ShapesTest {
 protected:
-  void check(const ModelCall &call, const EmbedSpec &s);
-  void check(const ModelCall &call, const RopeTableSpec &s);
-  void check(const ModelCall &call, const CudaQkvSpec &s);
-  void check(const ModelCall &call, const CudaAttentionSpec &s);
-  void check(const ModelCall &call, const FinishSpec &s) {} // with the kernel of attention
-  void check(const ModelCall &call, const LinearSpec &s);
-  void check(const ModelCall &call, const LinearResidualSpec &s);
-  void check(const ModelCall &call, const GateUpSpec &s);
-  void check(const ModelCall &call, const DownSpec &s);
-  void check(const ModelCall &call, const HeadSpec &s);
-  void check(const ModelCall &call, const NormSpec &s);
-  void check(const ModelCall &call, const RouterSpec &s);
-  void check(const ModelCall &call, const SampleSpec &s);
+  // Calls the check of the call's contract; false where it is none of these.
+  template <class... Contracts> bool checkAnyOf(const ModelCall &call) {
+    auto checkIf = [&](const auto *contract) {
+      if (contract)
+        check(call, *contract);
+      return contract != nullptr;
+    };
+    return (checkIf(call.kernel.as<Contracts>()) || ...);
+  }
+
+  void check(const ModelCall &call, const Embed &s);
+  void check(const ModelCall &call, const RopeTable &s);
+  void check(const ModelCall &call, const CudaNorm &s);
+  void check(const ModelCall &call, const CudaRouter &s);
+  void check(const ModelCall &call, const CudaSmallQkv &s);
+  void check(const ModelCall &call, const CudaFinish &s) {} // with the kernel of attention
+  void check(const ModelCall &call, const CudaFusedAttention &s);
+  void check(const ModelCall &call, const CudaTiledAttention &s);
+  void check(const ModelCall &call, const CudaTiledLinear &s);
+  void check(const ModelCall &call, const CudaSample &s);
+
+  // Kernels of small and of larger steps, which do the same.
+  void check(const ModelCall &call, const CudaSmallLinearResidual &s) { checkLinear(call, s); }
+  void check(const ModelCall &call, const CudaTiledLinearResidual &s) { checkLinear(call, s); }
+  void check(const ModelCall &call, const CudaSmallGateUp &s) { checkGateUp(call, s); }
+  void check(const ModelCall &call, const CudaTiledGateUp &s) { checkGateUp(call, s); }
+  void check(const ModelCall &call, const CudaSmallDown &s) { checkDown(call, s); }
+  void check(const ModelCall &call, const CudaTiledDown &s) { checkDown(call, s); }
+  void check(const ModelCall &call, const CudaSmallHead &s) { checkHead(call, s); }
+  void check(const ModelCall &call, const CudaTiledHead &s) { checkHead(call, s); }
+  template <class LinearResidual> void checkLinear(const ModelCall &call, const LinearResidual &s);
+  template <class GateUp> void checkGateUp(const ModelCall &call, const GateUp &s);
+  template <class Down> void checkDown(const ModelCall &call, const Down &s);
+  template <class Head> void checkHead(const ModelCall &call, const Head &s);
+
+  World worldOf(const FinishSpec &finish);
 };
 
 //===----------------------------------------------------------------------===//
 // Begin and end of a step
 //===----------------------------------------------------------------------===//
 
-void Shapes::check(const ModelCall &call, const EmbedSpec &s) {
-  LargeWeight table = weight(s.format, 1, kVocabulary, s.hidden, Layout::Rows);
+void Shapes::check(const ModelCall &call, const Embed &s) {
+  LargeWeight table = weight(s.format, 1, kVocabulary, s.hidden, WeightLayout::Kind::Rows);
   Ints ids{int32_t(kVocabulary - 1)};
   while (int64_t(ids.size()) < T)
     ids.push_back(generator() % kVocabulary);
-  uint64_t h = bench.room(T * s.hidden * 4);
-  run(call, {bench.put(ids), put(table), h});
+  PtxArgument h = made(s, Operand::H);
+  run(call, {{Operand::Tokens, bench.put(ids)}, {Operand::Embedding, put(table)}, h});
   Floats want;
   for (int32_t id : ids) {
     Floats row = table.row(0, id);
     want.insert(want.end(), row.begin(), row.end());
   }
-  EXPECT_EQ(bench.get<float>(h, T * s.hidden), want);
+  EXPECT_EQ(bench.get<float>(h.address, T * s.hidden), want);
 }
 
-void Shapes::check(const ModelCall &call, const RopeTableSpec &s) {
+void Shapes::check(const ModelCall &call, const RopeTable &s) {
   const int64_t pairs = s.frequencies.size();
   Ints positions;
   for (int64_t t = 0; t < T; ++t)
     positions.push_back(generator() % (1 << 20));
-  uint64_t table = bench.room(T * 2 * pairs * 4);
-  run(call, {bench.put(positions), table});
-  Floats got = bench.get<float>(table, T * 2 * pairs);
+  PtxArgument table = made(s, Operand::RopeTable);
+  run(call, {{Operand::Positions, bench.put(positions)}, table});
+  Floats got = bench.get<float>(table.address, T * 2 * pairs);
   for (int64_t t = 0; t < T; ++t)
     for (int64_t j = 0; j < pairs; ++j) {
       const double angle = float(positions[t]) * s.frequencies[j];
@@ -68,7 +97,8 @@ void Shapes::check(const ModelCall &call, const RopeTableSpec &s) {
     }
 }
 
-void Shapes::check(const ModelCall &call, const HeadSpec &s) {
+template <class Head> void Shapes::checkHead(const ModelCall &call, const Head &s) {
+  constexpr bool small = std::is_same_v<Head, CudaSmallHead>;
   LargeWeight w = weight(s.format, 1, s.vocabulary, s.hidden);
   Floats h = normal(T * s.hidden), norm = normal(s.hidden), x = toHalves(normed(h, norm));
   std::vector<RowSampling> sampling(T);
@@ -79,26 +109,32 @@ void Shapes::check(const ModelCall &call, const HeadSpec &s) {
   const Floats before(T * s.vocabulary, kBefore);
   // Blocks that do not run count as if they had ended.
   const size_t running = sampleOf(gridOf(call)).size();
-  std::vector<uint32_t> counters(counterBytes(call.spec, T) / 4);
-  counters[0] = running ? gridOf(call) - running : 0;
+  std::vector<uint32_t> counts(s.bytes(Operand::Counters, {T, T}) / 4);
+  counts[0] = running ? gridOf(call) - running : 0;
   uint64_t logits = bench.put(before), ids = bench.room(T * 4);
-  std::vector<uint64_t> operands{bench.put(sampling), put(w), logits, ids, bench.put(counters)};
-  if (call.spec.small()) {
-    operands.insert(operands.begin(), bench.put(rows));
-    operands.insert(operands.begin() + 2, {bench.put(h), bench.put(norm)});
-  } else {
-    operands.insert(operands.begin(), bench.put(halves(x)));
-  }
-  const int64_t pieceRows = call.spec.small() ? 16 : 128;
-  const int64_t done = run(
-      call, operands, llvm::divideCeil(s.vocabulary, pieceRows) * tilesOf(tileOf(call, s.format)));
+  PtxArgument counters{Operand::Counters, bench.put(counts)};
+  std::vector<PtxArgument> arguments{{Operand::Sampling, bench.put(sampling)},
+                                     {Operand::Weight, put(w)},
+                                     {Operand::Logits, logits},
+                                     {Operand::Ids, ids},
+                                     counters};
+  if (small)
+    arguments.insert(arguments.end(), {{Operand::Rows, bench.put(rows)},
+                                       {Operand::H, bench.put(h)},
+                                       {Operand::Norm, bench.put(norm)}});
+  else
+    arguments.push_back({Operand::X, bench.put(halves(x))});
+  const int64_t pieceRows = small ? kStripRows : 128;
+  const int64_t done =
+      run(call, arguments,
+          llvm::divideCeil(s.vocabulary, pieceRows) * tilesOf(tileOf(call, s, s.format)));
   Floats got = bench.get<float>(logits, before.size());
   Product product{w, x, s.hidden, {}};
-  expectWritten(got, before, s.vocabulary, done * pieceRows, 0, call.spec.small() ? kNormed : kSum,
+  expectWritten(got, before, s.vocabulary, done * pieceRows, 0, small ? kNormedError : kSumError,
                 [&](int64_t t, int64_t token) { return product(t, 0, token); });
   if (HasFailure())
     return;
-  expectZeros(operands.back(), counters.size() * 4);
+  expectZeros(counters, s);
   Ints best(T, kNothingToChoose); // of what the sample has of a row
   for (int64_t t = 0; t < T; ++t)
     for (int64_t i = 0; i < s.vocabulary; ++i) {
@@ -110,7 +146,7 @@ void Shapes::check(const ModelCall &call, const HeadSpec &s) {
 }
 
 // The token is the one that the host takes.
-void Shapes::check(const ModelCall &call, const SampleSpec &s) {
+void Shapes::check(const ModelCall &call, const CudaSample &s) {
   Floats logits = normal(T * s.vocabulary, 3);
   std::vector<RowSampling> sampling;
   Ints largest, want;
@@ -131,32 +167,39 @@ void Shapes::check(const ModelCall &call, const SampleSpec &s) {
     want.push_back(*host->sample(row));
     largest.push_back(std::max_element(row.begin(), row.end()) - row.begin());
   }
-  uint64_t ids = bench.put(largest), counters = zeros(counterBytes(call.spec, T));
-  run(call, {bench.put(sampling), bench.put(logits), ids, bench.room(partialBytes(call.spec, T)),
+  uint64_t ids = bench.put(largest);
+  PtxArgument counters = made(s, Operand::Counters);
+  run(call, {{Operand::Sampling, bench.put(sampling)},
+             {Operand::Logits, bench.put(logits)},
+             {Operand::Ids, ids},
+             made(s, Operand::Partials),
              counters});
   EXPECT_EQ(bench.get<int32_t>(ids, T), want);
-  expectZeros(counters, counterBytes(call.spec, T));
+  expectZeros(counters, s);
 }
 
 //===----------------------------------------------------------------------===//
 // Attention
 //===----------------------------------------------------------------------===//
 
-void Shapes::check(const ModelCall &call, const CudaQkvSpec &s) {
+void Shapes::check(const ModelCall &call, const CudaSmallQkv &s) {
   LargeWeight w = weight(s.format, 1, s.rows, s.hidden);
   Floats h = normal(T * s.hidden), norm = normal(s.hidden), x = toHalves(normed(h, norm));
-  uint64_t sums = bench.room(call.spec.splits * T * s.rows * 4);
-  run(call, {bench.put(h), bench.put(norm), put(w), sums});
-  Floats got(T * s.rows), parts = bench.get<float>(sums, call.spec.splits * got.size());
+  PtxArgument sums = made(s, Operand::Sums);
+  run(call, {{Operand::H, bench.put(h)},
+             {Operand::Norm, bench.put(norm)},
+             {Operand::Weight, put(w)},
+             sums});
+  Floats got(T * s.rows), parts = bench.get<float>(sums.address, s.splits * got.size());
   for (size_t i = 0; i < parts.size(); ++i)
     got[i % got.size()] += parts[i];
   Product product{w, x, s.hidden, {}};
-  expectWritten(got, Floats(got.size(), kBefore), s.rows, 0, 0, kNormed,
+  expectWritten(got, Floats(got.size(), kBefore), s.rows, 0, 0, kNormedError,
                 [&](int64_t t, int64_t row) { return product(t, 0, row); });
 }
 
-// Of sequences that end before, at and after borders of pages and chunks, some of them long.
-void Shapes::check(const ModelCall &call, const CudaAttentionSpec &s) {
+// Sequences that end before, at and after borders of pages and chunks, some of them long.
+World Shapes::worldOf(const FinishSpec &finish) {
   Ints lengths, tokens;
   auto add = [&](int32_t length, int32_t count) {
     tokens.insert(tokens.end(), count, int32_t(lengths.size()));
@@ -171,13 +214,20 @@ void Shapes::check(const ModelCall &call, const CudaAttentionSpec &s) {
   }
   while (int64_t(tokens.size()) < T) // 8 and 64 tokens, and the rest
     add(lengths.empty() ? 9000 : generator() % 600, 1);
-  World world(s.finish, lengths, tokens, kPagesOfSequence, kCacheBytes / s.finish.cache.pageBytes);
-  if (call.spec.small())
-    return void(runFused(world, call.spec, kernelOf(call), gridOf(call), T));
+  return World(finish, lengths, tokens, kPagesOfSequence, kCacheBytes / finish.cache.pageBytes);
+}
+
+void Shapes::check(const ModelCall &call, const CudaFusedAttention &s) {
+  World world = worldOf(s.finish);
+  runFused(world, s, kernelOf(call), gridOf(call), T);
+}
+
+void Shapes::check(const ModelCall &call, const CudaTiledAttention &s) {
+  World world = worldOf(s.finish);
   const auto &calls = callsOf(c);
   auto finish = llvm::find_if(calls, [&](const ModelCall &other) {
-    auto *f = std::get_if<FinishSpec>(&other.spec.op);
-    return f && f->cache.chunk == s.finish.cache.chunk;
+    auto *f = other.kernel.as<CudaFinish>();
+    return f && f->finish.cache.chunk == s.finish.cache.chunk;
   });
   ASSERT_NE(finish, calls.end());
   runTiled(world, kernelOf(*finish), gridOf(*finish), kernelOf(call), gridOf(call), T);
@@ -187,79 +237,94 @@ void Shapes::check(const ModelCall &call, const CudaAttentionSpec &s) {
 // Norms, the router and products
 //===----------------------------------------------------------------------===//
 
-void Shapes::check(const ModelCall &call, const NormSpec &s) {
+void Shapes::check(const ModelCall &call, const CudaNorm &s) {
   Floats h = normal(T * s.hidden, 3), norm = normal(s.hidden), want = normed(h, norm);
-  uint64_t x = bench.room(T * s.hidden * 2);
-  std::vector<uint64_t> operands{bench.put(h), bench.put(norm), x};
+  PtxArgument x = made(s, Operand::X);
+  std::vector<PtxArgument> arguments{
+      {Operand::H, bench.put(h)}, {Operand::Norm, bench.put(norm)}, x};
   if (s.gather) {
     Ints rows(T);
     for (int64_t t = 0; t < T; ++t)
       rows[t] = T - 1 - t;
-    operands.insert(operands.begin(), bench.put(rows));
+    arguments.push_back({Operand::Rows, bench.put(rows)});
     want = reference::selectRows(want, rows, s.hidden);
   }
-  run(call, operands);
-  expectWritten(floats(bench.get<uint16_t>(x, T * s.hidden)), Floats(T * s.hidden, kBefore),
+  run(call, arguments);
+  expectWritten(floats(bench.get<uint16_t>(x.address, T * s.hidden)), Floats(T * s.hidden, kBefore),
                 s.hidden, 0, kHalf, 1e-6,
                 [&](int64_t t, int64_t i) { return want[t * s.hidden + i]; });
 }
 
-void Shapes::check(const ModelCall &call, const RouterSpec &s) {
+void Shapes::check(const ModelCall &call, const CudaRouter &s) {
   Floats h = normal(T * s.hidden), norm = normal(s.hidden), x = normed(h, norm);
   Ints chosen = chooseExperts(s.experts);
   Floats router = routerFor(x, chosen, s.experts, s.hidden);
-  uint64_t rows = bench.room(T * s.hidden * 2), experts = bench.room(T * 4),
-           scores = bench.room(T * 4), order = bench.room(T * 4),
-           offsets = bench.room((s.experts + 1) * 4), counter = zeros(4);
-  run(call, {bench.put(h), bench.put(norm), bench.put(router), rows, experts, scores, order,
-             offsets, counter});
-  expectWritten(floats(bench.get<uint16_t>(rows, T * s.hidden)), Floats(T * s.hidden, kBefore),
-                s.hidden, 0, kHalf, 1e-6,
+  PtxArgument rows = made(s, Operand::X), experts = made(s, Operand::Experts),
+              scores = made(s, Operand::Scores), order = made(s, Operand::Order),
+              offsets = made(s, Operand::Offsets), counters = made(s, Operand::Counters);
+  run(call, {{Operand::H, bench.put(h)},
+             {Operand::Norm, bench.put(norm)},
+             {Operand::Router, bench.put(router)},
+             rows,
+             experts,
+             scores,
+             order,
+             offsets,
+             counters});
+  expectWritten(floats(bench.get<uint16_t>(rows.address, T * s.hidden)),
+                Floats(T * s.hidden, kBefore), s.hidden, 0, kHalf, 1e-6,
                 [&](int64_t t, int64_t i) { return x[t * s.hidden + i]; });
   Groups groups = groupsOf(chosen, s.experts);
-  EXPECT_EQ(bench.get<int32_t>(experts, T), chosen);
-  EXPECT_EQ(bench.get<int32_t>(order, T), groups.order);
-  EXPECT_EQ(bench.get<int32_t>(offsets, s.experts + 1), groups.offsets);
-  expectZeros(counter, 4);
-  Floats got = bench.get<float>(scores, T);
+  EXPECT_EQ(bench.get<int32_t>(experts.address, T), chosen);
+  EXPECT_EQ(bench.get<int32_t>(order.address, T), groups.order);
+  EXPECT_EQ(bench.get<int32_t>(offsets.address, s.experts + 1), groups.offsets);
+  expectZeros(counters, s);
+  Floats got = bench.get<float>(scores.address, T);
   for (int64_t t = 0; t < T; ++t) {
     double logit = dot(&x[t * s.hidden], &router[chosen[t] * s.hidden], s.hidden);
     EXPECT_NEAR(got[t], 1 / (1 + std::exp(-logit)), 1e-5) << "token " << t;
   }
 }
 
-void Shapes::check(const ModelCall &call, const LinearSpec &s) {
+void Shapes::check(const ModelCall &call, const CudaTiledLinear &s) {
   LargeWeight w = weight(s.format, 1, s.outputs, s.inputs);
   Floats x = rounded(T * s.inputs), before(T * s.outputs, kBefore);
-  uint64_t out = bench.put(before);
-  const int64_t done = run(call, {bench.put(halves(x)), put(w), out},
-                           llvm::divideCeil(s.outputs, 128) * tilesOf(tileOf(call, s.format)));
+  uint64_t sums = bench.put(before);
+  const int64_t done = run(
+      call, {{Operand::X, bench.put(halves(x))}, {Operand::Weight, put(w)}, {Operand::Sums, sums}},
+      llvm::divideCeil(s.outputs, 128) * tilesOf(tileOf(call, s, s.format)));
   Product product{w, x, s.inputs, {}};
-  expectWritten(bench.get<float>(out, before.size()), before, s.outputs, done * 128, 0, kSum,
+  expectWritten(bench.get<float>(sums, before.size()), before, s.outputs, done * 128, 0, kSumError,
                 [&](int64_t t, int64_t row) { return product(t, 0, row); });
 }
 
-void Shapes::check(const ModelCall &call, const LinearResidualSpec &s) {
+template <class LinearResidual>
+void Shapes::checkLinear(const ModelCall &call, const LinearResidual &s) {
+  constexpr bool small = std::is_same_v<LinearResidual, CudaSmallLinearResidual>;
   LargeWeight w = weight(s.format, 1, s.outputs, s.inputs);
   Floats x = rounded(T * s.inputs), before = normal(T * s.outputs);
-  uint64_t h = bench.put(before), counters = zeros(counterBytes(call.spec));
-  std::vector<uint64_t> operands{bench.put(halves(x)), put(w), h};
-  if (call.spec.small())
-    operands.insert(operands.end(), {bench.room(partialBytes(call.spec)), counters});
+  uint64_t h = bench.put(before);
+  std::vector<PtxArgument> arguments{
+      {Operand::X, bench.put(halves(x))}, {Operand::Weight, put(w)}, {Operand::H, h}};
+  if constexpr (small)
+    arguments.insert(arguments.end(), {made(s, Operand::Partials), made(s, Operand::Counters)});
   const int64_t done =
-      run(call, operands, llvm::divideCeil(s.outputs, 128) * tilesOf(tileOf(call, s.format)));
+      run(call, arguments, llvm::divideCeil(s.outputs, 128) * tilesOf(tileOf(call, s, s.format)));
   Product product{w, x, s.inputs, {}};
   expectWritten(
-      bench.get<float>(h, before.size()), before, s.outputs, done * 128, 0, kSum,
+      bench.get<float>(h, before.size()), before, s.outputs, done * 128, 0, kSumError,
       [&](int64_t t, int64_t row) { return before[t * s.outputs + row] + product(t, 0, row); });
-  expectZeros(counters, counterBytes(call.spec));
+  if constexpr (small)
+    expectZeros(arguments.back(), s);
 }
 
-void Shapes::check(const ModelCall &call, const GateUpSpec &s) {
-  const bool routes = s.experts, small = call.spec.small();
-  LargeWeight shared = weight(s.shared, 1, 2 * s.width, s.hidden, Layout::FragmentsGateUp),
+template <class GateUp> void Shapes::checkGateUp(const ModelCall &call, const GateUp &s) {
+  constexpr bool small = std::is_same_v<GateUp, CudaSmallGateUp>;
+  const bool routes = s.experts;
+  LargeWeight shared =
+                  weight(s.shared, 1, 2 * s.width, s.hidden, WeightLayout::Kind::FragmentsGateUp),
               routed = weight(s.routed, std::max<int64_t>(s.experts, 1), 2 * s.width, s.hidden,
-                              Layout::FragmentsGateUp);
+                              WeightLayout::Kind::FragmentsGateUp);
   Floats h = normal(T * s.hidden), norm = normal(s.hidden), exact = normed(h, norm),
          x = toHalves(exact);
   Ints chosen = routes ? chooseExperts(s.experts) : Ints(T);
@@ -272,31 +337,38 @@ void Shapes::check(const ModelCall &call, const GateUpSpec &s) {
 
   const int64_t rows = (routes ? 2 : 1) * T;
   const Floats before(rows * s.width, kBefore);
-  uint64_t hidden = bench.put(halves(before)), experts = bench.room(T * 4), counters = zeros(8);
-  std::vector<uint64_t> operands;
-  if (small)
-    operands = {bench.put(h), bench.put(norm)};
-  else
-    operands = {bench.put(halves(x))};
-  if (small && routes)
-    operands.push_back(bench.put(router));
-  if (!small && routes)
-    operands.insert(operands.end(),
-                    {bench.put(scores), bench.put(groups.order), bench.put(groups.offsets)});
-  operands.push_back(put(shared));
+  uint64_t hidden = bench.put(halves(before));
+  std::vector<PtxArgument> arguments{{Operand::SharedWeight, put(shared)},
+                                     {Operand::Hidden, hidden}};
   if (routes)
-    operands.push_back(put(routed));
-  operands.push_back(hidden);
-  if (small && routes)
-    operands.insert(operands.end(), {experts, bench.room(s.experts * kSmallTokens * 4), counters});
-  const int64_t tile = tileOf(call, s.shared);
+    arguments.push_back({Operand::RoutedWeight, put(routed)});
+  PtxArgument experts{}, counters{};
+  if constexpr (small) {
+    arguments.insert(arguments.end(),
+                     {{Operand::H, bench.put(h)}, {Operand::Norm, bench.put(norm)}});
+    if (routes) {
+      experts = made(s, Operand::Experts);
+      counters = made(s, Operand::Counters);
+      arguments.insert(arguments.end(), {{Operand::Router, bench.put(router)},
+                                         experts,
+                                         made(s, Operand::ExpertLogits),
+                                         counters});
+    }
+  } else {
+    arguments.push_back({Operand::X, bench.put(halves(x))});
+    if (routes)
+      arguments.insert(arguments.end(), {{Operand::Scores, bench.put(scores)},
+                                         {Operand::Order, bench.put(groups.order)},
+                                         {Operand::Offsets, bench.put(groups.offsets)}});
+  }
+  const int64_t tile = tileOf(call, s, s.shared);
   const int64_t done =
-      run(call, operands,
+      run(call, arguments,
           llvm::divideCeil(s.width, 64) * (tilesOf(tile) + (routes ? tilesOf(groups, tile) : 0)));
 
   Product ofShared{shared, x, s.hidden, {}}, ofRouted{routed, x, s.hidden, {}};
   expectWritten(floats(bench.get<uint16_t>(hidden, before.size())), before, s.width, done * 64,
-                kHalf, small ? 2 * kNormed : kSum, [&](int64_t row, int64_t channel) {
+                kHalf, small ? 2 * kNormedError : kSumError, [&](int64_t row, int64_t channel) {
                   const int64_t t = row % T, matrix = row < T ? 0 : chosen[t];
                   const double score = row < T ? 1 : scores[t];
                   Product &product = row < T ? ofShared : ofRouted;
@@ -304,41 +376,45 @@ void Shapes::check(const ModelCall &call, const GateUpSpec &s) {
                                up = score * product(t, matrix, s.width + channel);
                   return gate / (1 + std::exp(-gate)) * up;
                 });
-  expectZeros(counters, 8);
-  if (small && routes)
-    EXPECT_EQ(bench.get<int32_t>(experts, T), chosen);
+  if (small && routes) {
+    expectZeros(counters, s);
+    EXPECT_EQ(bench.get<int32_t>(experts.address, T), chosen);
+  }
 }
 
-void Shapes::check(const ModelCall &call, const DownSpec &s) {
-  const bool routes = s.experts, small = call.spec.small();
+template <class Down> void Shapes::checkDown(const ModelCall &call, const Down &s) {
+  constexpr bool small = std::is_same_v<Down, CudaSmallDown>;
+  const bool routes = s.experts;
   LargeWeight shared = weight(s.shared, 1, s.hidden, s.width),
               routed = weight(s.routed, std::max<int64_t>(s.experts, 1), s.hidden, s.width);
   Ints chosen = routes ? chooseExperts(s.experts) : Ints(T);
   Groups groups = groupsOf(chosen, std::max<int64_t>(s.experts, 1));
   Floats x = rounded((routes ? 2 : 1) * T * s.width), before = normal(T * s.hidden);
-  uint64_t h = bench.put(before), counters = zeros(counterBytes(call.spec));
-  std::vector<uint64_t> operands{bench.put(halves(x))};
-  if (routes && small)
-    operands.push_back(bench.put(chosen));
-  else if (routes)
-    operands.insert(operands.end(), {bench.put(groups.order), bench.put(groups.offsets)});
-  operands.push_back(put(shared));
+  uint64_t h = bench.put(before);
+  std::vector<PtxArgument> arguments{{Operand::Hidden, bench.put(halves(x))},
+                                     {Operand::SharedWeight, put(shared)},
+                                     {Operand::H, h}};
   if (routes)
-    operands.push_back(put(routed));
-  operands.push_back(h);
-  if (small)
-    operands.insert(operands.end(), {bench.room(partialBytes(call.spec)), counters});
-  const int64_t tile = tileOf(call, s.shared);
+    arguments.push_back({Operand::RoutedWeight, put(routed)});
+  if (small && routes)
+    arguments.push_back({Operand::Experts, bench.put(chosen)});
+  else if (routes)
+    arguments.insert(arguments.end(), {{Operand::Order, bench.put(groups.order)},
+                                       {Operand::Offsets, bench.put(groups.offsets)}});
+  if constexpr (small)
+    arguments.insert(arguments.end(), {made(s, Operand::Partials), made(s, Operand::Counters)});
+  const int64_t tile = tileOf(call, s, s.shared);
   const int64_t done =
-      run(call, operands,
+      run(call, arguments,
           llvm::divideCeil(s.hidden, 128) * (routes ? tilesOf(groups, tile) : tilesOf(tile)));
   Product ofShared{shared, x, s.width, {}}, ofRouted{routed, x, s.width, {}};
-  expectWritten(bench.get<float>(h, before.size()), before, s.hidden, done * 128, 0, 2 * kSum,
+  expectWritten(bench.get<float>(h, before.size()), before, s.hidden, done * 128, 0, 2 * kSumError,
                 [&](int64_t t, int64_t row) {
                   return before[t * s.hidden + row] + ofShared(t, 0, row) +
                          (routes ? ofRouted(T + t, chosen[t], row) : 0);
                 });
-  expectZeros(counters, counterBytes(call.spec));
+  if constexpr (small)
+    expectZeros(arguments.back(), s);
 }
 
 //===----------------------------------------------------------------------===//
@@ -349,8 +425,13 @@ TEST_P(Shapes, MatchTheReference) {
   int64_t calls = 0;
   for (const ModelCall &call : callsOf(c))
     if (isOf(c, call)) {
-      SCOPED_TRACE(call.name);
-      std::visit([&](const auto &s) { check(call, s); }, call.spec.op);
+      SCOPED_TRACE(call.kernel.name);
+      bool checked = checkAnyOf<Embed, RopeTable, CudaNorm, CudaRouter, CudaSmallQkv, CudaFinish,
+                                CudaFusedAttention, CudaTiledAttention, CudaTiledLinear,
+                                CudaSmallLinearResidual, CudaTiledLinearResidual, CudaSmallGateUp,
+                                CudaTiledGateUp, CudaSmallDown, CudaTiledDown, CudaSmallHead,
+                                CudaTiledHead, CudaSample>(call);
+      EXPECT_TRUE(checked) << "a kernel without a check";
       ++calls;
     }
   EXPECT_GT(calls, 0);
@@ -404,19 +485,21 @@ TEST(ShapesCases, AreAllKernels) {
   std::set<std::string> covered;
   for (const ShapeCase &c : cases())
     for (const ModelCall &call : callsOf(c)) {
-      const bool withAttention = std::holds_alternative<FinishSpec>(call.spec.op) &&
-                                 llvm::StringRef(c.kernel) == "attention";
+      const bool withAttention =
+          call.kernel.as<CudaFinish>() && llvm::StringRef(c.kernel) == "attention";
       if (isOf(c, call) || withAttention)
-        covered.insert(call.name);
+        covered.insert(call.kernel.name);
     }
   for (const char *model : {"scout", "maverick"})
     for (const char *weights : {"bf16", "int4"})
       for (int64_t tokens : {1, 8, 64, 256})
         for (const ModelCall &call : callsOf({model, weights, "sm_90a", tokens, ""}))
-          EXPECT_TRUE(covered.count(call.name)) << call.name;
+          EXPECT_TRUE(covered.count(call.kernel.name)) << call.kernel.name;
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Shapes, testing::ValuesIn(cases()),
                          [](const auto &info) { return textOf(info.param); });
 
 } // namespace
+
+} // namespace moe::codegen

@@ -8,6 +8,8 @@
 //
 // Time is what the threads got of the processor, and rounds whose two probes differ do not count,
 // so that others on the machine disturb little.
+#include "compiler/kernels/attention/Attention.h"
+#include "compiler/kernels/linear/Linear.h"
 #include "compiler/targets/cpu/TestCpuKernel.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -102,13 +104,17 @@ class Bench : public Kernels {
 public:
   void TestBody() override {}
 
+  static moe::cpu::Kernel codeOf(const Compiled &kernel) {
+    return reinterpret_cast<moe::cpu::Kernel>(kernel.kernel);
+  }
+
   void measure(const WeightFormat &format, int64_t inputs, int64_t outputs) {
     ActivationRow row{format, inputs};
     int64_t panels = padded(outputs) / kPanel, bytes = panels * panelBytes(format, inputs);
     // Any bytes will do, so long as no scale is huge or no number.
     Bytes weights(bytes + 64, std::byte(0x11));
     auto *w = reinterpret_cast<std::byte *>((uintptr_t(weights.data()) + 63) / 64 * 64);
-    Compiled kernel = compiled(LinearResidualSpec{inputs, outputs, format});
+    Compiled kernel = compile(CpuLinearResidual{inputs, outputs, format});
     Bytes x = activations(random(prefillTokens * inputs), row),
           h(prefillTokens * padded(outputs) * 4 + 64);
     auto *hs = reinterpret_cast<std::byte *>((uintptr_t(h.data()) + 63) / 64 * 64);
@@ -123,7 +129,7 @@ public:
       return timed([&](int worker) {
                moe::cpu::StepInfo step{tokens, 0, 0, 0, nullptr};
                for (int i = 0; i < times; ++i)
-                 kernel.kernel(operands, &step, scratchOf(worker), worker, threads);
+                 codeOf(kernel)(operands, &step, scratchOf(worker), worker, threads);
              }) /
              times;
     };
@@ -177,7 +183,7 @@ public:
     for (Storage storage : {Storage::F32, Storage::BF16, Storage::I8}) {
       CacheSpec cache{.heads = 8, .headDim = 128, .storage = storage};
       cache.pageBytes = cache.layerBytes();
-      Compiled kernel = compiled(AttentionSpec{heads, {Storage::BF16}, cache});
+      Compiled kernel = compile(CpuAttention{heads, {Storage::BF16}, cache});
       // Any bytes will do, so long as they are small numbers.
       all.push_back({cache,
                      kernel,
@@ -203,7 +209,7 @@ public:
           return timed([&](int worker) {
             moe::cpu::StepInfo step{tokens, 0, int32_t(pageCount), 0, nullptr};
             auto at = (uintptr_t(scratch.data()) + worker * bytes + 63) / 64 * 64;
-            kept.kernel.kernel(operands, &step, reinterpret_cast<void *>(at), worker, threads);
+            codeOf(kept.kernel)(operands, &step, reinterpret_cast<void *>(at), worker, threads);
           });
         };
         kept.decode.push_back(time(decoding, 1));
@@ -226,8 +232,11 @@ public:
   }
 
   void main() {
-    target = *cpuTarget(targetName);
-    load();
+    std::string missing;
+    if (!open(targetName, missing)) {
+      llvm::errs() << "--target: " << missing << "\n";
+      return;
+    }
     if (attended)
       return measureAttention(attended);
     int64_t inputs = 0, outputs = 0;

@@ -281,10 +281,10 @@ Error IndexMaker::addKernels() {
     if (op.getGrid())
       grids.insert(op.getDevice());
     auto kernel = std::make_unique<fb::KernelT>();
-    kernel->name = op.getSymName().str();
+    kernel->name = op.getKernelName().str();
     kernel->device = op.getDevice().str();
     kernel->operands = op.getOperands();
-    kernels[kernel->name] = plan->kernels.size();
+    kernels[op.getSymName()] = plan->kernels.size();
     plan->kernels.push_back(std::move(kernel));
   }
   return Error::success();

@@ -3,6 +3,7 @@
 #include "dialects/plan/Packing.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "llvm/ADT/SetVector.h"
+#include "llvm/ADT/TypeSwitch.h"
 
 using namespace mlir;
 
@@ -37,7 +38,11 @@ LogicalResult LowerToPlan::placeCaches() {
   return success();
 }
 
-FailureOr<LowerToPlan::Operand> LowerToPlan::weight(Value value, WeightRole role) {
+//===----------------------------------------------------------------------===//
+// What fused ops use
+//===----------------------------------------------------------------------===//
+
+FailureOr<LowerToPlan::Weight> LowerToPlan::weight(Value value, WeightRole role) {
   auto load = value.getDefiningOp<LoadWeightOp>();
   if (!load)
     return emitError(value.getLoc()) << "a weight of a fused op must come from moe.load_weight";
@@ -47,26 +52,19 @@ FailureOr<LowerToPlan::Operand> LowerToPlan::weight(Value value, WeightRole role
                               << stringifyWeightRole(role)
                               << "; run --moe-pack-weights=target=" << device << " first";
   used.insert({op.getSymName(), op});
-  return Operand{.kind = Operand::Weight, .symbol = op.getSymName()};
+  return Weight{{.kind = Place::Weight, .symbol = op.getSymName()},
+                op.getPacking()->getFormat().getFormat()};
 }
 
-Storage LowerToPlan::storageOfWeight(Operand operand) {
-  return *storageOf(used.lookup(operand.symbol).getPacking()->getStorage());
-}
-
-WeightFormat LowerToPlan::formatOf(Operand weight) {
-  return used.lookup(weight.symbol).getPacking()->getFormat().getFormat();
-}
-
-FailureOr<LowerToPlan::Operand> LowerToPlan::known(Operation *op, Value value) {
+FailureOr<LowerToPlan::Place> LowerToPlan::known(Operation *op, Value value) {
   auto it = places.find(value);
   if (it == places.end())
     return op->emitOpError("reads a value that no kernel wrote");
   return it->second;
 }
 
-FailureOr<LowerToPlan::Operand> LowerToPlan::updated(Operation *op, Value before, Value after) {
-  FailureOr<Operand> place = known(op, before);
+FailureOr<LowerToPlan::Place> LowerToPlan::updated(Operation *op, Value before, Value after) {
+  FailureOr<Place> place = known(op, before);
   if (failed(place))
     return failure();
   for (Operation *user : before.getUsers())
@@ -86,6 +84,151 @@ FailureOr<QkvOp> LowerToPlan::qkvOf(AttentionBlockOp op) {
   return qkv;
 }
 
+FailureOr<WeightFormat> LowerToPlan::outputOf(AttentionBlockOp op) {
+  auto projection = op.getResult().hasOneUse()
+                        ? dyn_cast<LinearResidualOp>(*op.getResult().user_begin())
+                        : LinearResidualOp();
+  if (!projection)
+    return op.emitOpError("needs a moe.linear_residual as the one reader of its result");
+  auto w = weight(projection.getWeight(), WeightRole::Matrix);
+  if (failed(w))
+    return failure();
+  return w->format;
+}
+
+LogicalResult LowerToPlan::take(EmbedOp op) {
+  auto table = weight(op.getTable(), WeightRole::Rows);
+  if (failed(table))
+    return failure();
+  auto h = lower(Embedding{op, *table, dim(op.getResult(), 1)});
+  if (failed(h))
+    return failure();
+  places[op.getResult()] = *h;
+  return success();
+}
+
+LogicalResult LowerToPlan::take(RopeTableOp op) {
+  auto table = lower(op, RopeTable{SmallVector<float>(op.getFrequencies())});
+  if (failed(table))
+    return failure();
+  places[op.getResult()] = *table;
+  return success();
+}
+
+LogicalResult LowerToPlan::take(AttentionBlockOp op) {
+  auto qkv = qkvOf(op);
+  if (failed(qkv))
+    return failure();
+  auto norm = weight(qkv->getNorm(), WeightRole::Rows);
+  auto w = weight(qkv->getWeight(), WeightRole::Heads);
+  auto h = known(*qkv, qkv->getX());
+  auto output = outputOf(op);
+  if (failed(norm) || failed(w) || failed(h) || failed(output))
+    return failure();
+  const CachePlace &cache = cacheOf(op);
+  FinishSpec finish{.heads = dim(op.getResult(), 1) / cache.spec.headDim,
+                    .cache = cache.spec,
+                    .rope = bool(op.getTable()),
+                    .qkNorm = std::nullopt,
+                    .temperature = std::nullopt};
+  if (auto eps = op.getQkNorm())
+    finish.qkNorm = eps->convertToFloat();
+  if (auto scale = op.getTemperatureScale())
+    finish.temperature = {scale->convertToFloat(), op.getTemperatureFloor()->convertToFloat()};
+  std::optional<Place> ropeTable;
+  if (op.getTable()) {
+    auto table = known(op, op.getTable());
+    if (failed(table))
+      return failure();
+    ropeTable = *table;
+  }
+  auto out = lower(Attention{*qkv, op, *norm, *w, *h, ropeTable, cache, *output,
+                             dim(qkv->getX(), 1), qkv->getEps().convertToFloat(), finish});
+  if (failed(out))
+    return failure();
+  places[op.getResult()] = *out;
+  return success();
+}
+
+LogicalResult LowerToPlan::take(LinearResidualOp op) {
+  auto w = weight(op.getWeight(), WeightRole::Matrix);
+  auto x = known(op, op.getX());
+  auto h = updated(op, op.getResidual(), op.getResult());
+  if (failed(w) || failed(x) || failed(h))
+    return failure();
+  auto attention = op.getX().getDefiningOp<AttentionBlockOp>();
+  if (!attention)
+    return op.emitOpError("is only supported on the result of moe.attention_block");
+  return lower(LinearResidual{op, *w, *x, *h, dim(op.getX(), 1), dim(op.getResult(), 1),
+                              cacheOf(attention).spec});
+}
+
+LogicalResult LowerToPlan::take(MoeBlockOp op) {
+  auto norm = weight(op.getNorm(), WeightRole::Rows);
+  auto router = weight(op.getRouter(), WeightRole::Rows);
+  auto sharedGateUp = weight(op.getSharedGateUp(), WeightRole::GateUp);
+  auto gateUp = weight(op.getGateUp(), WeightRole::GateUp);
+  auto sharedDown = weight(op.getSharedDown(), WeightRole::Matrix);
+  auto down = weight(op.getDown(), WeightRole::Matrix);
+  auto h = updated(op, op.getX(), op.getResult());
+  if (failed(norm) || failed(router) || failed(sharedGateUp) || failed(gateUp) ||
+      failed(sharedDown) || failed(down) || failed(h))
+    return failure();
+  if (router->format != WeightFormat{Storage::F32})
+    return op.emitOpError("needs its router packed in f32");
+  return lower(FeedForward{op, dim(op.getX(), 1), dim(op.getDown(), 2), dim(op.getRouter(), 0),
+                           int64_t(op.getK()), op.getEps().convertToFloat(), *norm, *sharedGateUp,
+                           *sharedDown, *h, *router, *gateUp, *down});
+}
+
+LogicalResult LowerToPlan::take(MlpBlockOp op) {
+  auto norm = weight(op.getNorm(), WeightRole::Rows);
+  auto gateUp = weight(op.getGateUp(), WeightRole::GateUp);
+  auto down = weight(op.getDown(), WeightRole::Matrix);
+  auto h = updated(op, op.getX(), op.getResult());
+  if (failed(norm) || failed(gateUp) || failed(down) || failed(h))
+    return failure();
+  return lower(FeedForward{op, dim(op.getX(), 1), dim(op.getDown(), 1), /*experts=*/0, /*k=*/0,
+                           op.getEps().convertToFloat(), *norm, *gateUp, *down, *h});
+}
+
+LogicalResult LowerToPlan::take(HeadOp op) {
+  auto norm = weight(op.getNorm(), WeightRole::Rows);
+  auto w = weight(op.getWeight(), WeightRole::Matrix);
+  auto h = known(op, op.getX());
+  if (failed(norm) || failed(w) || failed(h))
+    return failure();
+  return lower(Head{op, *norm, *w, *h, dim(op.getX(), 1), dim(op.getResult(), 1),
+                    op.getEps().convertToFloat()});
+}
+
+LogicalResult LowerToPlan::lowerOp(Operation &op) {
+  return llvm::TypeSwitch<Operation *, LogicalResult>(&op)
+      .Case<EmbedOp, RopeTableOp, AttentionBlockOp, LinearResidualOp, MoeBlockOp, MlpBlockOp,
+            HeadOp>([&](auto typed) { return take(typed); })
+      .Default([](Operation *other) {
+        return other->emitOpError("has no kernel: fuse the model first (moe-opt --moe-fuse)");
+      });
+}
+
+bool LowerToPlan::call(const std::string &kernel, const Operands &operands,
+                       ArrayRef<Argument> arguments, std::optional<int64_t> blocks) {
+  assert(operands.size() == arguments.size());
+  Call call{kernel, {}, blocks};
+  for (Operand operand : operands) {
+    auto *argument =
+        llvm::find_if(arguments, [&](const Argument &a) { return a.operand == operand; });
+    assert(argument != arguments.end() && "a call passes all operands of its kernel");
+    call.operands.push_back(argument->place);
+  }
+  programs.back().calls.push_back(std::move(call));
+  return kernels.insert({kernel, operands.size()}).second;
+}
+
+//===----------------------------------------------------------------------===//
+// Programs
+//===----------------------------------------------------------------------===//
+
 LogicalResult LowerToPlan::lowerPrograms(int64_t maxStep) {
   auto step = model.lookupSymbol<func::FuncOp>("step");
   if (!step)
@@ -103,7 +246,7 @@ LogicalResult LowerToPlan::lowerPrograms(int64_t maxStep) {
     programs.push_back({tokens, rows, {}, {}});
     places.clear();
     for (Operation &op : step.getBody().front())
-      if (!isa<LoadWeightOp, QkvOp, func::ReturnOp>(op) && failed(lower(op)))
+      if (!isa<LoadWeightOp, QkvOp, func::ReturnOp>(op) && failed(lowerOp(op)))
         return failure();
     if (bucket >= maxStep)
       return success();
@@ -134,10 +277,10 @@ void LowerToPlan::writeProgram(OpBuilder &builder, const Program &program, int64
   Location loc = model.getLoc();
   llvm::SetVector<Attribute> inputs, outputs; // that the calls use
   for (const Call &call : program.calls)
-    for (const Operand &operand : call.operands) {
-      if (operand.kind == Operand::Input)
+    for (const Place &operand : call.operands) {
+      if (operand.kind == Place::Input)
         inputs.insert(operand.spec);
-      if (operand.kind == Operand::Output)
+      if (operand.kind == Place::Output)
         outputs.insert(operand.spec);
     }
   auto op = plan::ProgramOp::create(
@@ -149,25 +292,25 @@ void LowerToPlan::writeProgram(OpBuilder &builder, const Program &program, int64
   SmallVector<Value> allocated(program.buffers.size());
   for (const Call &call : program.calls) {
     SmallVector<Value> operands;
-    for (const Operand &operand : call.operands) {
+    for (const Place &operand : call.operands) {
       switch (operand.kind) {
-      case Operand::Input:
+      case Place::Input:
         operands.push_back(plan::InputOp::create(body, loc, type, operand.spec.getName()));
         break;
-      case Operand::Output:
+      case Place::Output:
         operands.push_back(plan::OutputOp::create(body, loc, type, operand.spec.getName()));
         break;
-      case Operand::Weight:
+      case Place::Weight:
         operands.push_back(plan::WeightOp::create(body, loc, type, symbolOf(operand.symbol)));
         break;
-      case Operand::Cache:
+      case Place::Cache:
         operands.push_back(
             plan::CacheOp::create(body, loc, type, symbolOf(operand.symbol), operand.offset));
         break;
-      case Operand::Counters:
+      case Place::Counters:
         operands.push_back(plan::CountersOp::create(body, loc, type, operand.bytes));
         break;
-      case Operand::Arena: {
+      case Place::Arena: {
         Value &value = allocated[operand.buffer];
         if (!value)
           value = plan::AllocOp::create(body, loc, type, program.buffers[operand.buffer],
@@ -176,13 +319,12 @@ void LowerToPlan::writeProgram(OpBuilder &builder, const Program &program, int64
       }
       }
     }
-    plan::CallOp::create(body, loc, call.kernel, operands,
+    plan::CallOp::create(body, loc, symbolOf(call.kernel), operands,
                          call.blocks ? body.getI64IntegerAttr(*call.blocks) : IntegerAttr());
   }
 }
 
-OwningOpRef<ModuleOp> LowerToPlan::writeModule(ArrayRef<std::pair<std::string, int64_t>> kernels,
-                                               function_ref<int64_t(int64_t)> scratchBytes) {
+OwningOpRef<ModuleOp> LowerToPlan::writeModule(function_ref<int64_t(int64_t)> scratchBytes) {
   OwningOpRef<ModuleOp> module = ModuleOp::create(model.getLoc());
   if (Attribute facts = model->getAttr("moe.model"))
     (*module)->setAttr("moe.model", facts);
@@ -198,7 +340,7 @@ OwningOpRef<ModuleOp> LowerToPlan::writeModule(ArrayRef<std::pair<std::string, i
       plan::PoolOp::create(builder, loc, symbolOf(name), plan::PoolClass::AllPositions,
                            IntegerAttr(), pool.first, kPageTokens, pool.second, device);
   for (const auto &[name, operands] : kernels)
-    plan::KernelOp::create(builder, loc, name, device, operands, grids);
+    plan::KernelOp::create(builder, loc, symbolOf(name), device, operands, grids);
   for (const Program &program : programs)
     writeProgram(builder, program, scratchBytes(program.tokens));
   return module;

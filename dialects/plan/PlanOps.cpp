@@ -55,6 +55,10 @@ StringRef moe::plan::nameWithoutDevice(StringRef symbol, StringRef device) {
 
 StringRef TensorOp::getTensorName() { return nameWithoutDevice(getSymName(), getDevice()); }
 StringRef PoolOp::getPoolName() { return nameWithoutDevice(getSymName(), getDevice()); }
+StringRef KernelOp::getKernelName() { return nameWithoutDevice(getSymName(), getDevice()); }
+StringRef CallOp::getKernelName() {
+  return nameWithoutDevice(getKernel(), (*this)->getParentOfType<ProgramOp>().getDevice());
+}
 
 LogicalResult TensorOp::verify() {
   auto type = cast<RankedTensorType>(getType());

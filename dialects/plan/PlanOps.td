@@ -70,16 +70,20 @@ def Plan_KernelOp : Plan_Op<"kernel", [Symbol]> {
   let summary = "a kernel that programs call; its code is an image's affair";
   let description = [{
     ```mlir
-    plan.kernel @qkv_bf16_512x256 device "cpu" operands 8
-    plan.kernel @norm_bf16_256_t64 device "cuda" operands 3 grid
+    plan.kernel @cpu.qkv_bf16_512x256 device "cpu" operands 8
+    plan.kernel @cuda.norm_bf16_256_t64 device "cuda" operands 3 grid
     ```
 
-    A kernel with `grid` is launched as a grid of blocks of threads; others run on every worker of
-    the device.
+    The symbol may start with the device's name, which the file leaves out. A kernel with `grid` is
+    launched as a grid of blocks of threads; others run on every worker of the device.
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, StrAttr:$device, I64Attr:$operands,
       UnitAttr:$grid);
   let assemblyFormat = "$sym_name `device` $device `operands` $operands (`grid` $grid^)? attr-dict";
+  let extraClassDeclaration = [{
+    // The name in the file and in images: "embed_bf16_256" of @cuda.embed_bf16_256.
+    ::llvm::StringRef getKernelName();
+  }];
 }
 
 def Plan_TensorSpecs : TypedArrayAttrBase<Plan_TensorSpecAttr, "array of #plan.spec">;
@@ -207,12 +211,16 @@ def Plan_CallOp : Plan_Op<"call", [HasParent<"ProgramOp">,
     - (C2) `blocks` is there and positive for a kernel with `grid`, and absent for others
 
     ```mlir
-    plan.call @norm_bf16_256_t64(%h, %norm, %x) blocks 64
+    plan.call @cuda.norm_bf16_256_t64(%h, %norm, %x) blocks 64
     ```
   }];
   let arguments = (ins FlatSymbolRefAttr:$kernel, Variadic<Plan_Buffer>:$operands,
       OptionalAttr<I64Attr>:$blocks);
   let assemblyFormat = "$kernel `(` $operands `)` (`blocks` $blocks^)? attr-dict";
+  let extraClassDeclaration = [{
+    // The name of its kernel in the file and in images, without a device.
+    ::llvm::StringRef getKernelName();
+  }];
 }
 
 #endif

@@ -1,6 +1,6 @@
 // Compiles kernels and keeps what a bundle is made of.
 #include "tools/gpu-check/BundleWriter.h"
-#include "compiler/targets/cuda/CudaKernels.h"
+#include "compiler/targets/cuda/LowerToCuda.h"
 #include "compiler/targets/cuda/ToPtx.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
@@ -34,19 +34,17 @@ static std::string withoutComments(StringRef ptx) {
   return text;
 }
 
-Expected<uint32_t> BundleWriter::kernel(const std::string &name, int64_t operands,
-                                        function_ref<void(codegen::CudaKernel &)> emit) {
+Expected<uint32_t> BundleWriter::kernel(const codegen::ChosenKernel<codegen::CudaKernel> &chosen) {
+  const std::string &name = chosen.name;
   auto [known, isNew] = kernels.try_emplace(name, uint32_t(bundle.kernels.size()));
   if (!isNew)
     return known->second;
   mlir::MLIRContext context;
   context.loadDialect<mlir::arith::ArithDialect, mlir::LLVM::LLVMDialect, mlir::math::MathDialect,
                       mlir::scf::SCFDialect, mlir::vector::VectorDialect>();
-  auto module = mlir::OwningOpRef<mlir::ModuleOp>(
-      mlir::ModuleOp::create(mlir::UnknownLoc::get(&context), name));
-  codegen::CudaKernel builder(*module, cudaTarget, name, operands);
-  emit(builder);
-  builder.finish();
+  auto module = codegen::emitKernel(&context, chosen, cudaTarget);
+  if (!module)
+    return createStringError("building '" + name + "' failed");
   auto function = module->lookupSymbol<mlir::LLVM::LLVMFuncOp>(name);
   auto attribute = [&](StringRef key) {
     return uint32_t(function->getAttrOfType<mlir::IntegerAttr>(key).getInt());
@@ -70,11 +68,6 @@ Expected<uint32_t> BundleWriter::kernel(const std::string &name, int64_t operand
   }
   bundle.kernels.push_back(std::move(kernel));
   return known->second;
-}
-
-Expected<uint32_t> BundleWriter::kernel(const codegen::CudaSpec &spec) {
-  return kernel(codegen::nameOf(spec), codegen::operandsOf(spec),
-                [&](codegen::CudaKernel &k) { codegen::emitCudaKernel(k, spec); });
 }
 
 uint32_t BundleWriter::blob(ArrayRef<uint8_t> bytes) {

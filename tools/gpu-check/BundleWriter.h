@@ -3,7 +3,7 @@
 #define MOE_TOOLS_GPU_CHECK_BUNDLEWRITER_H
 
 #include "compiler/targets/cuda/CudaKernel.h"
-#include "compiler/targets/cuda/CudaSpec.h"
+#include "compiler/targets/cuda/Strips.h"
 #include "gpu-check/Bundle_generated.h"
 #include "llvm/ADT/STLFunctionalExtras.h"
 #include <map>
@@ -18,11 +18,8 @@ public:
 
   const codegen::CudaTarget &target() const { return cudaTarget; }
 
-  // The index of the kernel that `emit` builds, with `operands` pointers before the StepInfo. A
-  // kernel of the same name is made once.
-  llvm::Expected<uint32_t> kernel(const std::string &name, int64_t operands,
-                                  llvm::function_ref<void(codegen::CudaKernel &)> emit);
-  llvm::Expected<uint32_t> kernel(const codegen::CudaSpec &spec);
+  // The index of a kernel. One of the same name is made once.
+  llvm::Expected<uint32_t> kernel(const codegen::ChosenKernel<codegen::CudaKernel> &chosen);
   uint32_t blob(llvm::ArrayRef<uint8_t> bytes); // the same bytes are kept once
   void add(fb::CaseT added) { bundle.cases.push_back(std::make_unique<fb::CaseT>(added)); }
   void add(fb::TextT text) { bundle.text = std::make_unique<fb::TextT>(std::move(text)); }

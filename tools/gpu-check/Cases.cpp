@@ -1,6 +1,14 @@
-// The kernels of a step, each alone: operands as compiler/targets/cuda/README.md lists them, and
-// some elements of what it should leave there, by plain loops in double precision.
+// The kernels of a step, each alone: its operands, and some elements of what it should leave there,
+// by plain loops in double precision.
+#include "compiler/kernels/attention/Attention.h"
 #include "compiler/kernels/attention/AttentionLayout.h"
+#include "compiler/kernels/down/Down.h"
+#include "compiler/kernels/gate_up/GateUp.h"
+#include "compiler/kernels/head/Head.h"
+#include "compiler/kernels/linear/Linear.h"
+#include "compiler/kernels/norm/Norm.h"
+#include "compiler/kernels/router/Router.h"
+#include "compiler/kernels/sample/Sample.h"
 #include "dialects/moe/MoeReference.h"
 #include "runtime/device/cuda/KernelAbi.h"
 #include "tools/gpu-check/Operands.h"
@@ -13,6 +21,8 @@ using namespace llvm;
 using namespace moe::codegen;
 
 namespace moe::gpucheck {
+
+using codegen::Operand;
 
 namespace {
 
@@ -38,9 +48,7 @@ class Cases {
 public:
   Cases(BundleWriter &writer, const Shapes &s, int64_t tokens, int64_t context, bool timed)
       : writer(writer), s(s), T(tokens), context(context), timed(timed),
-        small(tokens <= kSmallTokens), tile(small          ? kSmallTokens
-                                            : tokens <= 64 ? 64
-                                                           : 128) {}
+        small(tokens <= kSmallTokens), tile(tokens <= 64 ? 64 : 128) {}
 
   llvm::Error run() {
     prepare();
@@ -65,6 +73,14 @@ public:
 
 private:
   using Elements = std::vector<std::pair<uint64_t, double>>; // where, and what
+  struct Argument {
+    Operand operand;
+    fb::OperandT memory;
+  };
+  struct Check {
+    Operand operand;
+    fb::CheckT check; // its operand is not set yet
+  };
 
   void prepare() {
     h = Numbers(fb::Element::F32, kH, 1, double(T) * padded(s.hidden));
@@ -104,10 +120,9 @@ private:
             .temperature = std::nullopt};
   }
 
-  static fb::CheckT check(uint32_t operand, fb::Element element, const Elements &elements,
-                          float relative, float absolute) {
+  static Check check(Operand operand, fb::Element element, const Elements &elements, float relative,
+                     float absolute) {
     fb::CheckT check;
-    check.operand = operand;
     check.element = element;
     for (auto [at, want] : elements) {
       check.at.push_back(at);
@@ -115,23 +130,38 @@ private:
     }
     check.relative = relative;
     check.absolute = absolute;
-    return check;
+    return {operand, check};
   }
-  static fb::CheckT checkInts(uint32_t operand, ArrayRef<int32_t> want) {
+  static Check checkInts(Operand operand, ArrayRef<int32_t> want) {
     Elements elements;
     for (auto [i, value] : enumerate(want))
       elements.push_back({i, value});
     return check(operand, fb::Element::I32, elements, 0, 0);
   }
 
-  void add(const char *name, const CudaSpec &spec, ArrayRef<fb::OperandT> operands,
-           ArrayRef<fb::CheckT> checks, double bytes, double flops, int64_t outputRows = 1,
+  // An operand that the kernel makes or works on.
+  template <class Contract>
+  Argument made(const Contract &contract, Operand operand, int64_t rows = 1) const {
+    const double bytes = double(contract.bytes(operand, {T, rows}));
+    return {operand, operand == Operand::Counters ? zeros(bytes) : undefinedOperand(bytes)};
+  }
+  // `arguments`: all operands of the kernel, in any order.
+  template <class Contract>
+  void add(const char *name, const Contract &contract, ArrayRef<Argument> arguments,
+           ArrayRef<Check> checks, double bytes, double flops, int64_t outputRows = 1,
            int64_t tableStride = 1) {
     if (error)
       return;
-    if (std::string reason = unsupported(spec); !reason.empty())
-      return void(error = createStringError(nameOf(spec) + ": " + reason));
-    auto kernel = writer.kernel(spec);
+    if constexpr (requires { contract.refusal(); })
+      if (std::string reason = contract.refusal(); !reason.empty())
+        return void(error = createStringError(contract.name() + ": " + reason));
+    add(name, ChosenKernel<CudaKernel>(contract), contract.blocks({T, outputRows}), arguments,
+        checks, bytes, flops, outputRows, tableStride);
+  }
+  void add(const char *name, const ChosenKernel<CudaKernel> &chosen, int64_t blocks,
+           ArrayRef<Argument> arguments, ArrayRef<Check> checks, double bytes, double flops,
+           int64_t outputRows, int64_t tableStride) {
+    auto kernel = writer.kernel(chosen);
     if (!kernel)
       return void(error = kernel.takeError());
     fb::CaseT made;
@@ -142,11 +172,19 @@ private:
     made.context = uint32_t(context);
     made.rows = uint32_t(outputRows);
     made.table_stride = uint32_t(tableStride);
-    made.blocks = uint32_t(blocksOf(spec, T, outputRows));
-    for (const fb::OperandT &operand : operands)
-      made.operands.push_back(std::make_unique<fb::OperandT>(operand));
-    for (const fb::CheckT &check : checks)
-      made.checks.push_back(std::make_unique<fb::CheckT>(check));
+    made.blocks = uint32_t(blocks);
+    assert(arguments.size() == chosen.operands.size());
+    for (Operand operand : chosen.operands) {
+      auto *argument =
+          llvm::find_if(arguments, [&](const Argument &a) { return a.operand == operand; });
+      assert(argument != arguments.end() && "a case gives all operands of its kernel");
+      made.operands.push_back(std::make_unique<fb::OperandT>(argument->memory));
+    }
+    for (const Check &check : checks) {
+      made.checks.push_back(std::make_unique<fb::CheckT>(check.check));
+      made.checks.back()->operand =
+          uint32_t(llvm::find(chosen.operands, check.operand) - chosen.operands.begin());
+    }
     made.timed = timed;
     made.bytes = bytes;
     made.flops = flops;
@@ -159,20 +197,21 @@ private:
 
   void qkv() {
     const int64_t rows = finish().rows();
-    CudaSpec spec{CudaQkvSpec{s.hidden, rows, s.format, kEps}, kSmallTokens,
-                  splitsOf(rows, s.hidden)};
+    CudaSmallQkv qkv{s.hidden, rows, s.format, kEps, splitsOf(rows, s.hidden)};
     Weight w = weight(1, rows, s.hidden);
     Elements elements;
     for (int i = 0; i < kSamples; ++i) {
       auto [t, row] = any(rows);
       elements.push_back({t * rows + row, dot(normed(t), w.row(0, row))});
     }
-    fb::CheckT sums = check(3, fb::Element::F32, elements, 0, kNormed);
-    sums.terms = uint32_t(spec.splits);
-    sums.stride = uint64_t(T * rows);
-    add("qkv", spec,
-        {h.operand, normWeight.operand, w.operand,
-         undefinedOperand(4.0 * double(spec.splits * T * rows))},
+    Check sums = check(Operand::Sums, fb::Element::F32, elements, 0, kNormed);
+    sums.check.terms = uint32_t(qkv.splits);
+    sums.check.stride = uint64_t(T * rows);
+    add("qkv", qkv,
+        {{Operand::H, h.operand},
+         {Operand::Norm, normWeight.operand},
+         {Operand::Weight, w.operand},
+         made(qkv, Operand::Sums)},
         {sums}, bytesOf(double(rows) * s.hidden), product(rows, s.hidden));
   }
 
@@ -198,6 +237,13 @@ private:
     p.rope = Numbers(fb::Element::F32, kRope, 0.7f, double(T * padded(s.headDim)));
     p.bytes = double(count) * double(context) * s.kvHeads * s.headDim * 2 * 2;
     return p;
+  }
+  // What all kernels of attention are passed.
+  std::vector<Argument> arguments(const Paged &p) {
+    return {{Operand::Positions, stored(writer, p.positions)},
+            {Operand::Sequences, stored(writer, p.sequences)},
+            {Operand::BlockTable, stored(writer, p.table)},
+            {Operand::Cache, p.cache.operand}};
   }
   // Where a channel of a key (part 0) or a value (part 1) lies in the cache.
   uint64_t cacheIndex(const Paged &p, int64_t t, int64_t position, int64_t kvHead, int64_t part,
@@ -271,10 +317,10 @@ private:
 
   void fusedAttention() {
     Paged p = paged();
-    FinishSpec f = finish();
+    CudaFusedAttention attention{finish(),
+                                 std::clamp<int64_t>(kMultiprocessors / s.kvHeads, 1, 16)};
+    FinishSpec &f = attention.finish;
     f.sumSplits = splitsOf(f.rows(), s.hidden);
-    CudaSpec spec{CudaAttentionSpec{f, Storage::BF16}, kSmallTokens,
-                  std::clamp<int64_t>(kMultiprocessors / s.kvHeads, 1, 16)};
     Numbers sums(fb::Element::F32, kSums, 1 / std::sqrt(float(f.sumSplits)),
                  double(f.sumSplits * T * f.rows()));
     Elements results, kept;
@@ -287,14 +333,15 @@ private:
       someOf(results, reference::attention(cache, one.q, position, sequence), t, head);
       appended(kept, one, p, t, head);
     }
-    add("attention", spec,
-        {stored(writer, p.positions), stored(writer, p.sequences), stored(writer, p.table),
-         sums.operand, p.cache.operand,
-         undefinedOperand(2.0 * double(T * padded(s.heads * s.headDim))),
-         undefinedOperand(double(partialBytes(spec))), zeros(double(counterBytes(spec))),
-         p.rope.operand},
-        {check(5, fb::Element::BF16, results, 0, 5e-3f * largest(results)),
-         check(4, fb::Element::F16, kept, kFloat16, 1e-4f)},
+    std::vector<Argument> all = arguments(p);
+    all.insert(all.end(), {{Operand::Sums, sums.operand},
+                           made(attention, Operand::AttentionOut),
+                           made(attention, Operand::Partials),
+                           made(attention, Operand::Counters),
+                           {Operand::RopeTable, p.rope.operand}});
+    add("attention", attention, all,
+        {check(Operand::AttentionOut, fb::Element::BF16, results, 0, 5e-3f * largest(results)),
+         check(Operand::Cache, fb::Element::F16, kept, kFloat16, 1e-4f)},
         p.bytes, attentionFlops(), 1, p.stride);
   }
   // Queries come to the tiled kernels with the factor of a softmax in base 2.
@@ -302,8 +349,9 @@ private:
 
   void finishHeads() {
     Paged p = paged();
-    FinishSpec f = finish();
-    Numbers sums(fb::Element::F32, kSums, 1, double(T * f.rows()));
+    CudaFinish finish{this->finish()};
+    const int64_t rows = finish.finish.rows();
+    Numbers sums(fb::Element::F32, kSums, 1, double(T * rows));
     Elements queries, kept;
     for (int i = 0; i < 8; ++i) {
       const auto [t, head] = any(s.heads);
@@ -312,13 +360,14 @@ private:
       const int64_t c = random() % s.headDim;
       queries.push_back({(t * s.heads + head) * s.headDim + c, one.q[c] * queryFactor()});
     }
-    add("finish", {f, 64},
-        {stored(writer, p.positions), stored(writer, p.sequences), stored(writer, p.table),
-         sums.operand, undefinedOperand(2.0 * double(T * s.heads * s.headDim)), p.cache.operand,
-         p.rope.operand},
-        {check(4, fb::Element::F16, queries, kFloat16, 1e-4f),
-         check(5, fb::Element::F16, kept, kFloat16, 1e-4f)},
-        4.0 * double(T * f.rows()), 0, 1, p.stride);
+    std::vector<Argument> all = arguments(p);
+    all.insert(all.end(), {{Operand::Sums, sums.operand},
+                           made(finish, Operand::Q),
+                           {Operand::RopeTable, p.rope.operand}});
+    add("finish", finish, all,
+        {check(Operand::Q, fb::Element::F16, queries, kFloat16, 1e-4f),
+         check(Operand::Cache, fb::Element::F16, kept, kFloat16, 1e-4f)},
+        4.0 * double(T * rows), 0, 1, p.stride);
   }
   void attention() {
     Paged p = paged();
@@ -333,12 +382,12 @@ private:
       const Ints position{p.positions[t]}, sequence{0};
       someOf(results, reference::attention(cache, query, position, sequence), t, head);
     }
-    add("attention", {CudaAttentionSpec{finish(), Storage::BF16}, tile},
-        {stored(writer, p.positions), stored(writer, p.sequences), stored(writer, p.table),
-         q.operand, p.cache.operand,
-         undefinedOperand(2.0 * double(T * padded(s.heads * s.headDim)))},
-        {check(5, fb::Element::BF16, results, 0, 5e-3f * largest(results))}, p.bytes,
-        attentionFlops(), 1, p.stride);
+    CudaTiledAttention attention{finish()};
+    std::vector<Argument> all = arguments(p);
+    all.insert(all.end(), {{Operand::Q, q.operand}, made(attention, Operand::AttentionOut)});
+    add("attention", attention, all,
+        {check(Operand::AttentionOut, fb::Element::BF16, results, 0, 5e-3f * largest(results))},
+        p.bytes, attentionFlops(), 1, p.stride);
   }
 
   //===--- Norms, the router and products ----------------------------------------------------------
@@ -349,9 +398,11 @@ private:
       auto [t, channel] = any(s.hidden);
       elements.push_back({t * padded(s.hidden) + channel, normed(t, false)[channel]});
     }
-    add("norm", {NormSpec{s.hidden, Storage::BF16, kEps, false}, 64},
-        {h.operand, normWeight.operand, undefinedOperand(2.0 * double(T * padded(s.hidden)))},
-        {check(2, fb::Element::BF16, elements, kHalf, 1e-6f)}, 4.0 * double(T * s.hidden), 0);
+    CudaNorm norm{s.hidden, kEps};
+    add("norm", norm,
+        {{Operand::H, h.operand}, {Operand::Norm, normWeight.operand}, made(norm, Operand::X)},
+        {check(Operand::X, fb::Element::BF16, elements, kHalf, 1e-6f)}, 4.0 * double(T * s.hidden),
+        0);
   }
   void linear(const char *name, int64_t inputs, int64_t outputs) {
     Numbers x = halves(double(T), inputs);
@@ -362,14 +413,14 @@ private:
       elements.push_back(
           {t * outputs + row, dot(x.range(t * padded(inputs), inputs), w.row(0, row))});
     }
-    add(name, {LinearSpec{inputs, outputs, s.format}, tile},
-        {x.operand, w.operand, undefinedOperand(4.0 * double(T * outputs))},
-        {check(2, fb::Element::F32, elements, 0, kSum)}, bytesOf(double(outputs) * inputs),
-        product(outputs, inputs));
+    CudaTiledLinear linear{inputs, outputs, s.format, tile};
+    add(name, linear,
+        {{Operand::X, x.operand}, {Operand::Weight, w.operand}, made(linear, Operand::Sums)},
+        {check(Operand::Sums, fb::Element::F32, elements, 0, kSum)},
+        bytesOf(double(outputs) * inputs), product(outputs, inputs));
   }
   void linearResidual() {
     const int64_t inputs = s.heads * s.headDim;
-    CudaSpec spec{LinearResidualSpec{inputs, s.hidden, s.format}, tile};
     Numbers x = halves(double(T), inputs);
     Weight w = weight(1, s.hidden, inputs);
     Elements elements;
@@ -378,14 +429,16 @@ private:
       const uint64_t at = t * padded(s.hidden) + row;
       elements.push_back({at, h[at] + dot(x.range(t * padded(inputs), inputs), w.row(0, row))});
     }
-    std::vector<fb::OperandT> operands{x.operand, w.operand, h.operand};
-    if (small) {
-      spec.splits = splitsOf(s.hidden, inputs);
-      operands.push_back(undefinedOperand(double(partialBytes(spec))));
-      operands.push_back(zeros(double(counterBytes(spec))));
-    }
-    add("linear_residual", spec, operands, {check(2, fb::Element::F32, elements, 0, kSum)},
-        bytesOf(double(s.hidden) * inputs), product(s.hidden, inputs));
+    std::vector<Argument> all{
+        {Operand::X, x.operand}, {Operand::Weight, w.operand}, {Operand::H, h.operand}};
+    const Check sums = check(Operand::H, fb::Element::F32, elements, 0, kSum);
+    const double bytes = bytesOf(double(s.hidden) * inputs), flops = product(s.hidden, inputs);
+    if (!small)
+      return add("linear_residual", CudaTiledLinearResidual{inputs, s.hidden, s.format, tile}, all,
+                 {sums}, bytes, flops);
+    CudaSmallLinearResidual linear{inputs, s.hidden, s.format, splitsOf(s.hidden, inputs)};
+    all.insert(all.end(), {made(linear, Operand::Partials), made(linear, Operand::Counters)});
+    add("linear_residual", linear, all, {sums}, bytes, flops);
   }
 
   //===--- Experts ---------------------------------------------------------------------------------
@@ -432,7 +485,7 @@ private:
       r.offsets[e + 1] += r.offsets[e];
   }
   void router() {
-    CudaSpec spec{RouterSpec{s.hidden, s.experts, Storage::BF16, kEps}, 64};
+    CudaRouter router{s.hidden, s.experts, kEps};
     Routes r = routes();
     Elements elements, scores;
     for (int i = 0; i < kSamples; ++i) {
@@ -440,19 +493,24 @@ private:
       elements.push_back({t * padded(s.hidden) + channel, normed(t, false)[channel]});
       scores.push_back({uint64_t(t), r.scores[t]});
     }
-    add("router", spec,
-        {h.operand, normWeight.operand, routerWeight.operand,
-         undefinedOperand(2.0 * double(T * padded(s.hidden))), undefinedOperand(4.0 * double(T)),
-         undefinedOperand(4.0 * double(T)), undefinedOperand(4.0 * double(T)),
-         undefinedOperand(4.0 * double(s.experts + 1)), zeros(double(counterBytes(spec)))},
-        {check(3, fb::Element::BF16, elements, kHalf, 1e-6f), checkInts(4, r.experts),
-         check(5, fb::Element::F32, scores, 0, 1e-5f), checkInts(6, r.order),
-         checkInts(7, r.offsets)},
+    add("router", router,
+        {{Operand::H, h.operand},
+         {Operand::Norm, normWeight.operand},
+         {Operand::Router, routerWeight.operand},
+         made(router, Operand::X),
+         made(router, Operand::Experts),
+         made(router, Operand::Scores),
+         made(router, Operand::Order),
+         made(router, Operand::Offsets),
+         made(router, Operand::Counters)},
+        {check(Operand::X, fb::Element::BF16, elements, kHalf, 1e-6f),
+         checkInts(Operand::Experts, r.experts),
+         check(Operand::Scores, fb::Element::F32, scores, 0, 1e-5f),
+         checkInts(Operand::Order, r.order), checkInts(Operand::Offsets, r.offsets)},
         4.0 * double(s.experts * s.hidden) + 4.0 * double(T * s.hidden), 0);
   }
   void gateUp() {
     const double matrix = 2.0 * double(s.width) * double(s.hidden);
-    CudaSpec spec{GateUpSpec{s.hidden, s.width, s.experts, 1, s.format, s.format, kEps}, tile};
     Weight shared = weight(1, 2 * s.width, s.hidden, WeightLayout::Kind::FragmentsGateUp),
            routed = weight(s.experts, 2 * s.width, s.hidden, WeightLayout::Kind::FragmentsGateUp);
     Numbers x = halves(double(T), s.hidden);
@@ -469,26 +527,35 @@ private:
       elements.push_back(
           {((ofShared ? 0 : T) + t) * padded(s.width) + channel, gate * sigmoid(gate) * up});
     }
-    const auto out = undefinedOperand(2.0 * 2 * double(T * padded(s.width)));
     const double bytes = bytesOf(matrix * double(1 + r.distinct()));
     const double flops = 2 * product(2.0 * double(s.width), double(s.hidden));
-    if (small)
-      add("gate_up", spec,
-          {h.operand, normWeight.operand, routerWeight.operand, shared.operand, routed.operand, out,
-           undefinedOperand(4.0 * double(T)),
-           undefinedOperand(4.0 * double(s.experts * kSmallTokens)),
-           zeros(double(counterBytes(spec)))},
-          {check(5, fb::Element::BF16, elements, kHalf, 2 * kNormed), checkInts(6, r.experts)},
-          bytes, flops);
-    else
-      add("gate_up", spec,
-          {x.operand, stored(writer, r.scores), stored(writer, r.order), stored(writer, r.offsets),
-           shared.operand, routed.operand, out},
-          {check(6, fb::Element::BF16, elements, kHalf, kSum)}, bytes, flops);
+    std::vector<Argument> all{{Operand::SharedWeight, shared.operand},
+                              {Operand::RoutedWeight, routed.operand}};
+    if (small) {
+      CudaSmallGateUp gateUp{s.hidden, s.width, s.experts, 1, s.format, s.format, kEps};
+      all.insert(all.end(), {{Operand::H, h.operand},
+                             {Operand::Norm, normWeight.operand},
+                             {Operand::Router, routerWeight.operand},
+                             made(gateUp, Operand::Hidden),
+                             made(gateUp, Operand::Experts),
+                             made(gateUp, Operand::ExpertLogits),
+                             made(gateUp, Operand::Counters)});
+      return add("gate_up", gateUp, all,
+                 {check(Operand::Hidden, fb::Element::BF16, elements, kHalf, 2 * kNormed),
+                  checkInts(Operand::Experts, r.experts)},
+                 bytes, flops);
+    }
+    CudaTiledGateUp gateUp{s.hidden, s.width, s.experts, 1, s.format, s.format, kEps, tile};
+    all.insert(all.end(), {{Operand::X, x.operand},
+                           {Operand::Scores, stored(writer, r.scores)},
+                           {Operand::Order, stored(writer, r.order)},
+                           {Operand::Offsets, stored(writer, r.offsets)},
+                           made(gateUp, Operand::Hidden)});
+    add("gate_up", gateUp, all, {check(Operand::Hidden, fb::Element::BF16, elements, kHalf, kSum)},
+        bytes, flops);
   }
   void down() {
     const double matrix = double(s.width) * double(s.hidden);
-    CudaSpec spec{DownSpec{s.hidden, s.width, s.experts, 1, s.format, s.format}, tile};
     Weight shared = weight(1, s.hidden, s.width), routed = weight(s.experts, s.hidden, s.width);
     Numbers x = halves(2.0 * double(T), s.width);
     Routes r = routes();
@@ -503,18 +570,23 @@ private:
     }
     const double bytes = bytesOf(matrix * double(1 + r.distinct())),
                  flops = 2 * product(double(s.hidden), double(s.width));
+    std::vector<Argument> all{{Operand::Hidden, x.operand},
+                              {Operand::SharedWeight, shared.operand},
+                              {Operand::RoutedWeight, routed.operand},
+                              {Operand::H, h.operand}};
+    const Check sums = check(Operand::H, fb::Element::F32, elements, 0, 2 * kSum);
     if (small) {
-      spec.splits = splitsOf(2 * s.hidden, s.width);
-      add("down", spec,
-          {x.operand, stored(writer, r.experts), shared.operand, routed.operand, h.operand,
-           undefinedOperand(double(partialBytes(spec))), zeros(double(counterBytes(spec)))},
-          {check(4, fb::Element::F32, elements, 0, 2 * kSum)}, bytes, flops);
-    } else {
-      add("down", spec,
-          {x.operand, stored(writer, r.order), stored(writer, r.offsets), shared.operand,
-           routed.operand, h.operand},
-          {check(5, fb::Element::F32, elements, 0, 2 * kSum)}, bytes, flops);
+      CudaSmallDown down{s.hidden, s.width, s.experts, 1, s.format, s.format};
+      down.splits = splitsOf(2 * s.hidden, s.width);
+      all.insert(all.end(), {{Operand::Experts, stored(writer, r.experts)},
+                             made(down, Operand::Partials),
+                             made(down, Operand::Counters)});
+      return add("down", down, all, {sums}, bytes, flops);
     }
+    all.insert(all.end(), {{Operand::Order, stored(writer, r.order)},
+                           {Operand::Offsets, stored(writer, r.offsets)}});
+    add("down", CudaTiledDown{s.hidden, s.width, s.experts, 1, s.format, s.format, tile}, all,
+        {sums}, bytes, flops);
   }
 
   //===--- From logits to ids ----------------------------------------------------------------------
@@ -535,28 +607,33 @@ private:
   }
   // Of one row, which is greedy: its logits are not written.
   void head() {
-    CudaSpec spec{HeadSpec{s.hidden, s.vocabulary, s.format, kEps}, tile};
     Weight w = weight(1, s.vocabulary, s.hidden);
     Numbers x = halves(1, s.hidden);
-    const auto sampling = stored(writer, std::vector<cuda::RowSampling>(1)),
-               logits = undefinedOperand(4.0 * double(s.vocabulary)), id = undefinedOperand(4),
-               counters = zeros(double(counterBytes(spec, 1)));
-    const int32_t best = bestToken(w, small ? normed(0) : x.range(0, s.hidden));
+    std::vector<Argument> all{
+        {Operand::Sampling, stored(writer, std::vector<cuda::RowSampling>(1))},
+        {Operand::Weight, w.operand},
+        {Operand::Logits, undefinedOperand(4.0 * double(s.vocabulary))},
+        {Operand::Ids, undefinedOperand(4)}};
+    const Check best =
+        checkInts(Operand::Ids, bestToken(w, small ? normed(0) : x.range(0, s.hidden)));
     const double bytes = bytesOf(double(s.vocabulary) * s.hidden),
                  flops = 2.0 * double(s.vocabulary) * double(s.hidden);
-    if (small)
-      add("head", spec,
-          {stored(writer, Ints{0}), sampling, h.operand, normWeight.operand, w.operand, logits, id,
-           counters},
-          {checkInts(6, best)}, bytes, flops);
-    else
-      add("head", spec, {x.operand, sampling, w.operand, logits, id, counters},
-          {checkInts(4, best)}, bytes, flops);
+    if (small) {
+      CudaSmallHead head{s.hidden, s.vocabulary, s.format, kEps};
+      all.insert(all.end(), {{Operand::Rows, stored(writer, Ints{0})},
+                             {Operand::H, h.operand},
+                             {Operand::Norm, normWeight.operand},
+                             made(head, Operand::Counters)});
+      return add("head", head, all, {best}, bytes, flops);
+    }
+    CudaTiledHead head{s.hidden, s.vocabulary, s.format, tile};
+    all.insert(all.end(), {{Operand::X, x.operand}, made(head, Operand::Counters)});
+    add("head", head, all, {best}, bytes, flops);
   }
   // As many rows as the step has tokens, up to 64: greedy, then with each filter.
   void sample() {
     const int64_t rows = std::min<int64_t>(T, 64);
-    CudaSpec spec{SampleSpec{s.vocabulary}};
+    CudaSample sample{s.vocabulary};
     Numbers logits(fb::Element::F32, kLogits, 3, double(rows) * s.vocabulary);
     // A run reads the ids that the one before wrote: token 0 is the largest logit, and is drawn.
     for (int64_t row = 0; row < rows; ++row) {
@@ -566,11 +643,13 @@ private:
     const auto run = [&](const char *name, cuda::RowSampling row) {
       row.scale = float(std::numbers::log2e / 0.8);
       const Ints ids(rows, 0);
-      add(name, spec,
-          {stored(writer, std::vector<cuda::RowSampling>(rows, row)), logits.operand,
-           stored(writer, ids), undefinedOperand(double(partialBytes(spec, rows))),
-           zeros(double(counterBytes(spec, rows)))},
-          {checkInts(2, ids)}, 4.0 * double(rows) * double(s.vocabulary), 0, rows);
+      add(name, sample,
+          {{Operand::Sampling, stored(writer, std::vector<cuda::RowSampling>(rows, row))},
+           {Operand::Logits, logits.operand},
+           {Operand::Ids, stored(writer, ids)},
+           made(sample, Operand::Partials, rows),
+           made(sample, Operand::Counters, rows)},
+          {checkInts(Operand::Ids, ids)}, 4.0 * double(rows) * double(s.vocabulary), 0, rows);
     };
     run("sample greedy", {});
     run("sample", {3, 0, 0, 0, 0, 0, 0});

@@ -7,12 +7,35 @@ using namespace moe::codegen;
 
 namespace moe::gpucheck {
 
-// Each thread moves 16 bytes at a time, four in flight. operands: from, to; bytes = tokens * 64
-// KiB.
-static void emitCopy(CudaKernel &k, bool writes) {
+using codegen::Operand;
+
+namespace {
+
+// Copies x to h, or reads x alone: bytes = tokens * 64 KiB. Each thread moves 16 bytes at a time,
+// four in flight.
+struct CopyProbe {
+  bool writes;
+
+  std::string name() const { return writes ? "copy" : "read"; }
+  Operands operands() const { return {Operand::X, Operand::H}; }
+  void emit(CudaKernel &k) const;
+};
+
+// A warp's products in registers, eight chains of them. Nothing is left in h.
+struct ProductProbe {
+  static constexpr int64_t chains = 8, rounds = 512;
+
+  std::string name() const { return "products"; }
+  Operands operands() const { return {Operand::H}; }
+  void emit(CudaKernel &k) const;
+};
+
+} // namespace
+
+void CopyProbe::emit(CudaKernel &k) const {
   k.threads = 512;
   k.blocksPerSm = 4;
-  Ptr from = k.operand(0), to = k.operand(1);
+  Ptr from = k.operand(Operand::X), to = k.operand(Operand::H);
   mlir::Type type = k.vec(4, k.i32());
   k.stride(k.block(), k.tokens(), k.blocks(), [&](Val piece) {
     Val base = k.convert(piece, k.i64()) * kProbePiece + k.convert(k.thread(), k.i64()) * 16;
@@ -34,18 +57,15 @@ static void emitCopy(CudaKernel &k, bool writes) {
   });
 }
 
-// A warp's products in registers, eight chains of them. operands: out.
-static constexpr int64_t kChains = 8, kRounds = 512;
-
-static void emitProducts(CudaKernel &k) {
+void ProductProbe::emit(CudaKernel &k) const {
   k.threads = 256;
   k.blocksPerSm = 2;
   Val seed = k.thread() + 0x3f803f80; // numbers near one
   SmallVector<Val> a{seed, seed + 1, seed + 2, seed + 3}, b{seed + 4, seed + 5};
-  SmallVector<Val> init(kChains * 4, k.f32(0));
-  auto sums = k.loop(k.i32(0), k.i32(kRounds), 1, init, [&](Val, ArrayRef<Val> carried) {
+  SmallVector<Val> init(chains * 4, k.f32(0));
+  auto sums = k.loop(k.i32(0), k.i32(rounds), 1, init, [&](Val, ArrayRef<Val> carried) {
     SmallVector<Val> next;
-    for (int64_t c = 0; c < kChains; ++c) {
+    for (int64_t c = 0; c < chains; ++c) {
       auto d = k.mma(Half::BF16, a, b,
                      {carried[c * 4], carried[c * 4 + 1], carried[c * 4 + 2], carried[c * 4 + 3]});
       next.append(d.begin(), d.end());
@@ -55,23 +75,22 @@ static void emitProducts(CudaKernel &k) {
   Val total = sums[0];
   for (Val s : ArrayRef(sums).drop_front())
     total = total + s;
-  k.ifThen(eq(total, k.f32(1.5)), [&] { k.store(k.operand(0), total); });
+  k.ifThen(eq(total, k.f32(1.5)), [&] { k.store(k.operand(Operand::H), total); });
 }
 
 llvm::Error addProbes(BundleWriter &writer) {
   fb::ProbesT probes;
   for (bool writes : {false, true}) {
-    auto kernel =
-        writer.kernel(writes ? "copy" : "read", 2, [&](CudaKernel &k) { emitCopy(k, writes); });
+    auto kernel = writer.kernel(ChosenKernel<CudaKernel>(CopyProbe{writes}));
     if (!kernel)
       return kernel.takeError();
     (writes ? probes.copy : probes.read) = *kernel;
   }
-  auto products = writer.kernel("products", 1, emitProducts);
+  auto products = writer.kernel(ChosenKernel<CudaKernel>(ProductProbe{}));
   if (!products)
     return products.takeError();
   probes.products = *products;
-  probes.flops_per_warp = double(kChains * kRounds * 2 * 16 * 8 * 16);
+  probes.flops_per_warp = double(ProductProbe::chains * ProductProbe::rounds * 2 * 16 * 8 * 16);
   writer.add(probes);
   return llvm::Error::success();
 }

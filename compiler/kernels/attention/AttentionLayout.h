@@ -12,9 +12,14 @@
 #ifndef MOE_COMPILER_KERNELS_ATTENTION_ATTENTIONLAYOUT_H
 #define MOE_COMPILER_KERNELS_ATTENTION_ATTENTIONLAYOUT_H
 
-#include "compiler/targets/KernelSpec.h"
+#include "compiler/kernels/attention/CacheSpec.h"
 
 namespace moe::codegen {
+
+// A layer's part of a page.
+inline int64_t cudaLayerBytes(const CacheSpec &c) {
+  return c.heads * 2 * kPageTokens * c.headDim * 2;
+}
 
 struct TileLayout {
   int64_t headDim; // a multiple of 16

@@ -6,7 +6,6 @@
 #include "compiler/kernels/attention/AttentionTiles.h"
 #include "compiler/kernels/attention/Math.h"
 #include "compiler/targets/cpu/CpuKernel.h"
-#include "compiler/targets/cpu/Kernels.h"
 #include "compiler/targets/cpu/ValueTile.h"
 
 namespace moe::codegen {
@@ -14,7 +13,7 @@ namespace moe::codegen {
 namespace {
 struct Attention {
   CpuKernel &k;
-  const AttentionSpec &s;
+  const CpuAttention &s;
   const AttentionOperands &operands;
   const CacheSpec &c = s.cache;
   int64_t group = s.heads / c.heads, tileTokens = std::max<int64_t>(1, 24 / group);
@@ -162,15 +161,16 @@ struct Attention {
 };
 } // namespace
 
-void emitAttention(CpuKernel &k, const AttentionSpec &s) {
-  AttentionOperands operands{k.operand(0), k.operand(1), k.operand(2),
-                             k.operand(3), k.operand(4), k.operand(5)};
-  emitAttentionTiles(k, s, operands, [&](Val block, Val head) {
-    return eq((block * s.cache.heads + head) % k.workers, k.worker);
+void CpuAttention::emit(CpuKernel &k) const {
+  AttentionOperands operands{k.operand(Operand::Positions),  k.operand(Operand::Sequences),
+                             k.operand(Operand::BlockTable), k.operand(Operand::Q),
+                             k.operand(Operand::Cache),      k.operand(Operand::AttentionOut)};
+  emitAttentionTiles(k, *this, operands, [&](Val block, Val head) {
+    return eq((block * cache.heads + head) % k.workers, k.worker);
   });
 }
 
-void emitAttentionTiles(CpuKernel &k, const AttentionSpec &s, const AttentionOperands &operands,
+void emitAttentionTiles(CpuKernel &k, const CpuAttention &s, const AttentionOperands &operands,
                         llvm::function_ref<Val(Val, Val)> mine) {
   Attention a{k, s, operands};
   k.loop(0, a.maxRows, 1, [&](Val i) { (a.ids + i * 4).store(k.convert(i, k.i32())); });

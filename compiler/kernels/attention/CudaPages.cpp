@@ -16,7 +16,7 @@ static void clearRows(CudaKernel &k, TileLayout layout, Ptr tile, Val begin, Val
       if (k.target.bulkCopies)
         k.store(to, zero);
       else // as the copies beside them, so that one arrival speaks for both
-        k.copy16(to, k.operand(0), k.constant(k.i1(), 0));
+        k.copy16(to, k.operand(Operand::Positions), k.constant(k.i1(), 0));
     }
   });
 }

@@ -2,6 +2,7 @@
 #ifndef MOE_COMPILER_KERNELS_ATTENTION_CUDAPAGES_H
 #define MOE_COMPILER_KERNELS_ATTENTION_CUDAPAGES_H
 
+#include "compiler/kernels/attention/CacheSpec.h"
 #include "compiler/targets/cuda/CudaKernel.h"
 
 namespace moe::codegen {

@@ -1,9 +1,8 @@
-// Runs the kernels of attention on the simulator, against the reference.
+// The kernels of attention, and the one that finishes q, k and v, on the simulator against the
+// reference.
 #include "compiler/kernels/attention/TestAttention.h"
-#include "compiler/targets/cuda/CudaKernels.h"
 
-using namespace moe;
-using namespace moe::codegen;
+namespace moe::codegen {
 
 namespace {
 
@@ -34,9 +33,7 @@ FinishSpec finishOf(const Shape &s, int64_t sumSplits = 1) {
 struct TiledKernels {
   PtxKernel finish, attend;
   TiledKernels(const Shape &s, llvm::StringRef chip = "sm_90a")
-      : finish({.op = finishOf(s), .tile = 64}, emitFinish, chip),
-        attend({.op = CudaAttentionSpec{finishOf(s), Storage::BF16}, .tile = 64},
-               emitTiledAttention, chip) {}
+      : finish(CudaFinish{finishOf(s)}, chip), attend(CudaTiledAttention{finishOf(s)}, chip) {}
 
   Halves run(World &world, int64_t blocks, uint64_t seed) {
     return runTiled(world, finish, blocks, attend, blocks, seed);
@@ -138,15 +135,14 @@ TEST(TiledAttention, Windows) {
 //===----------------------------------------------------------------------===//
 
 struct FusedKernel {
-  CudaSpec spec;
+  CudaFusedAttention contract;
   PtxKernel kernel;
   FusedKernel(const Shape &s, int64_t splits, int64_t sumSplits = 1,
               llvm::StringRef chip = "sm_90a")
-      : spec{.op = CudaAttentionSpec{finishOf(s, sumSplits), Storage::BF16}, .splits = splits},
-        kernel(spec, emitFusedAttention, chip) {}
+      : contract{finishOf(s, sumSplits), splits}, kernel(contract, chip) {}
 
   Halves run(World &world, int64_t blocks, uint64_t seed) {
-    return runFused(world, spec, kernel, blocks, seed);
+    return runFused(world, contract, kernel, blocks, seed);
   }
 };
 
@@ -202,7 +198,7 @@ TEST(FusedAttention, Scout) {
 }
 
 //===----------------------------------------------------------------------===//
-// What the assembler says
+// What the assembler says, and contracts
 //===----------------------------------------------------------------------===//
 
 TEST_P(Attention, Assembles) {
@@ -218,4 +214,21 @@ TEST_P(Attention, Assembles) {
   }
 }
 
+TEST(AttentionContracts, RefuseHeadsWithoutAKernel) {
+  FinishSpec narrow = finishOf({.heads = 2, .kvHeads = 1, .headDim = 24}), wide = narrow,
+             codes = finishOf({.heads = 2, .kvHeads = 1, .headDim = 64, .storage = Storage::I8});
+  wide.cache.headDim = 272;
+  for (auto &[finish, why] :
+       {std::pair(narrow,
+                  "head_dim is 24, and the kernels for GPUs take multiples of 16 up to 256"),
+        {wide, "head_dim is 272, and the kernels for GPUs take multiples of 16 up to 256"},
+        {codes, "the caches of GPUs keep 16-bit floats, not int8"}}) {
+    EXPECT_EQ(CudaFinish{finish}.refusal(), why);
+    EXPECT_EQ(CudaTiledAttention{finish}.refusal(), why);
+    EXPECT_EQ(CudaFusedAttention{finish}.refusal(), why);
+  }
+}
+
 } // namespace
+
+} // namespace moe::codegen

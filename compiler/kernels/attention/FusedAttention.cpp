@@ -4,10 +4,10 @@
 // step's own tokens are not in the cache yet: the first share finishes them itself, into shared
 // memory, and writes those of its token to the cache, where no block of this step reads them. Each
 // share leaves maxima, totals and sums; the last one to arrive joins them in order.
+#include "compiler/kernels/attention/Attention.h"
 #include "compiler/kernels/attention/CudaJoiner.h"
 #include "compiler/kernels/attention/Math.h"
 #include "compiler/kernels/qkv/CudaFinisher.h"
-#include "compiler/targets/cuda/CudaKernels.h"
 
 using namespace mlir;
 
@@ -29,8 +29,10 @@ struct Fused {
       headsTogether(s.heads / c.heads, fusedRows(c.headDim)); // heads of a piece of work
   int64_t pieces = s.heads / group;                           // of work, of a token
 
-  Ptr positions = k.operand(0), sequences = k.operand(1), table = k.operand(2), sums = k.operand(3),
-      cache = k.operand(4), out = k.operand(5), partials = k.operand(6), counters = k.operand(7);
+  Ptr positions = k.operand(Operand::Positions), sequences = k.operand(Operand::Sequences),
+      table = k.operand(Operand::BlockTable), sums = k.operand(Operand::Sums),
+      cache = k.operand(Operand::Cache), out = k.operand(Operand::AttentionOut),
+      partials = k.operand(Operand::Partials), counters = k.operand(Operand::Counters);
   Ptr partialStats = partials + kSmallTokens * s.heads * splits * c.headDim * 4;
 
   Ring ring{k, std::clamp<int64_t>(kRingBytes / layout.bytes(), 2, 8), layout.bytes(), kWarps};
@@ -41,7 +43,7 @@ struct Fused {
   Joiner joiner{k, group, c.headDim};
   WarpAttention attention{k, c, kNineWarpRegisters};
   Finisher finisher{k, s, positions, sums,
-                    s.rope ? std::optional(k.operand(8)) : std::optional<Ptr>()};
+                    s.rope ? std::optional(k.operand(Operand::RopeTable)) : std::optional<Ptr>()};
 
   Val input(Ptr from, Val token) { return k.load(k.offset(from, token * 4), k.i32(), true); }
   Val bit(Val bits, Val i) {
@@ -259,9 +261,9 @@ struct Fused {
 
 } // namespace
 
-void emitFusedAttention(CudaKernel &k, const CudaSpec &spec) {
+void CudaFusedAttention::emit(CudaKernel &k) const {
   k.threads = kThreads + 32;
-  Fused{k, std::get<CudaAttentionSpec>(spec.op).finish, spec.splits}.emit();
+  Fused{k, finish, splits}.emit();
 }
 
 } // namespace moe::codegen

@@ -2,8 +2,8 @@
 #ifndef MOE_COMPILER_KERNELS_ATTENTION_MATH_H
 #define MOE_COMPILER_KERNELS_ATTENTION_MATH_H
 
+#include "compiler/kernels/attention/CacheSpec.h"
 #include "compiler/targets/Builder.h"
-#include "compiler/targets/KernelSpec.h"
 
 namespace moe::codegen {
 

@@ -3,16 +3,13 @@
 #ifndef MOE_COMPILER_KERNELS_ATTENTION_TESTATTENTION_H
 #define MOE_COMPILER_KERNELS_ATTENTION_TESTATTENTION_H
 
+#include "compiler/kernels/attention/Attention.h"
 #include "compiler/kernels/attention/AttentionLayout.h"
 #include "compiler/targets/cuda/TestPtx.h"
 #include "dialects/moe/MoeReference.h"
 #include <numeric>
 
 namespace moe::codegen {
-
-using Floats = std::vector<float>;
-using Halves = std::vector<uint16_t>;
-using Ints = std::vector<int32_t>;
 
 inline uint16_t toHalf(float x, Storage s) {
   return s == Storage::BF16 ? toBf16(x) : std::bit_cast<uint16_t>(_Float16(x));
@@ -90,7 +87,15 @@ public:
   }
 
   struct Buffers {
-    uint64_t positions, sequences, table, sums, cache, out, rope;
+    uint64_t positions, sequences, table, sums, cache, rope;
+
+    // What all kernels of attention take.
+    std::vector<PtxArgument> paged() const {
+      return {{Operand::Positions, positions},
+              {Operand::Sequences, sequences},
+              {Operand::BlockTable, table},
+              {Operand::Cache, cache}};
+    }
   };
   Buffers put(PtxBench &bench) {
     Buffers b;
@@ -101,7 +106,6 @@ public:
     // The last layer of the pool's, but for what is left of 256 bytes.
     b.cache =
         bench.room(pages * kv.pageBytes, "cache") + (kv.pageBytes - cudaLayerBytes(kv)) / 256 * 256;
-    b.out = bench.room(tokens.size() * padded(spec.heads * kv.headDim) * 2, "out");
     b.rope = bench.put(ropeRows, "rope");
     for (size_t i = 0; i < keys.size(); ++i)
       for (int64_t p = 0; p < int64_t(keys[i].size()) / (kv.heads * kv.headDim); ++p)
@@ -121,12 +125,13 @@ public:
           }
     return b;
   }
+  Step size() const { return {int64_t(tokens.size()), 0}; }
   cuda::StepInfo step() const { return {int32_t(tokens.size()), 0, stride, 0}; }
 
-  // Compares the step's output and what it appended to the cache.
-  void check(PtxBench &bench, const Buffers &b) {
-    int64_t n = spec.heads * kv.headDim, row = padded(n);
-    auto got = bench.get<uint16_t>(b.out, tokens.size() * row);
+  // Compares the step's output, its rows at `out`, and what it appended to the cache.
+  void check(PtxBench &bench, const Buffers &b, uint64_t out) {
+    int64_t n = spec.channels(), row = padded(n);
+    auto got = bench.get<uint16_t>(out, tokens.size() * row);
     double largest = 0, error = 0;
     for (size_t t = 0; t < tokens.size(); ++t) {
       for (int64_t c = 0; c < n; ++c) {
@@ -195,49 +200,46 @@ inline void expectFewConflicts(const PtxBench &bench) {
   EXPECT_LE(bench.stats.sharedConflicts * 10, bench.stats.sharedAccesses);
 }
 
-inline Halves outputOf(PtxBench &bench, const World &world, const World::Buffers &b) {
-  return bench.get<uint16_t>(b.out, world.tokens.size() *
-                                        padded(world.spec.heads * world.spec.cache.headDim));
+inline Halves checkAttention(World &world, PtxBench &bench, const World::Buffers &b, uint64_t out) {
+  if (testing::Test::HasFatalFailure())
+    return {};
+  expectFewConflicts(bench);
+  world.check(bench, b, out);
+  return bench.get<uint16_t>(out, world.tokens.size() * padded(world.spec.channels()));
 }
 
 // Runs the kernels of a step, compares what they leave, and returns the rows of attention.
 inline Halves runTiled(World &world, const PtxKernel &finish, int64_t finishBlocks,
                        const PtxKernel &attend, int64_t blocks, uint64_t seed) {
-  PtxBench bench;
-  bench.options.seed = seed;
-  auto b = world.put(bench);
-  int64_t n = world.tokens.size() * world.spec.heads * world.spec.cache.headDim;
-  uint64_t q = bench.room(n * 2, "q");
-  std::vector<uint64_t> operands{b.positions, b.sequences, b.table, b.sums, q, b.cache};
+  PtxBench bench(seed);
+  World::Buffers b = world.put(bench);
+  PtxArgument q = bench.made(CudaFinish{world.spec}, Operand::Q, world.size()),
+              out = bench.made(CudaTiledAttention{world.spec}, Operand::AttentionOut, world.size());
+  std::vector<PtxArgument> finishing = b.paged(), attending = b.paged();
+  finishing.insert(finishing.end(), {{Operand::Sums, b.sums}, q});
   if (world.spec.rope)
-    operands.push_back(b.rope);
-  bench.run(finish, finishBlocks, operands, world.step());
-  bench.run(attend, blocks, {b.positions, b.sequences, b.table, q, b.cache, b.out}, world.step());
-  if (testing::Test::HasFatalFailure())
-    return {};
-  expectFewConflicts(bench);
-  world.check(bench, b);
-  return outputOf(bench, world, b);
+    finishing.push_back({Operand::RopeTable, b.rope});
+  attending.insert(attending.end(), {q, out});
+  bench.run(finish, finishBlocks, finishing, world.step());
+  bench.run(attend, blocks, attending, world.step());
+  return checkAttention(world, bench, b, out.address);
 }
-inline Halves runFused(World &world, const CudaSpec &spec, const PtxKernel &kernel, int64_t blocks,
-                       uint64_t seed) {
-  PtxBench bench;
-  bench.options.seed = seed;
-  auto b = world.put(bench);
-  std::vector<uint32_t> zeros(counterBytes(spec) / 4);
-  uint64_t partials = bench.room(partialBytes(spec), "partials");
-  uint64_t counters = bench.put(zeros, "counters");
-  std::vector<uint64_t> operands{b.positions, b.sequences, b.table,  b.sums,
-                                 b.cache,     b.out,       partials, counters};
+inline Halves runFused(World &world, const CudaFusedAttention &contract, const PtxKernel &kernel,
+                       int64_t blocks, uint64_t seed) {
+  PtxBench bench(seed);
+  World::Buffers b = world.put(bench);
+  auto made = [&](Operand operand) { return bench.made(contract, operand, world.size()); };
+  PtxArgument out = made(Operand::AttentionOut), counters = made(Operand::Counters);
+  std::vector<PtxArgument> arguments = b.paged();
+  arguments.insert(arguments.end(),
+                   {{Operand::Sums, b.sums}, out, made(Operand::Partials), counters});
   if (world.spec.rope)
-    operands.push_back(b.rope);
-  bench.run(kernel, blocks, operands, world.step());
-  if (testing::Test::HasFatalFailure())
-    return {};
-  expectFewConflicts(bench);
-  world.check(bench, b);
-  EXPECT_EQ(bench.get<uint32_t>(counters, zeros.size()), zeros);
-  return outputOf(bench, world, b);
+    arguments.push_back({Operand::RopeTable, b.rope});
+  bench.run(kernel, blocks, arguments, world.step());
+  Halves rows = checkAttention(world, bench, b, out.address);
+  if (!testing::Test::HasFatalFailure())
+    bench.expectZeros(counters.address, contract.bytes(Operand::Counters, world.size()));
+  return rows;
 }
 
 } // namespace moe::codegen

@@ -5,10 +5,10 @@
 // tokens times the query heads of the group, and the eight consumer warps share them, 16 each, as
 // two warpgroups where there is wgmma. Of a single token there are too few rows for that, so there
 // the warps share the positions.
+#include "compiler/kernels/attention/Attention.h"
 #include "compiler/kernels/attention/CudaJoiner.h"
 #include "compiler/kernels/attention/Math.h"
 #include "compiler/kernels/attention/WarpgroupAttention.h"
-#include "compiler/targets/cuda/CudaKernels.h"
 
 using namespace mlir;
 
@@ -32,8 +32,9 @@ struct Tiled {
   // Tokens whose runs are listed at once.
   int64_t window = kThreads * kSlots / runTokens * runTokens;
 
-  Ptr positions = k.operand(0), sequences = k.operand(1), table = k.operand(2), q = k.operand(3),
-      cache = k.operand(4), out = k.operand(5);
+  Ptr positions = k.operand(Operand::Positions), sequences = k.operand(Operand::Sequences),
+      table = k.operand(Operand::BlockTable), q = k.operand(Operand::Q),
+      cache = k.operand(Operand::Cache), out = k.operand(Operand::AttentionOut);
   // What is left of the shared memory that every target has.
   int64_t ringBytes() const {
     return kSharedBytes - (joins() ? group * joinedBytes(c.headDim) : 0) - kListBytes;
@@ -258,10 +259,10 @@ struct Tiled {
 
 } // namespace
 
-void emitTiledAttention(CudaKernel &k, const CudaSpec &spec) {
+void CudaTiledAttention::emit(CudaKernel &k) const {
   // Registers move between groups of four warps, so the producer brings three that do nothing.
   k.threads = kThreads + (k.target.bulkCopies ? 128 : 32);
-  Tiled(k, std::get<CudaAttentionSpec>(spec.op).finish).emit();
+  Tiled(k, finish).emit();
 }
 
 } // namespace moe::codegen

@@ -1,13 +1,14 @@
 // Down projections of the shared and the routed experts, added to the residual stream. Rows are
 // gathered by index as the product reads them, so nothing is permuted in memory.
 #include "compiler/kernels/router/Cpu.h"
-#include "compiler/targets/cpu/Kernels.h"
+#include "compiler/kernels/down/Down.h"
 
 namespace moe::codegen {
 
-void emitDown(CpuKernel &k, const DownSpec &s) {
-  Ptr hidden = k.operand(0), shared = k.operand(s.experts ? 2 : 1),
-      routed = s.experts ? k.operand(3) : Ptr{}, h = k.operand(s.experts ? 4 : 2);
+void CpuDown::emit(CpuKernel &k) const {
+  const CpuDown &s = *this;
+  Ptr hidden = k.operand(Operand::Hidden), shared = k.operand(Operand::SharedWeight),
+      routed = s.experts ? k.operand(Operand::RoutedWeight) : Ptr{}, h = k.operand(Operand::H);
   int64_t tile = k.target.tileTokens, panels = padded(s.hidden) / kPanel;
   const ActivationRow sharedRow{s.shared, s.width}, routedRow{s.routed, s.width};
   Ptr all = k.identity();
@@ -29,7 +30,7 @@ void emitDown(CpuKernel &k, const DownSpec &s) {
   if (!s.experts)
     return;
   SortedChoices choices{k, s.experts, s.k};
-  choices.sort(k.operand(1));
+  choices.sort(k.operand(Operand::Experts));
   k.loop(0, s.experts, 1, [&](Val e) {
     Val begin = choices.begin(e), rows = choices.end(e) - begin;
     k.ifThen(gt(rows, 0), [&] {

@@ -1,6 +1,6 @@
-// Embedding rows, and the rotary embedding's table: once a step, before the first layer.
+// Rows of the embedding, a share of the tokens for each worker.
+#include "compiler/kernels/embed/Embed.h"
 #include "compiler/targets/cpu/CpuKernel.h"
-#include "compiler/targets/cpu/Kernels.h"
 
 namespace moe::codegen {
 
@@ -8,7 +8,7 @@ namespace {
 // One row of the table as float32.
 struct EmbedRow {
   CpuKernel &k;
-  const EmbedSpec &s;
+  const Embed &s;
   const WeightFormat &f = s.format;
 
   // `n` neighbouring elements, not yet scaled.
@@ -63,32 +63,16 @@ struct EmbedRow {
 };
 } // namespace
 
-void emitEmbed(CpuKernel &k, const EmbedSpec &s) {
-  Ptr tokens = k.operand(0), table = k.operand(1), h = k.operand(2);
+void Embed::emit(CpuKernel &k) const {
+  Ptr tokens = k.operand(Operand::Tokens), table = k.operand(Operand::Embedding),
+      h = k.operand(Operand::H);
   auto [first, last] = k.share(k.tokens);
   k.loop(first, last, 1, [&](Val t) {
     Val token = k.convert((tokens + t * 4).load(k.i32()), k.i64());
-    Ptr to = h + t * (padded(s.hidden) * 4);
-    EmbedRow{k, s}.run(table + token * rowBytes(s.format, s.hidden), to);
-    for (int64_t c = s.hidden; c < padded(s.hidden); ++c)
+    Ptr to = h + t * (padded(hidden) * 4);
+    EmbedRow{k, *this}.run(table + token * rowBytes(format, hidden), to);
+    for (int64_t c = hidden; c < padded(hidden); ++c)
       (to + c * 4).store(k.f32(0));
-  });
-}
-
-// The angle is float32(position) * frequency, rounded to float32, as the reference forms it.
-void emitRopeTable(CpuKernel &k, const RopeTableSpec &s) {
-  Ptr positions = k.operand(0), table = k.operand(1);
-  int64_t lanes = k.target.lanes, pairs = s.frequencies.size();
-  auto [first, last] = k.share(k.tokens);
-  k.loop(first, last, 1, [&](Val t) {
-    Val position = k.convert((positions + t * 4).load(k.i32()), k.f32());
-    Ptr to = table + t * (padded(2 * pairs) * 4);
-    for (int64_t j = 0; j < pairs; j += lanes) {
-      llvm::SmallVector<float> f(lanes, 0.0f);
-      std::copy_n(s.frequencies.begin() + j, std::min(lanes, pairs - j), f.begin());
-      auto [sine, cosine] = k.sincos(k.constants(f) * position);
-      (to + j * 8).store(k.interleave(cosine, sine));
-    }
   });
 }
 

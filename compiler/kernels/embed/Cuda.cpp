@@ -1,6 +1,6 @@
-// The embedding of tokens, and the cosines and sines of their positions.
+// Rows of the embedding, a block for each token.
+#include "compiler/kernels/embed/Embed.h"
 #include "compiler/targets/cuda/CudaKernel.h"
-#include "compiler/targets/cuda/CudaKernels.h"
 
 using namespace mlir;
 
@@ -40,35 +40,17 @@ static Val element(CudaKernel &k, const WeightFormat &f, int64_t columns, Ptr ro
   return k.convert(code - zero, k.f32()) * scale;
 }
 
-void emitEmbed(CudaKernel &k, const CudaSpec &spec) {
-  const auto &s = std::get<EmbedSpec>(spec.op);
-  Ptr tokens = k.operand(0), table = k.operand(1), h = k.operand(2);
+void Embed::emit(CudaKernel &k) const {
+  Ptr tokens = k.operand(Operand::Tokens), table = k.operand(Operand::Embedding),
+      h = k.operand(Operand::H);
   k.blocksPerSm = 8;
   k.startNext();
   k.stride(k.block(), k.tokens(), k.blocks(), [&](Val t) {
     Val id = k.convert(k.load(k.offset(tokens, t * 4), k.i32()), k.i64());
-    Ptr from = table + id * rowBytes(s.format, s.hidden);
-    Ptr to = h + k.convert(t, k.i64()) * (padded(s.hidden) * 4);
-    k.stride(k.thread(), k.i32(s.hidden), k.i32(k.threads),
-             [&](Val c) { k.store(k.offset(to, c * 4), element(k, s.format, s.hidden, from, c)); });
-  });
-}
-
-void emitRopeTable(CudaKernel &k, const CudaSpec &spec) {
-  const auto &s = std::get<RopeTableSpec>(spec.op);
-  Ptr positions = k.operand(0), table = k.operand(1);
-  int64_t pairs = s.frequencies.size();
-  Ptr frequencies = k.constantTable(s.frequencies);
-  k.threads = 64;
-  k.blocksPerSm = 8;
-  k.startNext();
-  k.stride(k.block(), k.tokens(), k.blocks(), [&](Val t) {
-    Val position = k.convert(k.load(k.offset(positions, t * 4), k.i32()), k.f32());
-    Ptr to = table + k.convert(t, k.i64()) * (padded(2 * pairs) * 4);
-    k.stride(k.thread(), k.i32(pairs), k.i32(k.threads), [&](Val j) {
-      auto [sine, cosine] = k.sincos(position * k.load(k.offset(frequencies, j * 4), k.f32()));
-      k.store(k.offset(to, j * 8), k.vectorOf({cosine, sine}));
-    });
+    Ptr from = table + id * rowBytes(format, hidden);
+    Ptr to = h + k.convert(t, k.i64()) * (padded(hidden) * 4);
+    k.stride(k.thread(), k.i32(hidden), k.i32(k.threads),
+             [&](Val c) { k.store(k.offset(to, c * 4), element(k, format, hidden, from, c)); });
   });
 }
 

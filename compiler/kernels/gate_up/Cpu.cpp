@@ -5,8 +5,8 @@
 // tokens that chose it. Each worker sorts the choices by expert for itself; rows are gathered by
 // index as the product reads them, so nothing is permuted in memory.
 #include "compiler/kernels/norm/Cpu.h"
+#include "compiler/kernels/gate_up/GateUp.h"
 #include "compiler/kernels/gate_up/Math.h"
-#include "compiler/targets/cpu/Kernels.h"
 #include <numeric>
 
 namespace moe::codegen {
@@ -14,7 +14,7 @@ namespace moe::codegen {
 namespace {
 struct GateUp {
   CpuKernel &k;
-  const GateUpSpec &s;
+  const CpuGateUp &s;
   ActivationRow sharedRow{s.shared, s.hidden}, routedRow{s.experts ? s.routed : s.shared, s.hidden};
   ActivationRow sharedTo{s.sharedDown, s.width}, routedTo{s.routedDown, s.width};
   int64_t tile = k.target.tileTokens, burst = 8 * tile;
@@ -95,17 +95,16 @@ struct GateUp {
   int64_t blocksOf(const ActivationRow &into) { return llvm::divideCeil(s.width, blockOf(into)); }
 
   void run() {
-    int64_t next = 0;
-    auto operand = [&] { return k.operand(next++); };
     Ptr x, chosen, scores;
     if (s.prepared) {
-      x = operand();
+      x = k.operand(Operand::X);
       if (s.experts) {
-        chosen = operand();
-        scores = operand();
+        chosen = k.operand(Operand::Experts);
+        scores = k.operand(Operand::Scores);
       }
     } else {
-      Ptr h = operand(), norm = operand(), router = s.experts ? operand() : Ptr{};
+      Ptr h = k.operand(Operand::H), norm = k.operand(Operand::Norm),
+          router = s.experts ? k.operand(Operand::Router) : Ptr{};
       x = k.scratch(0, CpuNormRows::bytesPerToken(sharedRow, routedRow));
       if (s.experts) {
         chosen = k.scratch(0, s.k * 4);
@@ -115,7 +114,9 @@ struct GateUp {
                        h, norm,     router,    x,   chosen,   scores};
       rows.run(k.i64(0), k.tokens);
     }
-    Ptr shared = operand(), routed = s.experts ? operand() : Ptr{}, hidden = operand();
+    Ptr shared = k.operand(Operand::SharedWeight),
+        routed = s.experts ? k.operand(Operand::RoutedWeight) : Ptr{},
+        hidden = k.operand(Operand::Hidden);
     Group common{x, shared, k.tokens, all, hidden, sharedRow, sharedTo};
     auto same = [&](Val i) { return std::pair{k.f32(1), i}; };
     if (!s.experts) {
@@ -125,7 +126,7 @@ struct GateUp {
     SortedChoices choices{k, s.experts, s.k};
     choices.sort(chosen);
     if (!s.prepared) {
-      Ptr experts = operand();
+      Ptr experts = k.operand(Operand::Experts);
       k.ifThen(eq(k.worker, 0), [&] {
         k.loop(k.i64(0), k.tokens * s.k, 1,
                [&](Val c) { (experts + c * 4).store((chosen + c * 4).load(k.i32())); });
@@ -175,6 +176,6 @@ struct GateUp {
 };
 } // namespace
 
-void emitGateUp(CpuKernel &k, const GateUpSpec &s) { GateUp{k, s}.run(); }
+void CpuGateUp::emit(CpuKernel &k) const { GateUp{k, *this}.run(); }
 
 } // namespace moe::codegen

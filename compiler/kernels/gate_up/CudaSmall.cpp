@@ -1,7 +1,7 @@
 // RMSNorm, router, gate and up of the shared and the routed experts, and SwiGLU, of small steps.
 #include "compiler/kernels/router/CudaSmall.h"
+#include "compiler/kernels/gate_up/GateUp.h"
 #include "compiler/kernels/gate_up/Math.h"
-#include "compiler/targets/cuda/CudaKernels.h"
 
 using namespace mlir;
 
@@ -14,23 +14,25 @@ namespace {
 // logits; by the time that a block has done its shared strips, they are there.
 struct SmallGateUp {
   CudaKernel &k;
-  const GateUpSpec &s;
+  const CudaSmallGateUp &s;
   bool routes = s.experts > 0;
   int64_t strips = llvm::divideCeil(s.width, kStripRows / 2);
   Stream sharedStream{s.shared, s.hidden}, routedStream{routes ? s.routed : s.shared, s.hidden};
 
-  Ptr h = k.operand(0), norm = k.operand(1);
+  Ptr h = k.operand(Operand::H), norm = k.operand(Operand::Norm);
   // The matrix of the shared expert, or of the dense layer, and those of the routed experts.
-  Ptr shared = k.operand(routes ? 3 : 2), routed = routes ? k.operand(4) : Ptr{};
-  Ptr hidden = k.operand(routes ? 5 : 3);
+  Ptr shared = k.operand(Operand::SharedWeight),
+      routed = routes ? k.operand(Operand::RoutedWeight) : Ptr{};
+  Ptr hidden = k.operand(Operand::Hidden);
   Val tokens = k.tokens();
   std::optional<SmallRouter> router; // with experts
 
-  SmallGateUp(CudaKernel &k, const GateUpSpec &s) : k(k), s(s) {
+  SmallGateUp(CudaKernel &k, const CudaSmallGateUp &s) : k(k), s(s) {
     if (routes)
       router.emplace(
           k, s.hidden, s.experts,
-          SmallRouter::Operands{h, norm, k.operand(2), k.operand(6), k.operand(7), k.operand(8)});
+          SmallRouter::Operands{h, norm, k.operand(Operand::Router), k.operand(Operand::Experts),
+                                k.operand(Operand::ExpertLogits), k.operand(Operand::Counters)});
   }
 
   Ptr rowOf(Val t) { return h + k.convert(t, k.i64()) * (padded(s.hidden) * 4); }
@@ -153,8 +155,6 @@ struct SmallGateUp {
 
 } // namespace
 
-void emitSmallGateUp(CudaKernel &k, const CudaSpec &spec) {
-  SmallGateUp(k, std::get<GateUpSpec>(spec.op)).emit();
-}
+void CudaSmallGateUp::emit(CudaKernel &k) const { SmallGateUp(k, *this).emit(); }
 
 } // namespace moe::codegen

@@ -1,6 +1,6 @@
 // Keys of logits, and their merging by the last block.
 #include "compiler/kernels/head/BestLogit.h"
-#include "compiler/targets/cuda/CudaSpec.h"
+#include "compiler/kernels/sample/Sample.h"
 #include <cmath>
 
 using namespace mlir;

@@ -1,30 +1,31 @@
 // The last norm and the logits of the wanted tokens.
+#include "compiler/kernels/head/Head.h"
 #include "compiler/targets/cpu/CpuKernel.h"
-#include "compiler/targets/cpu/Kernels.h"
 
 namespace moe::codegen {
 
-void emitHead(CpuKernel &k, const HeadSpec &s) {
-  Ptr wanted = k.operand(0), h = k.operand(1), norm = k.operand(2), weight = k.operand(3),
-      logits = k.operand(4);
-  int64_t tile = k.target.tileTokens, width = padded(s.hidden);
-  const ActivationRow row{s.format, s.hidden};
-  int64_t panels = padded(s.vocabulary) / kPanel, lastRows = s.vocabulary % kPanel;
+void CpuHead::emit(CpuKernel &k) const {
+  k.scratchByRows();
+  Ptr wanted = k.operand(Operand::Rows), h = k.operand(Operand::H), norm = k.operand(Operand::Norm),
+      weight = k.operand(Operand::Weight), logits = k.operand(Operand::Logits);
+  int64_t tile = k.target.tileTokens, width = padded(hidden);
+  const ActivationRow row{format, hidden};
+  int64_t panels = padded(vocabulary) / kPanel, lastRows = vocabulary % kPanel;
   Ptr x = k.scratch(0, row.bytes()), out = k.scratch(tile * kPanel * 4), ids = k.identity();
   k.loop(k.i64(0), k.rows, 1, [&](Val r) {
     Val token = k.convert((wanted + r * 4).load(k.i32()), k.i64());
-    k.normRow(h + token * (width * 4), norm, s.eps, row, x + r * row.bytes());
+    k.normRow(h + token * (width * 4), norm, eps, row, x + r * row.bytes());
   });
   auto [first, last] = k.share(k.i64(panels));
   k.loop(first, last, 1, [&](Val panel) {
     k.loop(k.i64(0), k.rows, tile, [&](Val r) {
       Val count = min(k.rows - r, k.i64(tile));
-      k.product(s.format, {x, row.bytes(), ids + r * 4}, count,
-                weight + panel * panelBytes(s.format, s.hidden), s.hidden, {out, kPanel * 4, ids},
+      k.product(format, {x, row.bytes(), ids + r * 4}, count,
+                weight + panel * panelBytes(format, hidden), hidden, {out, kPanel * 4, ids},
                 /*add=*/false, k.turn(r, k.rows));
       auto copy = [&](int64_t rows) {
         k.loop(k.i64(0), count, 1, [&](Val i) {
-          Ptr to = logits + (r + i) * (s.vocabulary * 4) + panel * (kPanel * 4);
+          Ptr to = logits + (r + i) * (vocabulary * 4) + panel * (kPanel * 4);
           k.channels(rows, [&](Val c, int64_t lanes) {
             (to + c * 4).store((out + i * (kPanel * 4) + c * 4).load(k.vec(lanes, k.f32())));
           });

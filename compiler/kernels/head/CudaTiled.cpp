@@ -1,17 +1,17 @@
 // Logits of larger steps, of rows that want them, and the largest logit of each row.
 #include "compiler/kernels/head/BestLogit.h"
-#include "compiler/targets/cuda/CudaKernels.h"
+#include "compiler/kernels/head/Head.h"
 #include "compiler/targets/cuda/TiledProduct.h"
 
 namespace moe::codegen {
 
-void emitTiledHead(CudaKernel &k, const CudaSpec &spec) {
-  const auto &s = std::get<HeadSpec>(spec.op);
-  Ptr x = k.operand(0), sampling = k.operand(1), weight = k.operand(2), logits = k.operand(3);
-  TiledShape shape{s.hidden, s.vocabulary, s.format};
+void CudaTiledHead::emit(CudaKernel &k) const {
+  Ptr sampling = k.operand(Operand::Sampling), logits = k.operand(Operand::Logits);
+  TiledShape shape{hidden, vocabulary, format};
   shape.ofRows = true;
-  TiledProduct product(k, shape, spec.tile, x, {weight, {}, {}, {}});
-  BestLogits best(k, k.operand(4), k.operand(5));
+  TiledProduct product(k, shape, tile, k.operand(Operand::X),
+                       {k.operand(Operand::Weight), {}, {}, {}});
+  BestLogits best(k, k.operand(Operand::Ids), k.operand(Operand::Counters));
 
   // The largest of the strip's logits of each token: of the lane's two rows, then of its column's
   // eight lanes.
@@ -22,7 +22,7 @@ void emitTiledHead(CudaKernel &k, const CudaSpec &spec) {
       Val key = k.i64(0);
       for (int64_t half = 0; half < 2; ++half) {
         Val logit = logitKey(k, sums.values[half * 2 + n], row + half * 8);
-        key = unsignedMax(key, select(lt(row + half * 8, s.vocabulary), logit, k.i64(0)));
+        key = unsignedMax(key, select(lt(row + half * 8, vocabulary), logit, k.i64(0)));
       }
       for (int64_t mask : {4, 8, 16})
         key = unsignedMax(key, shuffleXor64(k, key, mask));
@@ -34,7 +34,7 @@ void emitTiledHead(CudaKernel &k, const CudaSpec &spec) {
     offer(sums);
     const Piece &p = sums.piece;
     product.eachSum(
-        sums, logits, s.vocabulary, [&](Ptr at, Val logit) { k.store(at, logit); },
+        sums, logits, vocabulary, [&](Ptr at, Val logit) { k.store(at, logit); },
         [&](Val place) { return writesLogits(k, sampling, p.first + min(place, p.count - 1)); });
   });
   best.finish(k.i32(0), k.threads, [&] { k.barrier(); });

@@ -1,6 +1,6 @@
 // The norm of programs of many tokens as a kernel of its own; and how the others' kernels norm.
 #include "compiler/kernels/norm/Cpu.h"
-#include "compiler/targets/cpu/Kernels.h"
+#include "compiler/kernels/norm/Norm.h"
 
 namespace moe::codegen {
 
@@ -15,21 +15,21 @@ void CpuNormRows::run(Val first, Val last) {
   });
 }
 
-void emitNormRows(CpuKernel &k, const NormRowsSpec &s) {
-  bool routes = s.experts;
+void CpuNorm::emit(CpuKernel &k) const {
+  auto ofRouter = [&](Operand operand) { return experts ? k.operand(operand) : Ptr{}; };
   CpuNormRows rows{k,
-                   s.hidden,
-                   s.experts,
-                   s.k,
-                   s.shared,
-                   s.routed,
-                   s.eps,
-                   k.operand(0),
-                   k.operand(1),
-                   routes ? k.operand(2) : Ptr{},
-                   k.operand(routes ? 3 : 2),
-                   routes ? k.operand(4) : Ptr{},
-                   routes ? k.operand(5) : Ptr{}};
+                   hidden,
+                   experts,
+                   this->k,
+                   shared,
+                   routed,
+                   eps,
+                   k.operand(Operand::H),
+                   k.operand(Operand::Norm),
+                   ofRouter(Operand::Router),
+                   k.operand(Operand::X),
+                   ofRouter(Operand::Experts),
+                   ofRouter(Operand::Scores)};
   auto [first, last] = k.share(k.tokens);
   rows.run(first, last);
 }

@@ -13,7 +13,7 @@ struct CpuNormRows {
   int64_t hidden, experts, perToken;
   WeightFormat shared, routed;
   float eps;
-  Ptr h, norm, routerWeight, x, chosen, scores; // x: see NormRowsSpec
+  Ptr h, norm, routerWeight, x, chosen, scores; // x: see CpuNorm
 
   ActivationRow sharedRow{shared, hidden}, routedRow{experts ? routed : shared, hidden};
   bool oneRow = sharedRow.sameAs(routedRow);

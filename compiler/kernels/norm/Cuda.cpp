@@ -1,6 +1,6 @@
 // RMSNorm of rows of h, to the bf16 rows that a product reads.
+#include "compiler/kernels/norm/Norm.h"
 #include "compiler/kernels/norm/NormRows.h"
-#include "compiler/targets/cuda/CudaKernels.h"
 
 using namespace mlir;
 
@@ -74,17 +74,16 @@ void NormRows::run(int64_t count, function_ref<Ptr(int64_t)> rowOf, Ptr norm,
     });
 }
 
-void emitNorm(CudaKernel &k, const CudaSpec &spec) {
-  const auto &s = std::get<NormSpec>(spec.op);
-  int64_t first = s.gather ? 1 : 0, width = padded(s.hidden);
-  Ptr h = k.operand(first), norm = k.operand(first + 1), x = k.operand(first + 2);
+void CudaNorm::emit(CudaKernel &k) const {
+  int64_t width = padded(hidden);
+  Ptr h = k.operand(Operand::H), norm = k.operand(Operand::Norm), x = k.operand(Operand::X);
   k.threads = 256;
   k.blocksPerSm = width <= 8192 ? 4 : 2; // a row is held in registers
-  NormRows rows(k, 1, s.hidden, s.eps, Ptr{});
+  NormRows rows(k, 1, hidden, eps, Ptr{});
   k.startNext();
   k.waitForPrevious();
-  k.stride(k.block(), s.gather ? k.rows() : k.tokens(), k.blocks(), [&](Val i) {
-    Val t = s.gather ? k.load(k.offset(k.operand(0), i * 4), k.i32()) : i;
+  k.stride(k.block(), gather ? k.rows() : k.tokens(), k.blocks(), [&](Val i) {
+    Val t = gather ? k.load(k.offset(k.operand(Operand::Rows), i * 4), k.i32()) : i;
     Ptr from = h + k.convert(t, k.i64()) * (width * 4),
         to = x + k.convert(i, k.i64()) * (width * 2);
     rows.run(

@@ -3,19 +3,19 @@
 #include "compiler/kernels/attention/AttentionTiles.h"
 #include "compiler/kernels/qkv/Math.h"
 #include "compiler/targets/cpu/CpuKernel.h"
-#include "compiler/targets/cpu/Kernels.h"
 
 namespace moe::codegen {
 
 namespace {
-struct Qkv {
+struct Finisher {
   CpuKernel &k;
-  const QkvSpec &s;
+  const FinishSpec &s;
   const CacheSpec &c = s.cache;
-  Ptr positions = k.operand(0), sequences = k.operand(1), blocks = k.operand(2), q = k.operand(6),
-      cache = k.operand(7);
+  Ptr positions = k.operand(Operand::Positions), sequences = k.operand(Operand::Sequences),
+      blocks = k.operand(Operand::BlockTable), q = k.operand(Operand::Q),
+      cache = k.operand(Operand::Cache);
   int64_t bytes = bytesOf(c.storage), rowBytes = padded(c.headDim) * 4;
-  Ptr ropeTable = s.rope ? k.operand(8) : Ptr{};
+  Ptr ropeTable = s.rope ? k.operand(Operand::RopeTable) : Ptr{};
   // A finished head in the storage type; in I8 a piece of codes (ActivationRow).
   Ptr stored = k.scratch(padded(c.headDim) * bytes + (c.quantized() ? 64 : 0));
 
@@ -137,28 +137,35 @@ struct Qkv {
 };
 } // namespace
 
-void emitQkv(CpuKernel &k, const QkvSpec &s) {
-  Qkv qkv{k, s};
-  const ActivationRow row{s.format, s.hidden};
-  Ptr h = k.operand(3), norm = k.operand(4), weight = k.operand(5);
-  int64_t width = padded(s.hidden), headDim = padded(s.cache.headDim);
+void CpuQkv::emit(CpuKernel &k) const {
+  Finisher finisher{k, finish};
+  const ActivationRow row{format, hidden};
+  const CacheSpec &cache = finish.cache;
+  Ptr x, h, norm;
+  if (prepared) {
+    x = k.operand(Operand::X);
+  } else {
+    h = k.operand(Operand::H);
+    norm = k.operand(Operand::Norm);
+  }
+  Ptr weight = k.operand(Operand::Weight);
+  int64_t width = padded(hidden), headDim = padded(cache.headDim);
   int64_t panels = headDim / kPanel, tile = k.target.tileTokens;
   Ptr out = k.scratch(tile * headDim * 4), ids = k.identity();
-  Ptr x = h;
-  if (!s.prepared) {
+  if (!prepared) {
     x = k.scratch(0, row.bytes());
     k.loop(k.i64(0), k.tokens, 1,
-           [&](Val t) { k.normRow(h + t * (width * 4), norm, s.eps, row, x + t * row.bytes()); });
+           [&](Val t) { k.normRow(h + t * (width * 4), norm, eps, row, x + t * row.bytes()); });
   }
   // A worker's heads, in the order of the weight or, where attention follows, of the key-value
   // heads that they belong to: the queries of one, its keys, its values.
-  int64_t keys = s.heads, values = s.heads + s.cache.heads, all = values + s.cache.heads;
-  int64_t group = s.heads / s.cache.heads, each = group + 2;
-  Ptr counters = s.attention ? k.operand(operandsOf(s) - 1) : Ptr{};
+  int64_t keys = finish.heads, values = finish.heads + cache.heads, all = values + cache.heads;
+  int64_t group = finish.heads / cache.heads, each = group + 2;
+  Ptr counters = attention ? k.operand(Operand::Counters) : Ptr{};
   auto [first, last] = k.share(k.i64(all));
   k.loop(first, last, 1, [&](Val unit) {
     Val head = unit;
-    if (s.attention) {
+    if (attention) {
       Val kv = unit / each, part = unit % k.i64(each);
       head = select(lt(part, group), kv * group + part,
                     select(eq(part, group), kv + keys, kv + values));
@@ -167,24 +174,24 @@ void emitQkv(CpuKernel &k, const QkvSpec &s) {
       Val count = min(k.tokens - t, k.i64(tile));
       // In programs of few tokens the next head is elsewhere, and one tile has them all.
       std::optional<Turn> turn;
-      if (!s.attention)
+      if (!attention)
         turn = k.turn(t, k.tokens, panels);
       for (int64_t p = 0; p < panels; ++p)
-        k.product(s.format, {x, row.bytes(), ids + t * 4}, count,
-                  weight + (head * panels + p) * panelBytes(s.format, s.hidden), s.hidden,
+        k.product(format, {x, row.bytes(), ids + t * 4}, count,
+                  weight + (head * panels + p) * panelBytes(format, hidden), hidden,
                   {out + p * kPanel * 4, headDim * 4, ids}, /*add=*/false, turn);
       k.loop(k.i64(0), count, 1, [&](Val i) {
         Ptr row = out + i * (headDim * 4);
-        k.ifThen(lt(head, keys), [&] { qkv.query(row, t + i, head); });
+        k.ifThen(lt(head, keys), [&] { finisher.query(row, t + i, head); });
         k.ifThen(k.val((ge(head, keys) & lt(head, values)).value),
-                 [&] { qkv.key(row, t + i, head - keys); });
-        k.ifThen(ge(head, values), [&] { qkv.value(row, t + i, head - values); });
+                 [&] { finisher.key(row, t + i, head - keys); });
+        k.ifThen(ge(head, values), [&] { finisher.value(row, t + i, head - values); });
       });
     });
-    if (s.attention)
+    if (attention)
       k.arrive(counters + unit / each * 4);
   });
-  if (!s.attention)
+  if (!attention)
     return;
   // Who made the last part of a key-value head attends with it, when those before have theirs.
   Val firstHead = first / each, lastHead = last / each;
@@ -192,10 +199,11 @@ void emitQkv(CpuKernel &k, const QkvSpec &s) {
     k.await(counters + head * 4, each);
     (counters + head * 4).store(k.constant(k.i32(), 0));
   });
-  const AttentionSpec attention{s.heads, *s.attention, s.cache};
-  AttentionOperands operands{qkv.positions, qkv.sequences, qkv.blocks,
-                             qkv.q,         qkv.cache,     k.operand(operandsOf(s) - 2)};
-  emitAttentionTiles(k, attention, operands,
+  const CpuAttention tiles{finish.heads, *attention, cache};
+  AttentionOperands operands{finisher.positions, finisher.sequences,
+                             finisher.blocks,    finisher.q,
+                             finisher.cache,     k.operand(Operand::AttentionOut)};
+  emitAttentionTiles(k, tiles, operands,
                      [&](Val, Val head) { return ge(head, firstHead) & lt(head, lastHead); });
 }
 

@@ -1,20 +1,20 @@
 // Finishes q, k and v of larger steps: q for the kernel of attention, k and v into the cache. A
 // warp takes a head of a token.
 #include "compiler/kernels/qkv/CudaFinisher.h"
-#include "compiler/targets/cuda/CudaKernels.h"
 
 namespace moe::codegen {
 
-void emitFinish(CudaKernel &k, const CudaSpec &spec) {
-  const auto &s = std::get<FinishSpec>(spec.op);
+void CudaFinish::emit(CudaKernel &k) const {
+  const FinishSpec &s = finish;
   const CacheSpec &c = s.cache;
   TileLayout layout{c.headDim};
   k.blocksPerSm = c.headDim <= 128 ? 4 : 1;
-  Ptr positions = k.operand(0), sequences = k.operand(1), table = k.operand(2), sums = k.operand(3),
-      q = k.operand(4), cache = k.operand(5);
+  Ptr positions = k.operand(Operand::Positions), sequences = k.operand(Operand::Sequences),
+      table = k.operand(Operand::BlockTable), sums = k.operand(Operand::Sums),
+      q = k.operand(Operand::Q), cache = k.operand(Operand::Cache);
   std::optional<Ptr> rope;
   if (s.rope)
-    rope = k.operand(6);
+    rope = k.operand(Operand::RopeTable);
   Finisher finisher(k, s, positions, sums, rope);
 
   // Where the token's tile of keys or values is, and its row there.

@@ -3,7 +3,7 @@
 #define MOE_COMPILER_KERNELS_QKV_CUDAFINISHER_H
 
 #include "compiler/kernels/attention/CudaTile.h"
-#include "compiler/targets/cuda/CudaSpec.h"
+#include "compiler/kernels/qkv/Qkv.h"
 
 namespace moe::codegen {
 

@@ -2,7 +2,7 @@
 // last block to end groups the tokens by expert.
 #include "compiler/kernels/norm/NormRows.h"
 #include "compiler/kernels/router/Math.h"
-#include "compiler/targets/cuda/CudaKernels.h"
+#include "compiler/kernels/router/Router.h"
 
 using namespace mlir;
 
@@ -18,7 +18,7 @@ int64_t tokensAtOnce(int64_t hidden) {
 
 class Router {
 public:
-  Router(CudaKernel &k, const RouterSpec &s) : k(k), s(s) {}
+  Router(CudaKernel &k, const CudaRouter &s) : k(k), s(s) {}
 
   void run() {
     k.startNext();
@@ -205,23 +205,25 @@ private:
   }
 
   CudaKernel &k;
-  const RouterSpec &s;
+  const CudaRouter &s;
   int64_t width = padded(s.hidden);
   // Experts that a warp scores at once, so that each load of a row is of use to more of them.
   int64_t each = s.experts <= kWarps ? 1 : s.experts <= 2 * kWarps ? 2 : 4;
   int64_t most = tokensAtOnce(s.hidden);
-  Ptr h = k.operand(0), norm = k.operand(1), router = k.operand(2), x = k.operand(3),
-      experts = k.operand(4), scores = k.operand(5), order = k.operand(6), offsets = k.operand(7),
-      counter = k.operand(8);
+  Ptr h = k.operand(Operand::H), norm = k.operand(Operand::Norm),
+      router = k.operand(Operand::Router), x = k.operand(Operand::X),
+      experts = k.operand(Operand::Experts), scores = k.operand(Operand::Scores),
+      order = k.operand(Operand::Order), offsets = k.operand(Operand::Offsets),
+      counter = k.operand(Operand::Counters);
   Ptr rows = k.shared(std::max(most * width, kWarps *int64_t(llvm::alignTo(s.experts, 32))) * 4);
   Ptr logits = k.shared(most * s.experts * 4), arrived = k.shared(4);
   NormRows norms{k, most, s.hidden, s.eps, rows};
 };
 } // namespace
 
-void emitRouter(CudaKernel &k, const CudaSpec &spec) {
+void CudaRouter::emit(CudaKernel &k) const {
   k.threads = kWarps * 32;
-  Router(k, std::get<RouterSpec>(spec.op)).run();
+  Router(k, *this).run();
 }
 
 } // namespace moe::codegen

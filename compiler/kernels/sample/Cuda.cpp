@@ -9,8 +9,7 @@
 // every warp adds up what it keeps, and the last block to arrive walks through the one run that the
 // random number falls into.
 #include "compiler/kernels/head/BestLogit.h"
-#include "compiler/targets/cuda/CudaKernels.h"
-#include "compiler/targets/cuda/CudaSpec.h"
+#include "compiler/kernels/sample/Sample.h"
 
 using namespace mlir;
 
@@ -25,7 +24,7 @@ constexpr int64_t kDigits = 3;                 // of 11, 11 and 10 bits
 
 class Sample {
 public:
-  Sample(CudaKernel &k, const SampleSpec &s) : k(k), s(s) {}
+  Sample(CudaKernel &k, const CudaSample &s) : k(k), s(s) {}
 
   void run() {
     k.startNext();
@@ -373,9 +372,10 @@ private:
   }
 
   CudaKernel &k;
-  const SampleSpec &s;
-  Ptr sampling = k.operand(0), logits = k.operand(1), ids = k.operand(2), partials = k.operand(3),
-      counters = k.operand(4);
+  const CudaSample &s;
+  Ptr sampling = k.operand(Operand::Sampling), logits = k.operand(Operand::Logits),
+      ids = k.operand(Operand::Ids), partials = k.operand(Operand::Partials),
+      counters = k.operand(Operand::Counters);
   Ptr histogram = k.shared(kBuckets * 8), warpSums = k.shared((kSampleWarps + 1) * 8, 8);
   // What the filters have found so far: the ordered bits of the threshold, as many digits as are
   // known, and how much of the mass at it is kept. Of top-k: the threshold, and the tokens at it
@@ -397,10 +397,10 @@ private:
 
 } // namespace
 
-void emitSample(CudaKernel &k, const CudaSpec &spec) {
+void CudaSample::emit(CudaKernel &k) const {
   k.threads = kThreads;
   k.blocksPerSm = 2;
-  Sample(k, std::get<SampleSpec>(spec.op)).run();
+  Sample(k, *this).run();
 }
 
 } // namespace moe::codegen

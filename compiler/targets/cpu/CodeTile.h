@@ -1,5 +1,5 @@
 // One tile of the product of activations with a panel of codes: I8 and I4 by integer dot products
-// with quantized activations (see ActivationRow in KernelSpec.h), F8E4M3 with bf16 ones.
+// with quantized activations (see compiler/kernels/ActivationRow.h), F8E4M3 with bf16 ones.
 //
 //   out[t][row] = sum over groups, in order, of scale[row] * s[t] * sum of (code - zero) * x
 //

@@ -46,7 +46,7 @@ public:
   std::vector<std::string> kernelNames() const override {
     std::vector<std::string> names;
     for (const codegen::CpuPlanKernel &kernel : kernels)
-      names.push_back(kernel.name);
+      names.push_back(kernel.chosen.name);
     return names;
   }
   llvm::Error visitKernels(size_t version, VisitKernel visit) override;
@@ -74,7 +74,7 @@ std::string Cpu::refusal(WeightRole role, const WeightFormat &format, int64_t co
 
 llvm::Error Cpu::visitKernels(size_t version, VisitKernel visit) {
   for (const codegen::CpuPlanKernel &kernel : kernels)
-    if (auto error = visit(kernel.name, ModuleOp(*kernel.modules[version])))
+    if (auto error = visit(kernel.chosen.name, ModuleOp(*kernel.modules[version])))
       return error;
   return llvm::Error::success();
 }

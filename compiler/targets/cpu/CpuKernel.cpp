@@ -14,8 +14,10 @@ static LLVM::LLVMPointerType pointer(MLIRContext *context) {
   return LLVM::LLVMPointerType::get(context);
 }
 
-CpuKernel::CpuKernel(ModuleOp module, const CpuTarget &target, StringRef name, Count perRow)
-    : Builder(module.getLoc(), module.getContext()), target(target), module(module) {
+CpuKernel::CpuKernel(ModuleOp module, const CpuTarget &target, StringRef name,
+                     const Operands &operandNames)
+    : Builder(module.getLoc(), module.getContext()), target(target), module(module),
+      names(operandNames) {
   setInsertionPointToEnd(module.getBody());
   Type p = pointer(getContext());
   // operands, step, scratch, worker, workers: see runtime/device/cpu/KernelAbi.h
@@ -31,7 +33,7 @@ CpuKernel::CpuKernel(ModuleOp module, const CpuTarget &target, StringRef name, C
   tokens = convert(info.load(i32()), i64());
   rows = convert((info + 4).load(i32()), i64());
   tableStride = convert((info + 8).load(i32()), i64());
-  scratchRows = perRow == Count::Tokens ? tokens : rows;
+  scratchRows = tokens;
 }
 
 void CpuKernel::finish() {
@@ -40,7 +42,9 @@ void CpuKernel::finish() {
   function->setAttr("moe.scratch_per_row", getI64IntegerAttr(scratchPerRow));
 }
 
-Ptr CpuKernel::operand(int64_t index) {
+Ptr CpuKernel::operand(Operand operand) {
+  int64_t index = llvm::find(names, operand) - names.begin();
+  assert(index < int64_t(names.size()) && "an operand that the contract does not have");
   return ptr((ptr(operands) + index * 8).load(pointer(getContext())).value);
 }
 

@@ -3,8 +3,8 @@
 #ifndef MOE_COMPILER_TARGETS_CPU_CPUKERNEL_H
 #define MOE_COMPILER_TARGETS_CPU_CPUKERNEL_H
 
+#include "compiler/kernels/ActivationRow.h"
 #include "compiler/targets/Builder.h"
-#include "compiler/targets/KernelSpec.h"
 #include "compiler/targets/cpu/CpuTarget.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/BuiltinOps.h"
@@ -35,20 +35,21 @@ struct TileOperands; // compiler/targets/cpu/CodeTile.h
 
 class CpuKernel : public Builder {
 public:
-  // Starts the function `name` in `module`. `perRow`: the step's count that per-row scratch goes
-  // by.
-  enum class Count { Tokens, Rows };
+  // Starts the function `name` in `module`, which is passed `operands`.
   CpuKernel(mlir::ModuleOp module, const CpuTarget &target, llvm::StringRef name,
-            Count perRow = Count::Tokens);
+            const Operands &operands);
   // Ends the function; the scratch memory that it needs becomes attributes of it.
   void finish();
 
   const CpuTarget &target;
   Val tokens, rows, tableStride, worker, workers; // i64
 
-  Ptr operand(int64_t index);
-  // Memory of this worker: a fixed part, and a part for each row. Sizes are rounded to 64 bytes.
+  // One that the kernel's contract has.
+  Ptr operand(Operand operand);
+  // Memory of this worker: a fixed part, and a part for each token. Sizes are rounded to 64 bytes.
   Ptr scratch(int64_t bytes, int64_t bytesPerRow = 0);
+  // From here on, before any scratch memory, the parts are for each row of logits.
+  void scratchByRows() { scratchRows = rows; }
   // This worker's part of [0, n): contiguous, equal to one.
   std::pair<Val, Val> share(Val n);
   // Adds 1 to an int32 counter that others wait for, after what this worker wrote so far.
@@ -119,6 +120,7 @@ private:
 
   mlir::ModuleOp module;
   mlir::func::FuncOp function;
+  const Operands names;
   mlir::Value operands, step, scratchBase;
   Val scratchRows;
   int64_t scratchFixed = 0, scratchPerRow = 0;

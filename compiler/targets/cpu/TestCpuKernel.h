@@ -1,26 +1,24 @@
-// What tests and benchmarks of CPU kernels share: kernels compiled for a target and mapped, here or
-// on an emulated processor, random weights packed from their codes, and rows of activations.
+// What tests and benchmarks of CPU kernels share: kernels compiled for a target and run, random
+// weights, rows of activations, and the targets and formats of the tests.
 #ifndef MOE_COMPILER_TARGETS_CPU_TESTCPUKERNEL_H
 #define MOE_COMPILER_TARGETS_CPU_TESTCPUKERNEL_H
 
 #include "compiler/kernels/TestFloats.h"
-#include "compiler/targets/cpu/Kernels.h"
-#include "compiler/targets/cpu/TestEmulator.h"
+#include "compiler/kernels/TestWeight.h"
+#include "compiler/targets/cpu/CpuKernel.h"
+#include "compiler/targets/cpu/LowerToCpu.h"
+#include "compiler/targets/cpu/TestProcessor.h"
 #include "compiler/targets/cpu/ToObject.h"
 #include "dialects/moe/MoeReference.h"
-#include "dialects/plan/Packing.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/Verifier.h"
-#include "llvm/TargetParser/Host.h"
 #include <gtest/gtest.h>
 #include <numeric>
 #include <random>
-#include <set>
-#include <sys/mman.h>
 
 namespace moe::codegen {
 
@@ -49,171 +47,79 @@ struct Kind {
 
 class Kernels : public testing::TestWithParam<std::tuple<std::string, Kind>> {
 protected:
-  void load() {
-    context
-        .loadDialect<func::FuncDialect, arith::ArithDialect, LLVM::LLVMDialect, math::MathDialect,
-                     scf::SCFDialect, vector::VectorDialect, MoeDialect, plan::PlanDialect>();
+  // A processor for the target, or nothing and, in `missing`, what this machine lacks.
+  bool open(llvm::StringRef name, std::string &missing) {
+    context.loadDialect<func::FuncDialect, arith::ArithDialect, LLVM::LLVMDialect,
+                        math::MathDialect, scf::SCFDialect, vector::VectorDialect>();
+    target = *cpuTarget(name);
+    processor = TestProcessor::create({target.required.begin(), target.required.end()}, missing);
+    return bool(processor);
   }
   void SetUp() override {
-    load();
-    target = *cpuTarget(std::get<0>(GetParam()));
     kind = std::get<1>(GetParam());
     storage = kind.element == Storage::F32 ? Storage::F32 : Storage::BF16;
-    if (target.name == "cpu:aarch64" && !isAarch64) {
-      std::string missing;
-      emulator = Emulator::aarch64(missing);
-      if (!emulator)
-        GTEST_SKIP() << missing;
-      return;
-    }
-    llvm::StringMap<bool> has = llvm::sys::getHostCPUFeatures();
-    for (const char *feature : {"avx512bf16", "avx512vnni", "avx512vbmi"})
-      if (target.bf16Dot && !has.lookup(feature))
-        GTEST_SKIP() << "this processor has no " << feature;
-    if (target.name != "cpu:aarch64" && !has.lookup("avx2"))
-      GTEST_SKIP() << "this processor is not x86-64-v3";
-  }
-  void TearDown() override {
-    for (auto [at, bytes] : mappings)
-      munmap(at, bytes);
+    std::string missing;
+    if (!open(std::get<0>(GetParam()), missing))
+      GTEST_SKIP() << missing;
   }
 
   struct Compiled {
-    cpu::Kernel kernel;
-    int64_t fixed, perRow; // scratch memory
+    uint64_t kernel = 0; // its address on the processor
+    Operands operands;
+    int64_t fixed = 0, perRow = 0; // scratch memory
   };
-  Compiled compiled(const KernelSpec &spec) {
-    cpu::Kernel kernel = compile(spec);
-    return {kernel, scratchFixed, scratchPerRow};
+  // What a kernel is passed, by name.
+  struct Argument {
+    Operand operand;
+    Buffer buffer;
+  };
+  template <class Contract> Compiled compile(const Contract &contract) {
+    return compile(ChosenKernel<CpuKernel>(contract));
   }
-  void run(const Compiled &compiled, std::vector<Buffer> operands, int32_t tokens, int32_t rows,
-           int32_t stride, int32_t workers) {
-    std::tie(scratchFixed, scratchPerRow) = std::tie(compiled.fixed, compiled.perRow);
-    run(compiled.kernel, std::move(operands), tokens, rows, stride, workers);
-  }
-  cpu::Kernel compile(const KernelSpec &spec) {
-    std::string name = nameOf(spec);
-    auto module = emitKernel(&context, spec, target);
+  Compiled compile(const ChosenKernel<CpuKernel> &kernel) {
+    const std::string &name = kernel.name;
+    auto module = emitKernel(&context, kernel, target);
     EXPECT_TRUE(succeeded(verify(*module)));
     Operation *function = module->lookupSymbol(name);
-    scratchFixed = function->getAttrOfType<IntegerAttr>("moe.scratch_fixed").getInt();
-    scratchPerRow = function->getAttrOfType<IntegerAttr>("moe.scratch_per_row").getInt();
+    Compiled compiled{0, kernel.operands};
+    compiled.fixed = function->getAttrOfType<IntegerAttr>("moe.scratch_fixed").getInt();
+    compiled.perRow = function->getAttrOfType<IntegerAttr>("moe.scratch_per_row").getInt();
     EXPECT_TRUE(succeeded(lowerKernels(*module)));
     auto image = toImage(*module, target);
     if (!image) {
       ADD_FAILURE() << llvm::toString(image.takeError());
-      return nullptr;
+      return compiled;
     }
-    uint64_t entry = image->entries.lookup(name);
-    if (emulator) {
-      uint64_t code = emulator->load(image->code);
-      EXPECT_NE(code, 0u) << "the emulated program has died";
-      return reinterpret_cast<cpu::Kernel>(code + entry); // for run alone
-    }
-    void *at = mmap(nullptr, image->code.size(), PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    memcpy(at, image->code.data(), image->code.size());
-    mprotect(at, image->code.size(), PROT_READ | PROT_EXEC);
-    mappings.push_back({at, image->code.size()});
-    return reinterpret_cast<cpu::Kernel>(static_cast<char *>(at) + entry);
+    compiled.kernel = processor->load(image->code) + image->entries.lookup(name);
+    return compiled;
   }
 
-  // As runWorkers says; on an emulated processor where the target needs one.
-  void run(cpu::Kernel kernel, std::vector<Buffer> operands, int32_t tokens, int32_t rows,
-           int32_t stride, int32_t workers) {
-    uint64_t scratchBytes = scratchFixed + scratchPerRow * std::max(tokens, rows);
-    RunFacts facts{tokens, rows, stride, workers, scratchBytes};
-    uint32_t faults;
-    if (emulator) {
-      std::string death;
-      faults = emulator->run(reinterpret_cast<uintptr_t>(kernel), operands, facts, death);
-      ASSERT_EQ(death, "");
-    } else {
-      std::vector<void *> pointers;
-      for (const Buffer &buffer : operands)
-        pointers.push_back(buffer.data);
-      faults = runWorkers(kernel, pointers.data(), facts);
+  // `arguments` are all operands of the kernel and no others, in any order.
+  void run(const Compiled &compiled, const std::vector<Argument> &arguments, int32_t tokens,
+           int32_t rows, int32_t stride, int32_t workers) {
+    ASSERT_EQ(arguments.size(), compiled.operands.size());
+    std::vector<Buffer> operands;
+    for (Operand operand : compiled.operands) {
+      auto argument =
+          llvm::find_if(arguments, [&](const Argument &a) { return a.operand == operand; });
+      ASSERT_NE(argument, arguments.end()) << nameOf(operand).str();
+      operands.push_back(argument->buffer);
     }
-    EXPECT_FALSE(faults & WrotePastScratch) << "the kernel wrote past its scratch memory";
-    EXPECT_FALSE(faults & WrotePastOperand) << "the kernel wrote past an operand";
-    EXPECT_FALSE(faults & WaitedInVain) << "the kernel waits for what never comes";
+    uint64_t scratchBytes = compiled.fixed + compiled.perRow * std::max(tokens, rows);
+    processor->run(compiled.kernel, operands, {tokens, rows, stride, workers, scratchBytes});
   }
 
   Floats random(size_t n, float scale = 1) { return normalFloats(generator, n, scale); }
-  struct Matrix {
-    Floats values;
-    Bytes packed;
-  };
-  // Random elements of about `size`; with codes, every code is as likely as the others.
-  Matrix matrix(ArrayRef<int64_t> shape, Layout layout, const WeightFormat &f, float size,
-                int64_t headDim = 0) {
-    auto count = ShapedType::getNumElements(shape);
-    if (!f.quantized()) {
-      Floats values =
-          f.element == Storage::BF16 ? normalBf16(generator, count, size) : random(count, size);
-      return {values, pack(values, shape, layout, f.element, headDim)};
-    }
-    auto type = RankedTensorType::get(shape, Float32Type::get(&context));
-    auto g = *layoutOf(
-        type, plan::PackingAttr::get(&context, layout, FormatAttr::get(&context, f), headDim));
-    Matrix m{Floats(count), Bytes(g.bytes() + 64)};
-    float deviation = f.element == Storage::I8 ? 74 : f.element == Storage::I4 ? 4.6f : 130;
-    for (int64_t o = 0; o < g.outer; ++o)
-      for (int64_t r = 0; r < g.rows; ++r)
-        for (int64_t group = 0; group < g.groups(); ++group) {
-          float scale =
-              size / deviation * std::uniform_real_distribution<float>(0.5, 1.5)(generator);
-          scale = putScale(&m.packed[g.scale(o, r, group)], scale, f.scale);
-          int64_t zero = f.zero();
-          if (f.zeros) {
-            zero = generator() % 17;
-            m.packed[g.zero(o, r, group)] = std::byte(zero);
-          }
-          for (int64_t c = group * f.group; c < (group + 1) * f.group; ++c) {
-            unsigned code = generator() % (f.element == Storage::I4 ? 16 : 256);
-            float value = (float(code) - float(zero)) * scale;
-            if (f.element == Storage::F8E4M3) {
-              code -= (code & 0x7f) == 0x7f; // not a number
-              llvm::APFloat number(llvm::APFloat::Float8E4M3FN(), llvm::APInt(8, code));
-              value = number.convertToFloat() * scale;
-            }
-            auto place = g.code(o, r, c);
-            m.packed[place.byte] |= std::byte(code << place.shift);
-            m.values[(o * g.rows + r) * g.cols + c] = value;
-          }
-        }
-    return m;
+  // With room after it, for kernels fetch ahead.
+  TestWeight matrix(ArrayRef<int64_t> shape, WeightLayout::Kind layout, const WeightFormat &format,
+                    float size, int64_t headDim = 0) {
+    TestWeight w =
+        testWeight(generator, *WeightLayout::create(shape, format, layout, headDim), size);
+    w.bytes.resize(w.bytes.size() + 64);
+    return w;
   }
-  // Returns it as it is stored.
-  static float putScale(std::byte *at, float scale, Storage as) {
-    if (as == Storage::F32) {
-      memcpy(at, &scale, 4);
-      return scale;
-    }
-    llvm::APFloat value(scale);
-    bool inexact;
-    value.convert(as == Storage::F16 ? llvm::APFloat::IEEEhalf() : llvm::APFloat::BFloat(),
-                  llvm::APFloat::rmNearestTiesToEven, &inexact);
-    uint16_t bits = value.bitcastToAPInt().getZExtValue();
-    memcpy(at, &bits, 2);
-    return value.convertToFloat();
-  }
-  Matrix norms(int64_t n) { return matrix({n}, Layout::Rows, {Storage::F32}, 1); }
+  TestWeight norms(int64_t n) { return matrix({n}, WeightLayout::Kind::Rows, {Storage::F32}, 1); }
 
-  Bytes pack(const Floats &values, ArrayRef<int64_t> shape, Layout layout, Storage as,
-             int64_t headDim = 0) {
-    Type element =
-        as == Storage::F32 ? Type(Float32Type::get(&context)) : Type(BFloat16Type::get(&context));
-    auto type = RankedTensorType::get(shape, element);
-    auto geometry = *layoutOf(type, plan::PackingAttr::get(&context, layout, element, headDim));
-    Bytes bytes(geometry.bytes() + 64);
-    for (int64_t o = 0; o < geometry.outer; ++o)
-      for (int64_t r = 0; r < geometry.rows; ++r)
-        for (int64_t c = 0; c < geometry.cols; ++c)
-          put(bytes, geometry.index(o, r, c), values[(o * geometry.rows + r) * geometry.cols + c],
-              as);
-    return bytes;
-  }
   static void put(Bytes &bytes, int64_t index, float value, Storage as) {
     uint16_t half = reference::toBfloat16(value);
     if (as == Storage::F32)
@@ -316,20 +222,42 @@ protected:
     EXPECT_LE(error, factor * largest * allowed);
   }
 
-#if defined(__aarch64__)
-  static constexpr bool isAarch64 = true;
-#else
-  static constexpr bool isAarch64 = false;
-#endif
   MLIRContext context;
   CpuTarget target;
-  std::unique_ptr<Emulator> emulator; // of a target that this machine cannot run
+  std::unique_ptr<TestProcessor> processor;
   Kind kind;
   Storage storage; // of activations where they are not codes, and of the cache
   std::mt19937 generator{7};
-  int64_t scratchFixed = 0, scratchPerRow = 0;
-  std::vector<std::pair<void *, size_t>> mappings;
 };
+
+//===--- What kernels are tested for ---------------------------------------------------------------
+
+inline const Kind kF32Kind{"f32", Storage::F32}, kBf16Kind{"bf16", Storage::BF16},
+    kInt8Kind{"int8", Storage::I8, -1, Storage::F32},
+    kInt4Kind{"int4_g128", Storage::I4, 128, Storage::F16},
+    kInt4ZerosKind{"int4_g32_z", Storage::I4, 32, Storage::BF16, true},
+    kFp8Kind{"fp8", Storage::F8E4M3, 32, Storage::F32};
+
+inline std::string nameOfCase(const testing::TestParamInfo<std::tuple<std::string, Kind>> &info) {
+  std::string name = std::get<0>(info.param) + "_" + std::get<1>(info.param).name;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+inline auto onAllTargets(std::vector<Kind> kinds) {
+  return testing::Combine(testing::Values("x86-64-v4", "x86-64-v3", "aarch64"),
+                          testing::ValuesIn(std::move(kinds)));
+}
+// Of kernels with one product: every format.
+inline auto allKinds() {
+  return onAllTargets({kF32Kind, kBf16Kind, kInt8Kind, kInt4Kind, kInt4ZerosKind, kFp8Kind});
+}
+// Of those with more.
+inline auto someKinds() { return onAllTargets({kF32Kind, kBf16Kind, kInt4ZerosKind}); }
+inline auto otherCodes() {
+  return testing::Combine(testing::Values("x86-64-v4", "aarch64"),
+                          testing::Values(kInt4Kind, kFp8Kind));
+}
 
 } // namespace moe::codegen
 

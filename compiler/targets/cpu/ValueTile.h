@@ -8,6 +8,7 @@
 #ifndef MOE_COMPILER_TARGETS_CPU_VALUETILE_H
 #define MOE_COMPILER_TARGETS_CPU_VALUETILE_H
 
+#include "compiler/kernels/attention/CacheSpec.h"
 #include "compiler/targets/cpu/CodeTile.h"
 
 namespace moe::codegen {

@@ -1,6 +1,6 @@
 // Codes to pairs of bf16.
 #include "compiler/targets/cuda/Codes.h"
-#include "compiler/targets/cuda/CudaSpec.h"
+#include "compiler/targets/cuda/Strips.h"
 
 using namespace mlir;
 

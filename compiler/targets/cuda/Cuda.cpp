@@ -1,8 +1,9 @@
 // Which kernels a model has, and their PTX and cubins, for GPUs of several versions.
 #include "compiler/targets/cuda/Cuda.h"
-#include "compiler/targets/cuda/CudaKernels.h"
+#include "compiler/targets/cuda/CudaKernel.h"
 #include "compiler/targets/cuda/CudaTarget.h"
 #include "compiler/targets/cuda/LowerToCuda.h"
+#include "compiler/targets/cuda/Strips.h"
 #include "compiler/targets/cuda/ToPtx.h"
 #include "mlir/IR/Verifier.h"
 
@@ -11,6 +12,8 @@ using namespace mlir;
 namespace moe {
 
 namespace {
+using Kernel = codegen::ChosenKernel<codegen::CudaKernel>;
+
 class Cuda final : public Target {
 public:
   using Target::Target;
@@ -39,15 +42,15 @@ public:
   }
   std::vector<std::string> kernelNames() const override {
     std::vector<std::string> names;
-    for (const codegen::CudaSpec &spec : kernels)
-      names.push_back(codegen::nameOf(spec));
+    for (const Kernel &kernel : kernels)
+      names.push_back(kernel.name);
     return names;
   }
   llvm::Error visitKernels(size_t version, VisitKernel visit) override;
   llvm::Expected<CodeImage> image(size_t version) override;
 
 private:
-  llvm::Expected<OwningOpRef<ModuleOp>> emit(const codegen::CudaSpec &spec, size_t version);
+  llvm::Expected<OwningOpRef<ModuleOp>> emit(const Kernel &kernel, size_t version);
   LogicalResult lowerKernels(ModuleOp module) override { return codegen::lowerCudaKernels(module); }
   llvm::Expected<std::string> textOf(size_t version, ModuleOp module, KernelText kind) override {
     return kind == KernelText::Llvm ? codegen::toNvvmText(module, chosen[version])
@@ -55,7 +58,7 @@ private:
   }
 
   std::vector<codegen::CudaTarget> chosen;
-  std::vector<codegen::CudaSpec> kernels;
+  std::vector<Kernel> kernels;
   MLIRContext *context = nullptr; // of the model that was lowered
   std::optional<std::string> ptxas;
 };
@@ -101,19 +104,19 @@ llvm::Expected<std::vector<std::string>> Cuda::findTools() {
   return paths;
 }
 
-llvm::Expected<OwningOpRef<ModuleOp>> Cuda::emit(const codegen::CudaSpec &spec, size_t version) {
-  auto module = codegen::emitCudaKernel(context, spec, chosen[version]);
+llvm::Expected<OwningOpRef<ModuleOp>> Cuda::emit(const Kernel &kernel, size_t version) {
+  auto module = codegen::emitKernel(context, kernel, chosen[version]);
   if (!module || mlir::failed(mlir::verify(*module)))
-    return options.failed("building kernel " + codegen::nameOf(spec));
+    return options.failed("building kernel " + kernel.name);
   return module;
 }
 
 llvm::Error Cuda::visitKernels(size_t version, VisitKernel visit) {
-  for (const codegen::CudaSpec &spec : kernels) {
-    auto module = emit(spec, version);
+  for (const Kernel &kernel : kernels) {
+    auto module = emit(kernel, version);
     if (!module)
       return module.takeError();
-    if (auto error = visit(codegen::nameOf(spec), **module))
+    if (auto error = visit(kernel.name, **module))
       return error;
   }
   return llvm::Error::success();
@@ -146,18 +149,18 @@ llvm::Expected<CodeImage> Cuda::image(size_t version) {
       if (!line.empty())
         options.note(line.str());
   }
-  for (const codegen::CudaSpec &spec : kernels) {
-    std::string name = codegen::nameOf(spec);
-    Operation *function = (*all)->lookupSymbol(name);
+  for (const Kernel &kernel : kernels) {
+    Operation *function = (*all)->lookupSymbol(kernel.name);
     auto attr = [&](StringRef key) {
       return uint32_t(function->getAttrOfType<IntegerAttr>(key).getInt());
     };
-    image.launches[name] = {.threads = attr("moe.threads"),
-                            .sharedBytes = attr("moe.shared_bytes"),
-                            .blocksPerSm = attr("moe.blocks_per_sm"),
-                            .registers = uint32_t(cubin.kernels.lookup(name).registers),
-                            .dependent = function->hasAttr("moe.dependent")};
-    image.entries[name] = 0;
+    image.launches[kernel.name] = {.threads = attr("moe.threads"),
+                                   .sharedBytes = attr("moe.shared_bytes"),
+                                   .blocksPerSm = attr("moe.blocks_per_sm"),
+                                   .registers =
+                                       uint32_t(cubin.kernels.lookup(kernel.name).registers),
+                                   .dependent = function->hasAttr("moe.dependent")};
+    image.entries[kernel.name] = 0;
   }
   return image;
 }

@@ -18,14 +18,16 @@ static unsigned spaceOf(Ptr p) {
   return cast<LLVM::LLVMPointerType>(p.value.getType()).getAddressSpace();
 }
 
-CudaKernel::CudaKernel(ModuleOp module, const CudaTarget &target, StringRef name, int64_t operands)
-    : Builder(module.getLoc(), module.getContext()), target(target), module(module) {
+CudaKernel::CudaKernel(ModuleOp module, const CudaTarget &target, StringRef name,
+                       const Operands &operandNames)
+    : Builder(module.getLoc(), module.getContext()), target(target), module(module),
+      names(operandNames) {
   setInsertionPointToEnd(module.getBody());
   // The launch says how large it is. 1024 is what the swizzles of wgmma and tensor copies want.
   Type bytes = LLVM::LLVMArrayType::get(getI8Type(), 0);
   LLVM::GlobalOp::create(*this, bytes, /*isConstant=*/false, LLVM::Linkage::External,
                          "shared_memory", Attribute(), /*alignment=*/1024, kShared);
-  SmallVector<Type> parameters(operands + 1, pointer(getContext(), kGlobal));
+  SmallVector<Type> parameters(names.size() + 1, pointer(getContext(), kGlobal));
   Type type = LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(getContext()), parameters);
   function = LLVM::LLVMFuncOp::create(*this, name, type, LLVM::Linkage::External,
                                       /*dsoLocal=*/false, LLVM::CConv::PTX_Kernel);
@@ -135,7 +137,11 @@ std::pair<Val, Val> CudaKernel::unpack(Half type, Val pair) {
 // Memory
 //===----------------------------------------------------------------------===//
 
-Ptr CudaKernel::operand(int64_t index) { return ptr(entry->getArgument(index)); }
+Ptr CudaKernel::operand(Operand operand) {
+  int64_t index = llvm::find(names, operand) - names.begin();
+  assert(index < int64_t(names.size()) && "an operand that the contract does not have");
+  return ptr(entry->getArgument(index));
+}
 
 Ptr CudaKernel::shared(int64_t bytes, int64_t alignment) {
   if (!sharedBase) {

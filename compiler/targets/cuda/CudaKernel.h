@@ -7,8 +7,8 @@
 #ifndef MOE_COMPILER_TARGETS_CUDA_CUDAKERNEL_H
 #define MOE_COMPILER_TARGETS_CUDA_CUDAKERNEL_H
 
+#include "compiler/kernels/Contract.h"
 #include "compiler/targets/Builder.h"
-#include "compiler/targets/KernelSpec.h"
 #include "compiler/targets/cuda/CudaTarget.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/IR/BuiltinOps.h"
@@ -23,9 +23,9 @@ inline Half halfOf(Storage s) { return s == Storage::F16 ? Half::F16 : Half::BF1
 
 class CudaKernel : public Builder {
 public:
-  // Starts the entry `name` in `module`, with so many operands before its StepInfo.
+  // Starts the entry `name` in `module`, which is passed `operands` and then its StepInfo.
   CudaKernel(mlir::ModuleOp module, const CudaTarget &target, llvm::StringRef name,
-             int64_t operands);
+             const Operands &operands);
   // Ends the entry.
   void finish();
 
@@ -61,7 +61,7 @@ public:
   std::pair<Val, Val> unpack(Half type, Val pair); // float32
 
   //===--- Memory --------------------------------------------------------------------------------
-  Ptr operand(int64_t index);
+  Ptr operand(Operand operand); // one that the kernel's contract has
   // The next `bytes` of the block's dynamic shared memory.
   Ptr shared(int64_t bytes, int64_t alignment = 128);
   Val load(Ptr p, mlir::Type type, bool constantMemory = false); // constantMemory: ld.global.nc
@@ -139,6 +139,7 @@ private:
   Val stepField(int64_t offset);
 
   mlir::ModuleOp module;
+  const Operands names; // of what is passed
   mlir::LLVM::LLVMFuncOp function;
   mlir::Block *entry = nullptr;
   int64_t sharedBytes = 0;

@@ -1,8 +1,17 @@
 // Chooses the kernels of a GPU: README.md has the calls of small and of tiled steps.
 #include "compiler/targets/cuda/LowerToCuda.h"
+#include "compiler/kernels/attention/Attention.h"
+#include "compiler/kernels/attention/AttentionLayout.h"
+#include "compiler/kernels/down/Down.h"
+#include "compiler/kernels/embed/Embed.h"
+#include "compiler/kernels/gate_up/GateUp.h"
+#include "compiler/kernels/head/Head.h"
+#include "compiler/kernels/linear/Linear.h"
+#include "compiler/kernels/norm/Norm.h"
+#include "compiler/kernels/router/Router.h"
+#include "compiler/kernels/sample/Sample.h"
 #include "compiler/targets/LowerToPlan.h"
-#include "llvm/ADT/StringSet.h"
-#include "llvm/ADT/TypeSwitch.h"
+#include "compiler/targets/cuda/CudaKernel.h"
 
 using namespace mlir;
 
@@ -16,50 +25,39 @@ public:
   FailureOr<CudaPlan> run(int64_t maxStep);
 
 private:
-  LogicalResult lower(Operation &op) override;
   Layout layoutOf(WeightRole role) const override;
   FailureOr<int64_t> layerBytes(CacheOp op, const CacheSpec &cache) override;
-  LogicalResult lower(EmbedOp op);
-  LogicalResult lower(RopeTableOp op);
-  LogicalResult lower(AttentionBlockOp op);
-  LogicalResult lower(LinearResidualOp op);
-  LogicalResult lower(MoeBlockOp op);
-  LogicalResult lower(MlpBlockOp op);
-  LogicalResult lower(HeadOp op);
+  FailureOr<Place> lower(const Embedding &use) override;
+  FailureOr<Place> lower(RopeTableOp op, const RopeTable &table) override;
+  FailureOr<Place> lower(const Attention &use) override;
+  FailureOr<Place> lowerSmall(const Attention &use, ArrayRef<Argument> paged);
+  FailureOr<Place> lowerTiled(const Attention &use, ArrayRef<Argument> paged);
+  LogicalResult lower(const LinearResidual &use) override;
+  LogicalResult lower(const FeedForward &use) override;
+  LogicalResult lowerSmall(const FeedForward &use);
+  LogicalResult lowerTiled(const FeedForward &use);
+  LogicalResult lower(const Head &use) override;
 
   bool small() const { return tokens() <= kSmallTokens; }
-  // Tokens of a tile of the program's products.
-  int64_t tile() const { return small() ? kSmallTokens : tokens() <= 64 ? 64 : 128; }
+  // Tokens of a tile of a larger program's products.
+  int64_t tile() const { return tokens() <= 64 ? 64 : 128; }
 
-  // Rows of bf16 that a product reads.
-  Operand rowsOf(int64_t count, int64_t channels) {
-    return newBuffer(count * padded(channels) * bytesOf(Storage::BF16));
+  // Adds a call; a diagnostic at `op` where no code covers the kernel.
+  template <class Contract>
+  LogicalResult call(Operation *op, const Contract &contract, ArrayRef<Argument> arguments) {
+    if constexpr (requires { contract.refusal(); })
+      if (std::string why = contract.refusal(); !why.empty())
+        return op->emitOpError("has no kernel for cuda: ") << why << "; leave out the cuda targets";
+    ChosenKernel<CudaKernel> kernel(contract);
+    if (LowerToPlan::call(kernel.name, kernel.operands, arguments, contract.blocks(step())))
+      kernels.push_back(std::move(kernel));
+    return success();
   }
-  Operand partials(const CudaSpec &spec) { return newBuffer(partialBytes(spec)); }
-  Operand counters(const CudaSpec &spec) { return LowerToPlan::counters(counterBytes(spec)); }
 
-  LogicalResult call(Operation *op, const CudaSpec &spec, ArrayRef<Operand> operands);
-
-  llvm::StringSet<> seen;
-  std::vector<CudaSpec> kernels;
+  std::vector<ChosenKernel<CudaKernel>> kernels;
 };
 
 } // namespace
-
-// Kernels whose tiles do not go by the step are the same in all tiled programs.
-static constexpr int64_t kAnyTile = 64;
-
-LogicalResult LowerToCuda::call(Operation *op, const CudaSpec &spec, ArrayRef<Operand> operands) {
-  std::string name = nameOf(spec);
-  if (seen.insert(name).second) {
-    if (std::string why = unsupported(spec); !why.empty())
-      return op->emitOpError("has no kernel for cuda: ") << why << "; leave out the cuda targets";
-    kernels.push_back(spec);
-  }
-  assert(operandsOf(spec) == int64_t(operands.size()));
-  LowerToPlan::call(name, operands, blocksOf(spec, tokens(), rows()));
-  return success();
-}
 
 // Heads are finished by another kernel than the product's.
 Layout LowerToCuda::layoutOf(WeightRole role) const {
@@ -82,226 +80,206 @@ FailureOr<int64_t> LowerToCuda::layerBytes(CacheOp op, const CacheSpec &cache) {
   return cudaLayerBytes(cache);
 }
 
-LogicalResult LowerToCuda::lower(EmbedOp op) {
-  auto table = weight(op.getTable(), WeightRole::Rows);
-  if (failed(table))
+FailureOr<LowerToPlan::Place> LowerToCuda::lower(const Embedding &use) {
+  Embed embed{use.hidden, use.table.format};
+  Argument h = made(embed, Operand::H);
+  if (failed(call(use.op, embed,
+                  {{Operand::Tokens, input(plan::InputName::Tokens)},
+                   {Operand::Embedding, use.table.place},
+                   h})))
     return failure();
-  int64_t hidden = dim(op.getResult(), 1);
-  Operand h = newBuffer(tokens() * padded(hidden) * 4);
-  write(op.getResult(), h);
-  return call(op, {EmbedSpec{hidden, formatOf(*table)}},
-              {input(plan::InputName::Tokens), *table, h});
+  return h.place;
 }
 
-LogicalResult LowerToCuda::lower(RopeTableOp op) {
-  RopeTableSpec spec{SmallVector<float>(op.getFrequencies())};
-  Operand table = newBuffer(tokens() * padded(2 * spec.frequencies.size()) * 4);
-  write(op.getResult(), table);
-  return call(op, {spec}, {input(plan::InputName::Positions), table});
+FailureOr<LowerToPlan::Place> LowerToCuda::lower(RopeTableOp op, const RopeTable &table) {
+  Argument made = this->made(table, Operand::RopeTable);
+  if (failed(call(op, table, {{Operand::Positions, input(plan::InputName::Positions)}, made})))
+    return failure();
+  return made.place;
 }
 
-LogicalResult LowerToCuda::lower(AttentionBlockOp op) {
-  auto qkv = qkvOf(op);
-  if (failed(qkv))
-    return failure();
-  auto norm = weight(qkv->getNorm(), WeightRole::Rows);
-  auto w = weight(qkv->getWeight(), WeightRole::Heads);
-  auto h = known(*qkv, qkv->getX());
-  if (failed(norm) || failed(w) || failed(h))
-    return failure();
-  const CachePlace &place = cacheOf(op);
-  WeightFormat format = formatOf(*w);
-  int64_t hidden = dim(qkv->getX(), 1), channels = dim(op.getResult(), 1);
-  float eps = qkv->getEps().convertToFloat();
-
-  FinishSpec finish{.heads = channels / place.spec.headDim,
-                    .cache = place.spec,
-                    .rope = bool(op.getTable()),
-                    .qkNorm = std::nullopt,
-                    .temperature = std::nullopt};
-  if (auto eps = op.getQkNorm())
-    finish.qkNorm = eps->convertToFloat();
-  if (auto scale = op.getTemperatureScale())
-    finish.temperature = {scale->convertToFloat(), op.getTemperatureFloor()->convertToFloat()};
-  std::optional<Operand> rope;
-  if (op.getTable()) {
-    auto table = known(op, op.getTable());
-    if (failed(table))
-      return failure();
-    rope = *table;
-  }
-  Operand positions = input(plan::InputName::Positions);
-  Operand sequences = input(plan::InputName::Sequences);
-  Operand table = tableOf(place), page = pages(place);
-
-  if (small()) {
-    int64_t shares = splitsOf(finish.rows(), hidden);
-    Operand sums = newBuffer(shares * tokens() * finish.rows() * 4);
-    if (failed(call(*qkv, {CudaQkvSpec{hidden, finish.rows(), format, eps}, kSmallTokens, shares},
-                    {*h, *norm, *w, sums})))
-      return failure();
-    // As many blocks for one token as there are multiprocessors, within reason.
-    int64_t splits = std::clamp<int64_t>(kMultiprocessors / place.spec.heads, 1, 16);
-    finish.sumSplits = shares;
-    CudaSpec spec{CudaAttentionSpec{finish, Storage::BF16}, kSmallTokens, splits};
-    Operand out = rowsOf(tokens(), channels);
-    write(op.getResult(), out);
-    SmallVector<Operand> operands{positions, sequences, table,          sums,
-                                  page,      out,       partials(spec), counters(spec)};
-    if (rope)
-      operands.push_back(*rope);
-    return call(op, spec, operands);
-  }
-
-  Operand x = rowsOf(tokens(), hidden);
-  Operand sums = newBuffer(tokens() * finish.rows() * 4);
-  Operand q = newBuffer(tokens() * channels * bytesOf(place.spec.storage));
-  Operand out = rowsOf(tokens(), channels);
-  write(op.getResult(), out);
-  SmallVector<Operand> operands{positions, sequences, table, sums, q, page};
-  if (rope)
-    operands.push_back(*rope);
-  return success(
-      succeeded(
-          call(*qkv, {NormSpec{hidden, Storage::BF16, eps, false}, kAnyTile}, {*h, *norm, x})) &&
-      succeeded(call(*qkv, {LinearSpec{hidden, finish.rows(), format}, tile()}, {x, *w, sums})) &&
-      succeeded(call(op, {finish, kAnyTile}, operands)) &&
-      succeeded(call(op, {CudaAttentionSpec{finish, Storage::BF16}, kAnyTile},
-                     {positions, sequences, table, q, page, out})));
+FailureOr<LowerToPlan::Place> LowerToCuda::lower(const Attention &use) {
+  const Argument paged[]{{Operand::Positions, input(plan::InputName::Positions)},
+                         {Operand::Sequences, input(plan::InputName::Sequences)},
+                         {Operand::BlockTable, tableOf(use.cache)},
+                         {Operand::Cache, pages(use.cache)}};
+  return small() ? lowerSmall(use, paged) : lowerTiled(use, paged);
 }
 
-LogicalResult LowerToCuda::lower(LinearResidualOp op) {
-  auto w = weight(op.getWeight(), WeightRole::Matrix);
-  auto x = known(op, op.getX());
-  auto h = updated(op, op.getResidual(), op.getResult());
-  if (failed(w) || failed(x) || failed(h))
+FailureOr<LowerToPlan::Place> LowerToCuda::lowerSmall(const Attention &use,
+                                                      ArrayRef<Argument> paged) {
+  CudaSmallQkv qkv{use.hidden, use.finish.rows(), use.weight.format, use.eps,
+                   splitsOf(use.finish.rows(), use.hidden)};
+  CudaFusedAttention attention{use.finish};
+  attention.finish.sumSplits = qkv.splits;
+  // As many blocks for one token as there are multiprocessors, within reason.
+  attention.splits = std::clamp<int64_t>(kMultiprocessors / use.cache.spec.heads, 1, 16);
+  Argument sums = made(qkv, Operand::Sums), out = made(attention, Operand::AttentionOut);
+  SmallVector<Argument> arguments(paged);
+  arguments.append(
+      {sums, out, made(attention, Operand::Partials), made(attention, Operand::Counters)});
+  if (use.ropeTable)
+    arguments.push_back({Operand::RopeTable, *use.ropeTable});
+  if (failed(call(use.qkv, qkv,
+                  {{Operand::H, use.h},
+                   {Operand::Norm, use.norm.place},
+                   {Operand::Weight, use.weight.place},
+                   sums})) ||
+      failed(call(use.op, attention, arguments)))
     return failure();
-  if (!op.getX().getDefiningOp<AttentionBlockOp>())
-    return op.emitOpError("is only supported on the result of moe.attention_block");
-  int64_t inputs = dim(op.getX(), 1), outputs = dim(op.getResult(), 1);
-  CudaSpec spec{LinearResidualSpec{inputs, outputs, formatOf(*w)}, tile()};
+  return out.place;
+}
+
+FailureOr<LowerToPlan::Place> LowerToCuda::lowerTiled(const Attention &use,
+                                                      ArrayRef<Argument> paged) {
+  CudaNorm norm{use.hidden, use.eps};
+  CudaTiledLinear qkv{use.hidden, use.finish.rows(), use.weight.format, tile()};
+  CudaFinish finish{use.finish};
+  CudaTiledAttention attention{use.finish};
+  Argument x = made(norm, Operand::X), sums = made(qkv, Operand::Sums),
+           q = made(finish, Operand::Q), out = made(attention, Operand::AttentionOut);
+  SmallVector<Argument> finishing(paged), attending(paged);
+  finishing.append({sums, q});
+  if (use.ropeTable)
+    finishing.push_back({Operand::RopeTable, *use.ropeTable});
+  attending.append({q, out});
+  if (failed(call(use.qkv, norm, {{Operand::H, use.h}, {Operand::Norm, use.norm.place}, x})) ||
+      failed(call(use.qkv, qkv, {x, {Operand::Weight, use.weight.place}, sums})) ||
+      failed(call(use.op, finish, finishing)) || failed(call(use.op, attention, attending)))
+    return failure();
+  return out.place;
+}
+
+LogicalResult LowerToCuda::lower(const LinearResidual &use) {
+  Argument x{Operand::X, use.x}, weight{Operand::Weight, use.weight.place}, h{Operand::H, use.h};
+  const WeightFormat &format = use.weight.format;
   if (!small())
-    return call(op, spec, {*x, *w, *h});
-  spec.splits = splitsOf(outputs, inputs);
-  return call(op, spec, {*x, *w, *h, partials(spec), counters(spec)});
+    return call(use.op, CudaTiledLinearResidual{use.inputs, use.outputs, format, tile()},
+                {x, weight, h});
+  CudaSmallLinearResidual linear{use.inputs, use.outputs, format,
+                                 splitsOf(use.outputs, use.inputs)};
+  return call(use.op, linear,
+              {x, weight, h, made(linear, Operand::Partials), made(linear, Operand::Counters)});
 }
 
-LogicalResult LowerToCuda::lower(MoeBlockOp op) {
-  auto norm = weight(op.getNorm(), WeightRole::Rows);
-  auto router = weight(op.getRouter(), WeightRole::Rows);
-  auto sharedGateUp = weight(op.getSharedGateUp(), WeightRole::GateUp);
-  auto gateUp = weight(op.getGateUp(), WeightRole::GateUp);
-  auto sharedDown = weight(op.getSharedDown(), WeightRole::Matrix);
-  auto down = weight(op.getDown(), WeightRole::Matrix);
-  auto h = updated(op, op.getX(), op.getResult());
-  if (failed(norm) || failed(router) || failed(sharedGateUp) || failed(gateUp) ||
-      failed(sharedDown) || failed(down) || failed(h))
-    return failure();
-  if (storageOfWeight(*router) != Storage::F32)
-    return op.emitOpError("needs its router packed in f32");
-  float eps = op.getEps().convertToFloat();
-  int64_t hidden = dim(op.getX(), 1), width = dim(op.getDown(), 2);
-  int64_t experts = dim(op.getRouter(), 0), k = op.getK();
-  CudaSpec first{
-      GateUpSpec{hidden, width, experts, k, formatOf(*sharedGateUp), formatOf(*gateUp), eps},
-      tile()};
-  CudaSpec second{DownSpec{hidden, width, experts, k, formatOf(*sharedDown), formatOf(*down)},
-                  tile()};
-  Operand wide = rowsOf(2 * tokens(), width);
-  Operand chosen = newBuffer(tokens() * 4);
+LogicalResult LowerToCuda::lower(const FeedForward &use) {
+  return small() ? lowerSmall(use) : lowerTiled(use);
+}
 
-  if (small()) {
-    Operand routed = newBuffer(experts * kSmallTokens * 4);
-    second.splits = splitsOf(2 * hidden, width); // of two matrices
-    return success(succeeded(call(op, first,
-                                  {*h, *norm, *router, *sharedGateUp, *gateUp, wide, chosen, routed,
-                                   counters(first)})) &&
-                   succeeded(call(op, second,
-                                  {wide, chosen, *sharedDown, *down, *h, partials(second),
-                                   counters(second)})));
+LogicalResult LowerToCuda::lowerSmall(const FeedForward &use) {
+  CudaSmallGateUp gateUp{use.hidden,        use.width, use.experts, use.k, use.sharedGateUp.format,
+                         use.gateUp.format, use.eps};
+  CudaSmallDown down{use.hidden,     use.width, use.experts, use.k, use.sharedDown.format,
+                     use.down.format};
+  down.splits = splitsOf((use.experts ? 2 : 1) * use.hidden, use.width);
+  Argument h{Operand::H, use.h}, hidden = made(gateUp, Operand::Hidden);
+  SmallVector<Argument> widening{
+      h, {Operand::Norm, use.norm.place}, {Operand::SharedWeight, use.sharedGateUp.place}, hidden},
+      narrowing{hidden,
+                {Operand::SharedWeight, use.sharedDown.place},
+                h,
+                made(down, Operand::Partials),
+                made(down, Operand::Counters)};
+  if (use.experts) {
+    Argument chosen = made(gateUp, Operand::Experts);
+    widening.append({{Operand::Router, use.router.place},
+                     {Operand::RoutedWeight, use.gateUp.place},
+                     chosen,
+                     made(gateUp, Operand::ExpertLogits),
+                     made(gateUp, Operand::Counters)});
+    narrowing.append({chosen, {Operand::RoutedWeight, use.down.place}});
   }
-  CudaSpec route{RouterSpec{hidden, experts, Storage::BF16, eps}, kAnyTile};
-  Operand x = rowsOf(tokens(), hidden);
-  Operand scores = newBuffer(tokens() * 4), order = newBuffer(tokens() * 4);
-  Operand offsets = newBuffer((experts + 1) * 4);
-  return success(
-      succeeded(call(op, route,
-                     {*h, *norm, *router, x, chosen, scores, order, offsets, counters(route)})) &&
-      succeeded(call(op, first, {x, scores, order, offsets, *sharedGateUp, *gateUp, wide})) &&
-      succeeded(call(op, second, {wide, order, offsets, *sharedDown, *down, *h})));
+  return success(succeeded(call(use.op, gateUp, widening)) &&
+                 succeeded(call(use.op, down, narrowing)));
 }
 
-LogicalResult LowerToCuda::lower(MlpBlockOp op) {
-  auto norm = weight(op.getNorm(), WeightRole::Rows);
-  auto gateUp = weight(op.getGateUp(), WeightRole::GateUp);
-  auto down = weight(op.getDown(), WeightRole::Matrix);
-  auto h = updated(op, op.getX(), op.getResult());
-  if (failed(norm) || failed(gateUp) || failed(down) || failed(h))
-    return failure();
-  float eps = op.getEps().convertToFloat();
-  int64_t hidden = dim(op.getX(), 1), width = dim(op.getDown(), 1);
-  CudaSpec first{GateUpSpec{hidden, width, 0, 0, formatOf(*gateUp), {}, eps}, tile()};
-  CudaSpec second{DownSpec{hidden, width, 0, 0, formatOf(*down), {}}, tile()};
-  Operand wide = rowsOf(tokens(), width);
-
-  if (small()) {
-    second.splits = splitsOf(hidden, width);
-    return success(
-        succeeded(call(op, first, {*h, *norm, *gateUp, wide})) &&
-        succeeded(call(op, second, {wide, *down, *h, partials(second), counters(second)})));
+LogicalResult LowerToCuda::lowerTiled(const FeedForward &use) {
+  CudaTiledGateUp gateUp{use.hidden,        use.width, use.experts, use.k, use.sharedGateUp.format,
+                         use.gateUp.format, use.eps,   tile()};
+  CudaTiledDown down{use.hidden,      use.width, use.experts, use.k, use.sharedDown.format,
+                     use.down.format, tile()};
+  Argument h{Operand::H, use.h}, norm{Operand::Norm, use.norm.place};
+  Argument hidden = made(gateUp, Operand::Hidden);
+  SmallVector<Argument> widening{{Operand::SharedWeight, use.sharedGateUp.place}, hidden},
+      narrowing{hidden, {Operand::SharedWeight, use.sharedDown.place}, h};
+  if (use.experts) {
+    CudaRouter router{use.hidden, use.experts, use.eps};
+    Argument x = made(router, Operand::X), scores = made(router, Operand::Scores),
+             order = made(router, Operand::Order), offsets = made(router, Operand::Offsets);
+    if (failed(call(use.op, router,
+                    {h,
+                     norm,
+                     {Operand::Router, use.router.place},
+                     x,
+                     made(router, Operand::Experts),
+                     scores,
+                     order,
+                     offsets,
+                     made(router, Operand::Counters)})))
+      return failure();
+    widening.append({x, scores, order, offsets, {Operand::RoutedWeight, use.gateUp.place}});
+    narrowing.append({order, offsets, {Operand::RoutedWeight, use.down.place}});
+  } else {
+    CudaNorm rows{use.hidden, use.eps};
+    Argument x = made(rows, Operand::X);
+    if (failed(call(use.op, rows, {h, norm, x})))
+      return failure();
+    widening.push_back(x);
   }
-  Operand x = rowsOf(tokens(), hidden);
-  return success(succeeded(call(op, {NormSpec{hidden, Storage::BF16, eps, false}, kAnyTile},
-                                {*h, *norm, x})) &&
-                 succeeded(call(op, first, {x, *gateUp, wide})) &&
-                 succeeded(call(op, second, {wide, *down, *h})));
+  return success(succeeded(call(use.op, gateUp, widening)) &&
+                 succeeded(call(use.op, down, narrowing)));
 }
 
-LogicalResult LowerToCuda::lower(HeadOp op) {
-  auto norm = weight(op.getNorm(), WeightRole::Rows);
-  auto w = weight(op.getWeight(), WeightRole::Matrix);
-  auto h = known(op, op.getX());
-  if (failed(norm) || failed(w) || failed(h))
-    return failure();
-  WeightFormat format = formatOf(*w);
-  float eps = op.getEps().convertToFloat();
-  int64_t hidden = dim(op.getX(), 1), vocabulary = dim(op.getResult(), 1);
-  Operand wanted = input(plan::InputName::Rows), sampling = input(plan::InputName::Sampling);
-  CudaSpec head{HeadSpec{hidden, vocabulary, format, eps}, tile()};
-  Operand best = LowerToPlan::counters(counterBytes(head, rows()));
+LogicalResult LowerToCuda::lower(const Head &use) {
+  Argument wanted{Operand::Rows, input(plan::InputName::Rows)},
+      sampling{Operand::Sampling, input(plan::InputName::Sampling)}, h{Operand::H, use.h},
+      norm{Operand::Norm, use.norm.place}, weight{Operand::Weight, use.weight.place},
+      logits{Operand::Logits, this->logits()}, ids{Operand::Ids, this->ids()};
   if (small()) {
-    if (failed(call(op, head, {wanted, sampling, *h, *norm, *w, logits(), ids(), best})))
+    CudaSmallHead head{use.hidden, use.vocabulary, use.weight.format, use.eps};
+    if (failed(
+            call(use.op, head,
+                 {wanted, sampling, h, norm, weight, logits, ids, made(head, Operand::Counters)})))
       return failure();
   } else {
-    Operand x = rowsOf(rows(), hidden);
-    if (failed(call(op, {NormSpec{hidden, Storage::BF16, eps, true}, kAnyTile},
-                    {wanted, *h, *norm, x})) ||
-        failed(call(op, head, {x, sampling, *w, logits(), ids(), best})))
+    CudaNorm rows{use.hidden, use.eps, /*gather=*/true};
+    CudaTiledHead head{use.hidden, use.vocabulary, use.weight.format, tile()};
+    Argument x = made(rows, Operand::X);
+    if (failed(call(use.op, rows, {wanted, h, norm, x})) ||
+        failed(
+            call(use.op, head, {x, sampling, weight, logits, ids, made(head, Operand::Counters)})))
       return failure();
   }
-  CudaSpec sample{SampleSpec{vocabulary}};
-  return call(op, sample,
-              {sampling, logits(), ids(), newBuffer(partialBytes(sample, rows())),
-               LowerToPlan::counters(counterBytes(sample, rows()))});
+  CudaSample sample{use.vocabulary};
+  return call(
+      use.op, sample,
+      {sampling, logits, ids, made(sample, Operand::Partials), made(sample, Operand::Counters)});
 }
 
-LogicalResult LowerToCuda::lower(Operation &op) {
-  return llvm::TypeSwitch<Operation *, LogicalResult>(&op)
-      .Case<EmbedOp, RopeTableOp, AttentionBlockOp, LinearResidualOp, MoeBlockOp, MlpBlockOp,
-            HeadOp>([&](auto typed) { return lower(typed); })
-      .Default([](Operation *other) {
-        return other->emitOpError("has no kernel: fuse the model first (moe-opt --moe-fuse)");
-      });
+OwningOpRef<ModuleOp> emitKernel(MLIRContext *context, const ChosenKernel<CudaKernel> &kernel,
+                                 const CudaTarget &target) {
+  OwningOpRef<ModuleOp> module = ModuleOp::create(UnknownLoc::get(context), kernel.name);
+  CudaKernel code(*module, target, kernel.name, kernel.operands);
+  kernel.emit(code);
+  code.finish();
+  auto bytes = module->lookupSymbol<LLVM::LLVMFuncOp>(kernel.name)
+                   ->getAttrOfType<IntegerAttr>("moe.shared_bytes");
+  if (bytes.getInt() > target.sharedBytes) {
+    emitError(module->getLoc()) << "kernel " << kernel.name << " keeps " << bytes.getInt()
+                                << " bytes in shared memory, and a block on " << target.chip
+                                << " has at most " << target.sharedBytes
+                                << ": its rows of activations are too long; leave out the target "
+                                << target.name;
+    return nullptr;
+  }
+  return module;
 }
 
 FailureOr<CudaPlan> LowerToCuda::run(int64_t maxStep) {
   if (failed(lowerPrograms(maxStep)))
     return failure();
-  std::vector<std::pair<std::string, int64_t>> names;
-  for (const CudaSpec &kernel : kernels)
-    names.push_back({nameOf(kernel), operandsOf(kernel)});
   CudaPlan plan;
-  plan.module = writeModule(names, [](int64_t) { return 0; });
+  plan.module = writeModule([](int64_t) { return 0; });
   plan.kernels = std::move(kernels);
   return plan;
 }

@@ -5,7 +5,7 @@
 #define MOE_COMPILER_TARGETS_CUDA_SMALL_H
 
 #include "compiler/targets/cuda/Codes.h"
-#include "compiler/targets/cuda/CudaSpec.h"
+#include "compiler/targets/cuda/Strips.h"
 
 namespace moe::codegen {
 

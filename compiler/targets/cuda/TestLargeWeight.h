@@ -8,21 +8,17 @@ namespace moe::codegen {
 
 // Elements are a function of their place, so that none is kept, and only the strips that a kernel
 // reads are ever packed. A row times normally distributed numbers is about 1; rows of an embedding
-// (Layout::Rows) are about 1 themselves. Formats: bf16, and int4 and int8 with scales of f16.
+// (Kind::Rows) are about 1 themselves. Formats: bf16, and int4 and int8 with scales of f16.
 class LargeWeight {
 public:
   LargeWeight(const WeightFormat &format, int64_t matrices, int64_t rows, int64_t columns,
-              Layout layout, uint64_t seed)
+              WeightLayout::Kind kind, uint64_t seed)
       : format(format), rows(rows), columns(columns), seed(seed),
-        size(layout == Layout::Rows ? 1 : 1 / std::sqrt(float(columns))) {
+        size(kind == WeightLayout::Kind::Rows ? 1 : 1 / std::sqrt(float(columns))) {
     EXPECT_TRUE(format == kBf16 || (format.scale == Storage::F16 && !format.zeros &&
                                     format.element != Storage::F8E4M3));
-    mlir::MLIRContext context;
-    context.loadDialect<MoeDialect, plan::PlanDialect>();
-    auto type =
-        mlir::RankedTensorType::get({matrices, rows, columns}, mlir::Float32Type::get(&context));
-    geometry = *layoutOf(
-        type, plan::PackingAttr::get(&context, layout, FormatAttr::get(&context, format), 0));
+    const int64_t shape[] = {matrices, rows, columns};
+    geometry = *WeightLayout::create(shape, format, kind);
     const bool strips = geometry.fragments();
     unitRows = strips ? geometry.panelRows() : 1;
     unitBytes = strips ? geometry.panelBytes() : geometry.rowBytes();
@@ -40,8 +36,8 @@ public:
   uint64_t bytes() const { return geometry.bytes(); }
 
   // The values of a row as the plan stores them.
-  std::vector<float> row(int64_t matrix, int64_t row) const {
-    std::vector<float> values(columns);
+  Floats row(int64_t matrix, int64_t row) const {
+    Floats values(columns);
     generate(
         matrix, row, [&](int64_t c, uint16_t, float value) { values[c] = value; },
         [](int64_t, _Float16) {});

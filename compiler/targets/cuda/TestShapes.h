@@ -3,16 +3,12 @@
 #ifndef MOE_COMPILER_TARGETS_CUDA_TESTSHAPES_H
 #define MOE_COMPILER_TARGETS_CUDA_TESTSHAPES_H
 
+#include "compiler/targets/cuda/TestExperts.h"
 #include "compiler/targets/cuda/TestLargeWeight.h"
 #include "compiler/targets/cuda/TestModel.h"
-#include <numeric>
 #include <set>
 
 namespace moe::codegen {
-
-using Floats = std::vector<float>;
-using Halves = std::vector<uint16_t>;
-using Ints = std::vector<int32_t>;
 
 inline constexpr int64_t kLargestStep = 256;
 inline constexpr int64_t kVocabulary = 202048;
@@ -41,7 +37,7 @@ inline const std::vector<ModelCall> &callsOf(const ShapeCase &c) {
 }
 
 inline bool isOf(const ShapeCase &c, const ModelCall &call) {
-  return llvm::StringRef(call.name).starts_with(std::string(c.kernel) + "_");
+  return llvm::StringRef(call.kernel.name).starts_with(std::string(c.kernel) + "_");
 }
 
 #if defined(__x86_64__)
@@ -74,34 +70,36 @@ struct Product {
   }
 };
 
-class ShapesTest : public testing::TestWithParam<ShapeCase> {
+class ShapesTest : public testing::TestWithParam<ShapeCase>, protected RandomFloats {
 protected:
+  ShapesTest() { generator.seed(uint32_t(T)); }
+
   const ShapeCase c = GetParam();
   const int64_t T = c.tokens;
   const cuda::StepInfo step{int32_t(T), int32_t(T), kPagesOfSequence, 0};
-  std::mt19937 generator{uint32_t(T)};
   PtxBench bench;
 
   //===--- Launches --------------------------------------------------------------------------------
 
   const PtxKernel &kernelOf(const ModelCall &call) const {
     static std::map<std::string, PtxKernel> kernels;
-    std::string key = call.name + " " + c.chip;
+    std::string key = call.kernel.name + " " + c.chip;
     auto found = kernels.find(key);
     if (found == kernels.end())
-      found = kernels.emplace(key, PtxKernel(call.spec, emitCudaKernel, c.chip)).first;
+      found = kernels.emplace(key, PtxKernel(call.kernel, c.chip)).first;
     return found->second;
   }
   int64_t gridOf(const ModelCall &call) const {
     return std::min(call.blocks, kernelOf(call).blocksPerSm * kMultiprocessors);
   }
   // Returns the pieces of work that run; `pieces` are those of the step.
-  int64_t run(const ModelCall &call, const std::vector<uint64_t> &operands, int64_t pieces = 0) {
+  int64_t run(const ModelCall &call, const std::vector<PtxArgument> &arguments,
+              int64_t pieces = 0) {
     const int64_t grid = gridOf(call);
     const std::vector<uint32_t> sample = sampleOf(grid);
     bench.sample = sample;
     bench.options.seed = T;
-    bench.run(kernelOf(call), grid, operands, step);
+    bench.run(kernelOf(call), grid, arguments, step);
     bench.sample.clear();
     int64_t done = sample.empty() ? pieces : 0;
     for (uint32_t block : sample)
@@ -120,8 +118,6 @@ protected:
 
   //===--- Operands and results --------------------------------------------------------------------
 
-  Floats normal(size_t n, float scale = 1) { return normalFloats(generator, n, scale); }
-  Floats rounded(size_t n) { return normalBf16(generator, n); }
   static Halves halves(const Floats &values) {
     Halves out;
     for (float v : values)
@@ -134,14 +130,17 @@ protected:
       out.push_back(fromBf16(v));
     return out;
   }
-  uint64_t zeros(int64_t bytes) { return bench.put(std::vector<uint8_t>(bytes)); }
-  void expectZeros(uint64_t at, int64_t bytes) {
-    EXPECT_EQ(bench.get<uint8_t>(at, bytes), std::vector<uint8_t>(bytes));
+  // What the kernel of a call writes or works on in the step.
+  PtxArgument made(const auto &contract, Operand operand) {
+    return bench.made(contract, operand, {T, T});
+  }
+  void expectZeros(const PtxArgument &counters, const auto &contract) {
+    bench.expectZeros(counters.address, contract.bytes(Operand::Counters, {T, T}));
   }
   uint64_t put(const LargeWeight &w) { return bench.room(w.bytes(), "weight", w.source()); }
   LargeWeight weight(const WeightFormat &format, int64_t matrices, int64_t rows, int64_t columns,
-                     Layout layout = Layout::Fragments) {
-    return LargeWeight(format, matrices, rows, columns, layout, generator());
+                     WeightLayout::Kind kind = WeightLayout::Kind::Fragments) {
+    return LargeWeight(format, matrices, rows, columns, kind, generator());
   }
 
   static constexpr float kBefore = -7712; // what results hold before a kernel, and bf16 holds too
@@ -167,18 +166,13 @@ protected:
     else
       EXPECT_EQ(written, int64_t(got.size()));
   }
-  static constexpr double kSum = 5e-5; // what sums in float32 lose
+  static constexpr double kSumError = 5e-5; // what sums in float32 lose
   // A channel that the kernel's norm rounds to bf16 otherwise.
-  static constexpr double kNormed = 1e-3;
+  static constexpr double kNormedError = 1e-3;
   static constexpr double kHalf = 1.0 / 256; // bf16 results
 
   static Floats normed(const Floats &h, const Floats &norm) {
-    return reference::rmsNorm(h, norm, 1e-5f);
-  }
-  static Floats toHalves(Floats values) {
-    for (float &v : values)
-      v = reference::roundToBfloat16(v);
-    return values;
+    return reference::rmsNorm(h, norm, kEps);
   }
 
   //===--- Experts ---------------------------------------------------------------------------------
@@ -193,19 +187,6 @@ protected:
                            : (t % 2 ? experts - 1 : experts / 2);
     return chosen;
   }
-  struct Groups {
-    Ints order, offsets;
-  };
-  Groups groupsOf(const Ints &chosen, int64_t experts) {
-    Groups g{Ints(T), Ints(experts + 1)};
-    std::iota(g.order.begin(), g.order.end(), 0);
-    llvm::sort(g.order,
-               [&](int a, int b) { return std::pair(chosen[a], a) < std::pair(chosen[b], b); });
-    for (int32_t e : chosen)
-      ++g.offsets[e + 1];
-    std::partial_sum(g.offsets.begin(), g.offsets.end(), g.offsets.begin());
-    return g;
-  }
   // A router that gives each token the expert that was chosen for it.
   Floats routerFor(const Floats &x, const Ints &chosen, int64_t experts, int64_t hidden) {
     Floats router = normal(experts * hidden, 0.003f);
@@ -215,12 +196,19 @@ protected:
     return router;
   }
   // The most tokens of a tile (README.md), and how many tiles there are: of all tokens, and of the
-  // groups of experts.
-  int64_t tileOf(const ModelCall &call, const WeightFormat &format) const {
-    const bool wgmma = kernelOf(call).target.wgmma && call.spec.tile >= 128;
-    return !format.quantized() ? call.spec.tile
-           : !wgmma            ? std::min<int64_t>(call.spec.tile, 64)
-                               : (bitsOf(format.element) > 4 ? 96 : 128);
+  // groups of experts. A small step is one tile.
+  template <class Contract>
+  int64_t tileOf(const ModelCall &call, const Contract &contract,
+                 const WeightFormat &format) const {
+    if constexpr (requires { contract.tile; }) {
+      const int64_t tile = contract.tile;
+      const bool wgmma = kernelOf(call).target.wgmma && tile >= 128;
+      return !format.quantized() ? tile
+             : !wgmma            ? std::min<int64_t>(tile, 64)
+                                 : (bitsOf(format.element) > 4 ? 96 : 128);
+    } else {
+      return kSmallTokens;
+    }
   }
   int64_t tilesOf(int64_t tile) const { return llvm::divideCeil(T, tile); }
   static int64_t tilesOf(const Groups &g, int64_t tile) {

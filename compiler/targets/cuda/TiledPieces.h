@@ -4,8 +4,8 @@
 #define MOE_COMPILER_TARGETS_CUDA_TILEDPIECES_H
 
 #include "compiler/targets/cuda/Codes.h"
-#include "compiler/targets/cuda/CudaSpec.h"
 #include "compiler/targets/cuda/ExpertTiles.h"
+#include "compiler/targets/cuda/Strips.h"
 
 namespace moe::codegen {
 

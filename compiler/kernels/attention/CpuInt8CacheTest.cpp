@@ -1,5 +1,6 @@
 // Keys and values in int8: what the kernels write into pages, and what they make of it, against
 // double precision and the bounds that follow from the steps of the codes.
+#include "compiler/kernels/attention/Attention.h"
 #include "compiler/targets/cpu/TestCpuKernel.h"
 #include "compiler/targets/cpu/ValueTile.h"
 
@@ -25,18 +26,17 @@ protected:
     shape = s;
     cache = {.heads = s.kvHeads, .headDim = s.headDim, .chunk = s.chunk, .storage = Storage::I8};
     cache.pageBytes = before + cache.layerBytes() + 64;
-    QkvSpec qkv{.hidden = hidden,
-                .heads = s.heads,
-                .format = {Storage::F32},
-                .cache = cache,
-                .eps = 1e-5f,
-                .rope = false,
-                .qkNorm = std::nullopt,
-                .temperature = std::nullopt};
-    project = compiled(qkv);
-    attend = compiled(AttentionSpec{s.heads, {Storage::F32}, cache});
-    w = matrix({(s.heads + 2 * s.kvHeads) * s.headDim, hidden}, Layout::PanelHeads, {Storage::F32},
-               size / std::sqrt(float(hidden)), s.headDim);
+    project = compile(CpuQkv{.hidden = hidden,
+                             .format = {Storage::F32},
+                             .eps = 1e-5f,
+                             .finish = {.heads = s.heads,
+                                        .cache = cache,
+                                        .rope = false,
+                                        .qkNorm = std::nullopt,
+                                        .temperature = std::nullopt}});
+    attend = compile(CpuAttention{s.heads, {Storage::F32}, cache});
+    w = matrix({(s.heads + 2 * s.kvHeads) * s.headDim, hidden}, WeightLayout::Kind::PanelHeads,
+               {Storage::F32}, size / std::sqrt(float(hidden)), s.headDim);
     norm = norms(hidden);
     positions.clear();
     sequences.clear();
@@ -56,11 +56,28 @@ protected:
     q.assign(tokens() * shape.heads * cache.queryRow().bytes(), std::byte(0xff));
     Bytes hs = rowsOf(h, hidden, Storage::F32), o(tokens() * padded(out) * 4, std::byte(0xff));
     run(project,
-        {positions, sequences, blocks, hs, norm.packed, w.packed, q, {pages, size_t(before)}},
+        {{Operand::Positions, positions},
+         {Operand::Sequences, sequences},
+         {Operand::BlockTable, blocks},
+         {Operand::H, hs},
+         {Operand::Norm, norm.bytes},
+         {Operand::Weight, w.bytes},
+         {Operand::Q, q},
+         {Operand::Cache, {pages, size_t(before)}}},
         tokens(), 0, stride, 2);
-    run(attend, {positions, sequences, blocks, q, {pages, size_t(before)}, o}, tokens(), 0, stride,
-        3);
+    runAttention(positions, sequences, o, 3);
     return valuesOf(o, tokens(), out, Storage::F32);
+  }
+
+  void runAttention(Ints &positions, Ints &sequences, Buffer out, int workers) {
+    run(attend,
+        {{Operand::Positions, positions},
+         {Operand::Sequences, sequences},
+         {Operand::BlockTable, blocks},
+         {Operand::Q, q},
+         {Operand::Cache, {pages, size_t(before)}},
+         {Operand::AttentionOut, out}},
+        int32_t(positions.size()), 0, stride, workers);
   }
 
   // A head's key or value, before it was stored: [headDim] of row `t` of the projections.
@@ -69,7 +86,7 @@ protected:
     auto *from = &projected[t * width + head * shape.headDim];
     return Doubles(from, from + shape.headDim);
   }
-  // What the page of token t has of it, as KernelSpec.h says. `scale` of it too.
+  // What the page of token t has of it, as CacheSpec.h says. `scale` of it too.
   std::pair<Doubles, double> stored(int64_t t, int64_t head, bool value) {
     int64_t block = blocks[sequences[t] * stride + positions[t] / 64], p = positions[t] % 64;
     const std::byte *at = &pages[before + block * cache.pageBytes + head * cache.headBytes()];
@@ -119,7 +136,7 @@ protected:
   Shape shape;
   CacheSpec cache;
   Compiled project, attend;
-  Matrix w, norm;
+  TestWeight w, norm;
   std::vector<int32_t> lengths{150, 70};
   Ints blocks{5, 2, 4, 0, 3, -1}, positions, sequences;
   Floats h;
@@ -225,7 +242,7 @@ TEST_P(Int8Cache, SmallWeightsOfAPageCount) {
   }
   Ints last{63}, sequence{0};
   Floats out(64);
-  run(attend, {last, sequence, blocks, q, {pages, size_t(before)}, out}, 1, 0, stride, 1);
+  runAttention(last, sequence, out, 1);
   for (float x : out)
     EXPECT_NEAR(x, 63.0 / (600 + 63), 64.0 / (2 * PageWeights::largest));
 }
@@ -249,14 +266,6 @@ TEST_P(Int8Cache, NotANumberStaysOne) {
     }
 }
 
-const Kind kF32{"f32", Storage::F32};
-INSTANTIATE_TEST_SUITE_P(Targets, Int8Cache,
-                         testing::Combine(testing::Values("x86-64-v4", "x86-64-v3", "aarch64"),
-                                          testing::Values(kF32)),
-                         [](auto &info) {
-                           std::string name = std::get<0>(info.param);
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Cpu, Int8Cache, onAllTargets({kF32Kind}), nameOfCase);
 
 } // namespace

@@ -1,0 +1,104 @@
+// The kernels of one product and one weight, at odd sizes, on every processor that this machine
+// has or emulates, against MoeReference. The bits of a result depend neither on the number of
+// workers nor on the other tokens of the step.
+#include "compiler/kernels/head/Head.h"
+#include "compiler/kernels/linear/Linear.h"
+#include "compiler/targets/cpu/TestCpuKernel.h"
+
+using namespace mlir;
+using namespace moe;
+using namespace moe::codegen;
+
+namespace {
+
+constexpr float kEps = 1e-5f;
+
+class LinearKernel : public Kernels {};
+class HeadKernel : public Kernels {};
+
+TEST_P(LinearKernel, AddsToTheResidual) {
+  for (auto [inputs, outputs] :
+       std::vector<std::pair<int64_t, int64_t>>{{64, 64}, {96, 200}, {640, 130}, {300, 64}}) {
+    int64_t tokens = 13;
+    WeightFormat format = kind.of(inputs);
+    ActivationRow row{format, inputs};
+    TestWeight w =
+        matrix({outputs, inputs}, WeightLayout::Kind::Panel, format, 1 / std::sqrt(float(inputs)));
+    Floats x = random(tokens * inputs), h = random(tokens * outputs);
+    Bytes xs = activations(x, row);
+    Compiled kernel = compile(CpuLinearResidual{inputs, outputs, format});
+    Bytes whole = rowsOf(h, outputs, Storage::F32);
+    run(kernel, {{Operand::X, xs}, {Operand::Weight, w.bytes}, {Operand::H, whole}}, tokens, 0, 0,
+        1);
+    Floats got = valuesOf(whole, tokens, outputs, Storage::F32);
+    expectNear(got, reference::linearResidual(x, w.values, h, inputs));
+    // Given what the rows say, only float32 sums round.
+    Floats exact = reference::linearResidual(valuesOf(xs, tokens, row), w.values, h, inputs);
+    for (size_t i = 0; i < got.size(); ++i)
+      EXPECT_NEAR(got[i], exact[i], 1e-5) << "element " << i;
+    Bytes shared = rowsOf(h, outputs, Storage::F32), alone = shared;
+    run(kernel, {{Operand::X, xs}, {Operand::Weight, w.bytes}, {Operand::H, shared}}, tokens, 0, 0,
+        3);
+    EXPECT_EQ(shared, whole);
+    for (int64_t t = 0; t < tokens; ++t)
+      run(kernel,
+          {{Operand::X, {xs, size_t(t * row.bytes())}},
+           {Operand::Weight, w.bytes},
+           {Operand::H, {alone, size_t(t * padded(outputs) * 4)}}},
+          1, 0, 0, 2);
+    EXPECT_EQ(alone, whole);
+    if (!row.quantized())
+      continue;
+    Compiled quantizing = compile(CpuLinearResidual{inputs, outputs, format, true});
+    Bytes floats = rowsOf(x, inputs, Storage::F32), again = rowsOf(h, outputs, Storage::F32);
+    run(quantizing, {{Operand::X, floats}, {Operand::Weight, w.bytes}, {Operand::H, again}}, tokens,
+        0, 0, 2);
+    EXPECT_EQ(again, whole);
+  }
+}
+
+TEST_P(LinearKernel, NotANumberStaysOne) {
+  int64_t n = 128;
+  WeightFormat format = kind.of(n);
+  TestWeight w = matrix({n, n}, WeightLayout::Kind::Panel, format, 0.1f);
+  Floats x = random(2 * n);
+  x[5] = std::numeric_limits<float>::quiet_NaN();
+  ActivationRow row{format, n};
+  Compiled kernel = compile(CpuLinearResidual{n, n, format, row.quantized()});
+  Bytes xs = row.quantized() ? rowsOf(x, n, Storage::F32) : activations(x, row);
+  Bytes h(2 * n * 4);
+  run(kernel, {{Operand::X, xs}, {Operand::Weight, w.bytes}, {Operand::H, h}}, 2, 0, 0, 1);
+  Floats got = valuesOf(h, 2, n, Storage::F32);
+  for (int64_t i = 0; i < n; ++i) {
+    EXPECT_TRUE(std::isnan(got[i]));
+    EXPECT_TRUE(std::isfinite(got[n + i]));
+  }
+}
+
+TEST_P(HeadKernel, GivesTheLogitsOfRows) {
+  for (int64_t vocabulary : {64, 96, 259}) {
+    int64_t hidden = 96, tokens = 9;
+    TestWeight w = matrix({vocabulary, hidden}, WeightLayout::Kind::Panel, kind.of(hidden), 0.1f),
+               norm = norms(hidden);
+    Floats h = random(tokens * hidden);
+    Ints rows{8, 0, 3, 3, 5, 1, 2};
+    Bytes hs = rowsOf(h, hidden, Storage::F32);
+    Compiled kernel = compile(CpuHead{hidden, vocabulary, kind.of(hidden), kEps});
+    Floats one(rows.size() * vocabulary), three(rows.size() * vocabulary);
+    for (auto [logits, workers] : {std::pair(&one, 1), std::pair(&three, 3)})
+      run(kernel,
+          {{Operand::Rows, rows},
+           {Operand::H, hs},
+           {Operand::Norm, norm.bytes},
+           {Operand::Weight, w.bytes},
+           {Operand::Logits, *logits}},
+          tokens, 7, 0, workers);
+    expectNear(one, reference::head(h, rows, norm.values, w.values, kEps));
+    EXPECT_EQ(one, three);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, LinearKernel, allKinds(), nameOfCase);
+INSTANTIATE_TEST_SUITE_P(Cpu, HeadKernel, allKinds(), nameOfCase);
+
+} // namespace

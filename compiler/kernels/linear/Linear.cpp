@@ -1,0 +1,41 @@
+// Names and buffers of linears.
+#include "compiler/kernels/linear/Linear.h"
+#include "llvm/Support/FormatVariadic.h"
+
+namespace moe::codegen {
+
+std::string CpuLinearResidual::name() const {
+  return identifier(llvm::formatv("linear_residual_{0}_{1}x{2}{3}", nameOf(format), outputs, inputs,
+                                  fromFloats ? "_floats" : ""));
+}
+
+std::string CudaSmallLinearResidual::name() const {
+  return identifier(
+      llvm::formatv("linear_residual_{0}_{1}x{2}", nameOf(format), outputs, inputs).str() +
+      tileName(kSmallTokens, splits));
+}
+
+int64_t CudaSmallLinearResidual::bytes(Operand operand, Step) const {
+  if (operand == Operand::Partials)
+    return stripsOf(outputs) * splits * kStripSumBytes;
+  assert(operand == Operand::Counters);
+  return stripsOf(outputs) * 4;
+}
+
+std::string CudaTiledLinearResidual::name() const {
+  return identifier(
+      llvm::formatv("linear_residual_{0}_{1}x{2}", nameOf(format), outputs, inputs).str() +
+      tileName(tile));
+}
+
+std::string CudaTiledLinear::name() const {
+  return identifier(llvm::formatv("linear_{0}_{1}x{2}", nameOf(format), outputs, inputs).str() +
+                    tileName(tile));
+}
+
+int64_t CudaTiledLinear::bytes(Operand operand, Step step) const {
+  assert(operand == Operand::Sums);
+  return step.tokens * outputs * 4;
+}
+
+} // namespace moe::codegen
