@@ -3,7 +3,6 @@
 #include "passes/Passes.h"
 #include "passes/Recipe.h"
 #include "llvm/ADT/StringExtras.h"
-#include "llvm/ADT/TypeSwitch.h"
 
 namespace moe {
 #define GEN_PASS_DEF_PACKWEIGHTS
@@ -52,12 +51,6 @@ struct PackWeights : moe::impl::PackWeightsBase<PackWeights> {
   }
 
 private:
-  struct Use {
-    WeightKind kind;
-    WeightRole role;
-    int64_t headDim = 0;
-  };
-
   // Overrides for names that no weight has are mistakes.
   LogicalResult checkNames() {
     std::vector<std::string> names;
@@ -81,7 +74,7 @@ private:
   // wants another gets a load of another symbol.
   LogicalResult pack(LoadWeightOp load, OpOperand &operand) {
     auto weight = symbols->lookup<WeightOp>(load.getWeight());
-    std::optional<Use> use = useOf(operand);
+    std::optional<WeightUse> use = useOf(operand);
     if (!use) {
       InFlightDiagnostic error = operand.getOwner()->emitOpError()
                                  << "reads weight " << load.getWeightAttr()
@@ -102,7 +95,7 @@ private:
     return success();
   }
 
-  FailureOr<WeightFormat> formatOf(WeightOp weight, const Use &use) {
+  FailureOr<WeightFormat> formatOf(WeightOp weight, const WeightUse &use) {
     if (use.kind == WeightKind::Norm || use.kind == WeightKind::Router)
       return WeightFormat{Storage::F32};
     std::optional<WeightFormat> encoding;
@@ -120,56 +113,14 @@ private:
   }
 
   // Nothing where no kernels read a weight so.
-  std::optional<Use> useOf(OpOperand &operand) {
-    const Use norm{WeightKind::Norm, WeightRole::Rows};
-    const Use router{WeightKind::Router, WeightRole::Rows};
-    using Found = std::optional<Use>;
-    Value weight = operand.get();
-    return TypeSwitch<Operation *, Found>(operand.getOwner())
-        .Case([&](EmbedOp) { return Use{WeightKind::Embedding, WeightRole::Rows}; })
-        .Case([&](RmsNormOp) { return norm; })
-        .Case([&](LinearResidualOp) { return Use{WeightKind::Attention, WeightRole::Matrix}; })
-        .Case([&](ExpertsOp) { return Use{WeightKind::Routed, WeightRole::Matrix}; })
-        .Case([&](LinearOp op) {
-          bool routes = llvm::any_of(op->getUsers(), llvm::IsaPred<RouteOp>);
-          return routes ? router : Use{WeightKind::Dense, WeightRole::Matrix};
-        })
-        .Case([&](HeadOp op) {
-          return weight == op.getNorm() ? norm : Use{WeightKind::Head, WeightRole::Matrix};
-        })
-        .Case([&](QkvOp op) -> Found {
-          if (weight == op.getNorm())
-            return norm;
-          int64_t headDim = headDimOf(op);
-          if (!headDim)
-            return std::nullopt;
-          return Use{WeightKind::Attention, WeightRole::Heads, headDim};
-        })
-        .Case([&](MlpBlockOp op) {
-          return weight == op.getNorm()
-                     ? norm
-                     : Use{WeightKind::Dense,
-                           weight == op.getGateUp() ? WeightRole::GateUp : WeightRole::Matrix};
-        })
-        .Case([&](MoeBlockOp op) {
-          if (weight == op.getNorm())
-            return norm;
-          if (weight == op.getRouter())
-            return router;
-          bool shared = weight == op.getSharedGateUp() || weight == op.getSharedDown();
-          bool up = weight == op.getSharedGateUp() || weight == op.getGateUp();
-          return Use{shared ? WeightKind::Shared : WeightKind::Routed,
-                     up ? WeightRole::GateUp : WeightRole::Matrix};
-        })
-        .Default(Found());
-  }
-
-  // The size of the heads that the result is made of: the cache knows it.
-  int64_t headDimOf(QkvOp qkv) {
-    for (Operation *user : qkv->getUsers())
-      if (auto block = dyn_cast<AttentionBlockOp>(user))
-        return symbols->lookup<CacheOp>(block.getCache()).getHeadDim();
-    return 0;
+  static std::optional<WeightUse> useOf(OpOperand &operand) {
+    auto user = dyn_cast<WeightUser>(operand.getOwner());
+    if (!user)
+      return std::nullopt;
+    for (const WeightUse &use : user.getWeightUses())
+      if (use.operand == &operand && (use.role != WeightRole::Heads || use.headDim))
+        return use;
+    return std::nullopt;
   }
 
   // The symbol of the bytes of `weight` packed so: itself, where it was not packed otherwise yet.

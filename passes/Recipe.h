@@ -21,6 +21,7 @@
 #ifndef MOE_PASSES_RECIPE_H
 #define MOE_PASSES_RECIPE_H
 
+#include "dialects/moe/WeightUse.h"
 #include "runtime/weights/Format.h"
 #include "llvm/Support/Error.h"
 #include "llvm/Support/GlobPattern.h"
@@ -31,8 +32,6 @@
 
 namespace moe {
 
-// What a weight is for. Dense: the MLPs of layers without experts.
-enum class WeightKind { Norm, Router, Embedding, Attention, Shared, Routed, Dense, Head };
 llvm::StringRef nameOf(WeightKind kind);
 
 class Recipe {

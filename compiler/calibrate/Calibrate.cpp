@@ -25,12 +25,13 @@ int64_t matricesOf(WeightOp weight) {
   return weight.getType().getRank() == 3 ? weight.getType().getDimSize(0) : 1;
 }
 
-// The weights that are more than tables of embeddings.
+// The weights that activations are multiplied with, whatever else they are.
 llvm::StringSet<> multiplied(func::FuncOp step) {
   llvm::StringSet<> names;
-  step.walk([&](LoadWeightOp load) {
-    if (!llvm::all_of(load->getUsers(), llvm::IsaPred<EmbedOp>))
-      names.insert(load.getWeight());
+  step.walk([&](WeightUser user) {
+    for (const WeightUse &use : user.getWeightUses())
+      if (auto load = use.operand->get().getDefiningOp<LoadWeightOp>(); load && use.isMultiplied())
+        names.insert(load.getWeight());
   });
   return names;
 }

@@ -3,6 +3,7 @@
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/OpImplementation.h"
 
+#include "dialects/moe/MoeInterfaces.cpp.inc"
 #define GET_OP_CLASSES
 #include "dialects/moe/MoeOps.cpp.inc"
 
@@ -400,4 +401,62 @@ LogicalResult HeadOp::verify() {
                                {result[1], weight[0]}})))
     return failure();
   return checkPositive(*this, "eps", getEps()); // head_c2
+}
+
+//===----------------------------------------------------------------------===//
+// What weights are read for
+//===----------------------------------------------------------------------===//
+
+SmallVector<WeightUse> EmbedOp::getWeightUses() {
+  return {{&getTableMutable(), WeightKind::Embedding, WeightRole::Rows}};
+}
+
+SmallVector<WeightUse> RmsNormOp::getWeightUses() {
+  return {{&getWeightMutable(), WeightKind::Norm, WeightRole::Rows}};
+}
+
+SmallVector<WeightUse> LinearOp::getWeightUses() {
+  if (llvm::any_of((*this)->getUsers(), llvm::IsaPred<RouteOp>))
+    return {{&getWeightMutable(), WeightKind::Router, WeightRole::Rows}};
+  return {{&getWeightMutable(), WeightKind::Dense, WeightRole::Matrix}};
+}
+
+SmallVector<WeightUse> ExpertsOp::getWeightUses() {
+  return {{&getGateMutable(), WeightKind::Routed, WeightRole::Matrix},
+          {&getUpMutable(), WeightKind::Routed, WeightRole::Matrix},
+          {&getDownMutable(), WeightKind::Routed, WeightRole::Matrix}};
+}
+
+SmallVector<WeightUse> QkvOp::getWeightUses() {
+  int64_t headDim = 0; // of the cache that the result goes to
+  for (Operation *user : (*this)->getUsers())
+    if (auto block = dyn_cast<AttentionBlockOp>(user))
+      if (auto cache = SymbolTable::lookupNearestSymbolFrom<CacheOp>(block, block.getCacheAttr()))
+        headDim = cache.getHeadDim();
+  return {{&getNormMutable(), WeightKind::Norm, WeightRole::Rows},
+          {&getWeightMutable(), WeightKind::Attention, WeightRole::Heads, headDim}};
+}
+
+SmallVector<WeightUse> LinearResidualOp::getWeightUses() {
+  return {{&getWeightMutable(), WeightKind::Attention, WeightRole::Matrix}};
+}
+
+SmallVector<WeightUse> MoeBlockOp::getWeightUses() {
+  return {{&getNormMutable(), WeightKind::Norm, WeightRole::Rows},
+          {&getRouterMutable(), WeightKind::Router, WeightRole::Rows},
+          {&getSharedGateUpMutable(), WeightKind::Shared, WeightRole::GateUp},
+          {&getGateUpMutable(), WeightKind::Routed, WeightRole::GateUp},
+          {&getSharedDownMutable(), WeightKind::Shared, WeightRole::Matrix},
+          {&getDownMutable(), WeightKind::Routed, WeightRole::Matrix}};
+}
+
+SmallVector<WeightUse> MlpBlockOp::getWeightUses() {
+  return {{&getNormMutable(), WeightKind::Norm, WeightRole::Rows},
+          {&getGateUpMutable(), WeightKind::Dense, WeightRole::GateUp},
+          {&getDownMutable(), WeightKind::Dense, WeightRole::Matrix}};
+}
+
+SmallVector<WeightUse> HeadOp::getWeightUses() {
+  return {{&getNormMutable(), WeightKind::Norm, WeightRole::Rows},
+          {&getWeightMutable(), WeightKind::Head, WeightRole::Matrix}};
 }

@@ -4,9 +4,13 @@
 #define MOE_DIALECTS_MOE_MOEOPS_TD
 
 include "dialects/moe/MoeDialect.td"
+include "dialects/moe/MoeInterfaces.td"
 include "mlir/IR/SymbolInterfaces.td"
 include "mlir/Interfaces/InferTypeOpInterface.td"
 include "mlir/Interfaces/SideEffectInterfaces.td"
+
+// An op that says what it reads weights for.
+def Moe_ReadsWeights : DeclareOpInterfaceMethods<Moe_WeightUser>;
 
 class Moe_Op<string mnemonic, list<Trait> traits = []> : Op<Moe_Dialect, mnemonic, traits>;
 
@@ -109,7 +113,7 @@ def Moe_LoadWeightOp : Moe_Op<"load_weight", [
 // The model in the order of its math
 //===----------------------------------------------------------------------===//
 
-def Moe_EmbedOp : Moe_Op<"embed", [Pure]> {
+def Moe_EmbedOp : Moe_Op<"embed", [Pure, Moe_ReadsWeights]> {
   let summary = "rows of the embedding table";
   let description = [{
     - `tokens`: T; `table`: V x D; result: T x D
@@ -127,7 +131,8 @@ def Moe_EmbedOp : Moe_Op<"embed", [Pure]> {
   let hasVerifier = 1;
 }
 
-def Moe_RmsNormOp : Moe_Op<"rms_norm", [Pure, AllTypesMatch<["x", "result"]>]> {
+def Moe_RmsNormOp : Moe_Op<"rms_norm", [
+    Pure, Moe_ReadsWeights, AllTypesMatch<["x", "result"]>]> {
   let summary = "x / rms(x) * weight, over the channels of each token";
   let description = [{
     `y = x * rsqrt(mean(x^2) + eps) * w`; a model in bf16 rounds before the product with `w`.
@@ -146,7 +151,7 @@ def Moe_RmsNormOp : Moe_Op<"rms_norm", [Pure, AllTypesMatch<["x", "result"]>]> {
   let hasVerifier = 1;
 }
 
-def Moe_LinearOp : Moe_Op<"linear", [Pure]> {
+def Moe_LinearOp : Moe_Op<"linear", [Pure, Moe_ReadsWeights]> {
   let summary = "x * transpose(weight)";
   let description = [{
     - `x`: T x K; `weight`: N x K; result: T x N
@@ -330,7 +335,8 @@ def Moe_RouteOp : Moe_Op<"route", [Pure]> {
   let hasVerifier = 1;
 }
 
-def Moe_ExpertsOp : Moe_Op<"experts", [Pure, AllTypesMatch<["x", "result"]>]> {
+def Moe_ExpertsOp : Moe_Op<"experts", [
+    Pure, Moe_ReadsWeights, AllTypesMatch<["x", "result"]>]> {
   let summary = "the chosen experts of each token, summed";
   let description = [{
     The score scales the expert's *input*: `sum over s of down_e(swiglu(gate_e(u), up_e(u)))` with
@@ -374,7 +380,7 @@ def Moe_SelectRowsOp : Moe_Op<"select_rows", [Pure]> {
 // Fused: whole blocks
 //===----------------------------------------------------------------------===//
 
-def Moe_QkvOp : Moe_Op<"qkv", [Pure]> {
+def Moe_QkvOp : Moe_Op<"qkv", [Pure, Moe_ReadsWeights]> {
   let summary = "rms_norm, then the query, key and value projections as one";
   let description = [{
     - `x`: T x D; `norm`: D; `weight`: N x D, the rows of q, then k, then v; result: T x N
@@ -426,7 +432,7 @@ def Moe_AttentionBlockOp : Moe_Op<"attention_block", [
 }
 
 def Moe_LinearResidualOp : Moe_Op<"linear_residual", [
-    Pure, AllTypesMatch<["residual", "result"]>]> {
+    Pure, Moe_ReadsWeights, AllTypesMatch<["residual", "result"]>]> {
   let summary = "residual + x * transpose(weight)";
   let description = [{
     - `x`: T x K; `weight`: N x K; `residual`, result: T x N
@@ -445,7 +451,8 @@ def Moe_LinearResidualOp : Moe_Op<"linear_residual", [
   let hasVerifier = 1;
 }
 
-def Moe_MoeBlockOp : Moe_Op<"moe_block", [Pure, AllTypesMatch<["x", "result"]>]> {
+def Moe_MoeBlockOp : Moe_Op<"moe_block", [
+    Pure, Moe_ReadsWeights, AllTypesMatch<["x", "result"]>]> {
   let summary = "x + shared_expert(n) + experts(n) with n = rms_norm(x)";
   let description = [{
     The shared expert has weights of its own, which may be stored in another format than those of
@@ -476,7 +483,8 @@ def Moe_MoeBlockOp : Moe_Op<"moe_block", [Pure, AllTypesMatch<["x", "result"]>]>
   let hasVerifier = 1;
 }
 
-def Moe_MlpBlockOp : Moe_Op<"mlp_block", [Pure, AllTypesMatch<["x", "result"]>]> {
+def Moe_MlpBlockOp : Moe_Op<"mlp_block", [
+    Pure, Moe_ReadsWeights, AllTypesMatch<["x", "result"]>]> {
   let summary = "x + down(swiglu(gate(n), up(n))) with n = rms_norm(x)";
   let description = [{
     - `x`, result: T x D; `norm`: D; `gate_up`: 2I x D, the gate's rows first; `down`: D x I
@@ -498,7 +506,7 @@ def Moe_MlpBlockOp : Moe_Op<"mlp_block", [Pure, AllTypesMatch<["x", "result"]>]>
   let hasVerifier = 1;
 }
 
-def Moe_HeadOp : Moe_Op<"head", [Pure]> {
+def Moe_HeadOp : Moe_Op<"head", [Pure, Moe_ReadsWeights]> {
   let summary = "the logits of the wanted tokens";
   let description = [{
     `rms_norm(x[rows]) * transpose(weight)`
