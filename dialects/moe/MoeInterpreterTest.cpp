@@ -502,7 +502,7 @@ TEST_F(InterpreterTest, RefusesWrongArguments) {
   TensorValue torn{{1, 2}, std::vector<float>(3)};
   EXPECT_EQ(runAndFail(text, {one}), "'func.func' op takes 2 arguments, but is run with 1");
   EXPECT_EQ(runAndFail(text, {one, two}),
-            "'moe.add' op has operands that disagree in this run: 1 and 2");
+            "'moe.add' op requires the same type for all operands and results");
   for (const TensorValue &bad : {wide, ints, torn})
     EXPECT_EQ(runAndFail(text, {one, bad}),
               "'func.func' op is run with an argument #1 that is no 'tensor<?x2xf32>'");
