@@ -31,6 +31,7 @@ struct Model {
         weights(config, 7) {
     auto imported = importLlama4(context, config, weights, {Storage::F32});
     module = std::move(llvm::cantFail(std::move(imported)).module);
+    unfused = module->clone();
     PassManager pm(&context);
     buildFusePipeline(pm);
     EXPECT_TRUE(succeeded(pm.run(*module)));
@@ -58,23 +59,122 @@ struct Model {
   MLIRContext context;
   Llama4Config config;
   RandomWeights weights;
-  OwningOpRef<ModuleOp> module;
+  OwningOpRef<ModuleOp> unfused, module; // before and after fusion
 };
 
-class CalibrateTest : public testing::TestWithParam<const char *> {};
+// The products of a model that is not fused, as MoeReference has them.
+class ReferenceProducts {
+public:
+  ReferenceProducts(Model &model, llvm::ArrayRef<std::vector<int32_t>> inputs)
+      : interpreter(*model.unfused, &model.weights) {
+    // The function returns what its linears and experts take, in the place of the logits.
+    auto step = model.unfused->lookupSymbol<func::FuncOp>("step");
+    SmallVector<Value> taken;
+    SmallVector<std::string> names;
+    const auto take = [&](Value weight, const char *what, Value value) {
+      names.push_back(weight.getDefiningOp<LoadWeightOp>().getWeight().str() + what);
+      taken.push_back(value);
+    };
+    step.walk([&](LinearOp op) { take(op.getWeight(), "", op.getX()); });
+    step.walk([&](ExpertsOp op) {
+      take(op.getGate(), " x", op.getX());
+      take(op.getGate(), " experts", op.getExperts());
+      take(op.getGate(), " scores", op.getScores());
+    });
+    step.front().getTerminator()->setOperands(taken);
+    step.setType(FunctionType::get(&model.context, step.getArgumentTypes(),
+                                   SmallVector<Type>(ValueRange(taken).getTypes())));
+    SmallVector<TensorValue> arguments;
+    for (const std::vector<int32_t> &input : inputs)
+      arguments.push_back({{int64_t(input.size())}, input});
+    auto results = interpreter.runFunction(step, arguments);
+    EXPECT_TRUE(succeeded(results));
+    for (auto [name, value] : llvm::zip(names, *results))
+      values[name] = value;
+  }
+
+  // What is multiplied with a matrix of a weight of the fused model.
+  std::vector<float> of(llvm::StringRef weight, int64_t matrix) {
+    for (auto [fused, linear] : {std::pair(".qkv", ".q"),
+                                 {".moe.shared_gate_up", ".shared.gate"},
+                                 {".moe.shared_down", ".shared.down"},
+                                 {".mlp.gate_up", ".mlp.gate"}})
+      if (llvm::StringRef layer = weight; layer.consume_back(fused))
+        return values.at((layer + linear).str()).floats();
+    llvm::StringRef layer = weight;
+    const bool down = layer.consume_back(".moe.down");
+    if (!down && !layer.consume_back(".moe.gate_up"))
+      return values.at(weight.str()).floats();
+    const std::string experts = (layer + ".experts.").str();
+    const TensorValue &x = values.at(experts + "gate x");
+    const TensorValue &chosen = values.at(experts + "gate experts");
+    const std::vector<float> &scores = values.at(experts + "gate scores").floats();
+    const int64_t cols = x.shape[1], k = chosen.shape[1];
+    std::vector<float> own;
+    for (size_t c = 0; c < scores.size(); ++c)
+      for (int64_t i = 0; chosen.ints()[c] == matrix && i < cols; ++i)
+        own.push_back(x.floats()[int64_t(c) / k * cols + i] * scores[c]);
+    if (!down)
+      return own;
+    const auto project = [&](const char *which) {
+      auto weight = interpreter.weight(interpreter.module.lookupSymbol<WeightOp>(experts + which));
+      const int64_t size = (*weight)->shape[1] * cols;
+      return reference::linear(
+          own, std::span((*weight)->floats()).subspan(size_t(matrix * size), size_t(size)), cols);
+    };
+    return reference::swiglu(project("gate"), project("up"));
+  }
+
+private:
+  Interpreter interpreter;
+  std::map<std::string, TensorValue> values;
+};
+
+class CalibrateTest : public testing::TestWithParam<const char *> {
+protected:
+  // Sequences of different lengths, across the borders of chunks.
+  CalibrateTest() : model(GetParam()) {
+    std::mt19937 random(6);
+    for (int32_t s : {0, 1, 2})
+      for (int32_t i = 0; i < 7 + 10 * s; ++i) {
+        rows.push_back(int32_t(tokens.size()));
+        tokens.push_back(int32_t(random() % model.config.vocabSize));
+        positions.push_back(i);
+        sequences.push_back(s);
+      }
+  }
+
+  Model model;
+  std::vector<int32_t> tokens, positions, sequences, rows;
+};
+
+// The activations that go into each product are those of the reference, so all hidden states are.
+TEST_P(CalibrateTest, ProductsTakeWhatTheReferenceTakes) {
+  ReferenceProducts reference(model, {tokens, positions, sequences, rows});
+  std::set<std::string> seen;
+  auto found = runForward(model.module->lookupSymbol<func::FuncOp>("step"), model.weights,
+                          {tokens, positions, sequences, rows, /*logits=*/false},
+                          [&](WeightOp weight, int64_t matrix, const Matrix &x) {
+                            const std::string name = weight.getSymName().str();
+                            seen.insert(name);
+                            const std::vector<float> expected = reference.of(name, matrix);
+                            EXPECT_EQ(size_t(x.size()), expected.size()) << name << " " << matrix;
+                            double worst = 0;
+                            for (size_t i = 0; i < std::min(expected.size(), size_t(x.size())); ++i)
+                              worst = std::max(worst, std::abs(double(x.data()[i]) - expected[i]) /
+                                                          (1 + std::abs(double(expected[i]))));
+                            EXPECT_LT(worst, 1e-4) << name << " " << matrix;
+                            return llvm::Error::success();
+                          });
+  ASSERT_TRUE(bool(found)) << llvm::toString(found.takeError());
+  // All weights that are multiplied are shown but the routers, whose choices are seen above.
+  for (auto weight : model.module->getOps<WeightOp>())
+    if (weight.getType().getRank() >= 2 && weight.getSymName() != "embedding" &&
+        !weight.getSymName().ends_with("router"))
+      EXPECT_TRUE(seen.count(weight.getSymName().str())) << weight.getSymName().str();
+}
 
 TEST_P(CalibrateTest, ForwardPassIsTheModel) {
-  Model model(GetParam());
-  // Sequences of different lengths, across the borders of chunks.
-  std::vector<int32_t> tokens, positions, sequences, rows;
-  std::mt19937 random(6);
-  for (int32_t s : {0, 1, 2})
-    for (int32_t i = 0; i < 7 + 10 * s; ++i) {
-      rows.push_back(int32_t(tokens.size()));
-      tokens.push_back(int32_t(random() % model.config.vocabSize));
-      positions.push_back(i);
-      sequences.push_back(s);
-    }
   int64_t products = 0;
   auto found = runForward(model.module->lookupSymbol<func::FuncOp>("step"), model.weights,
                           {tokens, positions, sequences, rows},
