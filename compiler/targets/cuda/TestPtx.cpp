@@ -10,6 +10,7 @@
 #include "runtime/device/cuda/Image.h"
 #include "runtime/device/ptxsim/Driver.h"
 #include <cstdlib>
+#include <map>
 #include <stdexcept>
 
 namespace moe::codegen {
@@ -45,8 +46,19 @@ llvm::StringRef runnable(llvm::StringRef chip) {
   return runs(chip) ? chip : *llvm::find_if(cudaTargetNames(), runs);
 }
 
-PtxKernel::PtxKernel(const ChosenKernel<CudaKernel> &kernel, llvm::StringRef chip)
-    : target(*cudaTarget(runnable(chip))), name(kernel.name), operands(kernel.operands) {
+PtxKernel::PtxKernel(const ChosenKernel<CudaKernel> &kernel, llvm::StringRef chip) {
+  static std::map<std::pair<std::string, std::string>, PtxKernel> compiled;
+  const std::string on = runnable(chip).str();
+  auto [known, isNew] = compiled.try_emplace({kernel.name, on}, PtxKernel());
+  if (isNew)
+    known->second.compile(kernel, on);
+  *this = known->second;
+}
+
+void PtxKernel::compile(const ChosenKernel<CudaKernel> &kernel, llvm::StringRef chip) {
+  target = *cudaTarget(chip);
+  name = kernel.name;
+  operands = kernel.operands;
   mlir::MLIRContext context;
   context.loadDialect<mlir::arith::ArithDialect, mlir::LLVM::LLVMDialect, mlir::math::MathDialect,
                       mlir::scf::SCFDialect, mlir::vector::VectorDialect>();
@@ -96,17 +108,22 @@ void PtxKernel::parse() {
 }
 
 void PtxKernel::expectAssembles(int64_t registers) const {
-  auto ptxas = findPtxas();
-  ASSERT_TRUE(bool(ptxas)) << llvm::toString(ptxas.takeError());
-  if (!*ptxas)
-    return;
-  auto cubin = assemble(**ptxas, ptx, target);
-  ASSERT_TRUE(bool(cubin)) << llvm::toString(cubin.takeError());
-  Assembled report = cubin->kernels[name];
+  static std::map<std::pair<std::string, std::string>, std::pair<Assembled, std::string>> known;
+  auto found = known.find({target.chip, ptx});
+  if (found == known.end()) {
+    auto ptxas = findPtxas();
+    ASSERT_TRUE(bool(ptxas)) << llvm::toString(ptxas.takeError());
+    if (!*ptxas)
+      return;
+    auto cubin = assemble(**ptxas, ptx, target);
+    ASSERT_TRUE(bool(cubin)) << llvm::toString(cubin.takeError());
+    found = known.insert({{target.chip, ptx}, {cubin->kernels[name], cubin->warnings}}).first;
+  }
+  const auto &[report, warnings] = found->second;
   EXPECT_EQ(report.spillBytes, 0) << name << " on " << target.chip;
   EXPECT_GT(report.registers, 0);
   EXPECT_LE(report.registers, registers) << name << " on " << target.chip;
-  EXPECT_EQ(cubin->warnings.find("C75"), std::string::npos) << cubin->warnings;
+  EXPECT_EQ(warnings.find("C75"), std::string::npos) << warnings;
 }
 
 //===----------------------------------------------------------------------===//

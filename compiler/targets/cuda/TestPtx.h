@@ -54,7 +54,8 @@ struct PtxKernel {
   bool dependent = false;
   ptxsim::Module module;
 
-  // For a chip that is runnable.
+  // For a chip that is runnable. Tests run the same kernels in many ways, so each is compiled once in
+  // a program.
   template <class Contract>
   explicit PtxKernel(const Contract &contract, llvm::StringRef chip = "sm_90a")
       : PtxKernel(ChosenKernel<CudaKernel>(contract), chip) {
@@ -71,6 +72,8 @@ struct PtxKernel {
   void expectAssembles(int64_t registers) const;
 
 private:
+  PtxKernel() = default;
+  void compile(const ChosenKernel<CudaKernel> &kernel, llvm::StringRef chip);
   void parse();
 };
 
