@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Says at the end of a test run what passed and names all that failed.
 
-  summarize-tests.py REPORTS   a folder with ctest.xml, lit.json and NAMETest.xml of each gtest program
+  summarize-tests.py REPORTS   a folder with ctest.xml, lit.json and NAMETest.xml (NAMETest.long.xml) of each gtest program
 
 Exits with 1 if a test failed, or if nothing ran.
 """
@@ -40,7 +40,7 @@ def main():
             lines[outcome].append(f"{kind} {name}")
 
     explained = {}  # ctest name: how many failures its own report names
-    for path in sorted(glob.glob(os.path.join(reports, "*Test.xml"))):
+    for path in sorted(glob.glob(os.path.join(reports, "*Test*.xml"))):
         program = os.path.basename(path)[:-len(".xml")]
         for case, outcome in junit(path):
             note("gtest", f"{case.get('classname')}.{case.get('name')}", outcome)

@@ -37,19 +37,31 @@ function(moe_library name)
   endif()
 endfunction()
 
-# moe_test(NAME SRCS a.cpp... [DEPS lib...]): a gtest program that ctest runs.
+# moe_test(NAME SRCS a.cpp... [DEPS lib...] [COST seconds] [LONG]): a gtest program that ctest runs.
+# Tests that cost much start first, so that none is left alone at the end. Of a LONG one the
+# instantiations that are named Long are a test of their own, NAME.long, with the label `all`.
 function(moe_test name)
-  cmake_parse_arguments(A "" "" "SRCS;DEPS" ${ARGN})
+  cmake_parse_arguments(A "LONG" "COST" "SRCS;DEPS" ${ARGN})
   add_executable(${name} ${A_SRCS})
   target_link_libraries(${name} PRIVATE MoeFlags ${A_DEPS} GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE MOE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/unittests)
-  add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES TIMEOUT 1500)
+  add_test(NAME ${name} COMMAND ${name} --gtest_filter=-Long/*)
+  set(tests ${name})
+  if(A_COST)
+    set_tests_properties(${name} PROPERTIES COST ${A_COST})
+  endif()
+  if(A_LONG)
+    add_test(NAME ${name}.long COMMAND ${name} --gtest_filter=Long/*
+      --gtest_output=xml:${PROJECT_BINARY_DIR}/reports/${name}.long.xml)
+    set_tests_properties(${name}.long PROPERTIES LABELS all)
+    list(APPEND tests ${name}.long)
+  endif()
+  set_tests_properties(${tests} PROPERTIES TIMEOUT 1500)
   if(MOE_SANITIZE MATCHES "address")
     # LLVM's allocators poison memory where its headers are instrumented, but the packaged libraries,
     # which use the same memory, are not.
-    set_tests_properties(${name} PROPERTIES ENVIRONMENT ASAN_OPTIONS=allow_user_poisoning=0)
+    set_tests_properties(${tests} PROPERTIES ENVIRONMENT ASAN_OPTIONS=allow_user_poisoning=0)
   endif()
 endfunction()
 
@@ -160,10 +172,11 @@ function(moe_tablegen target td)
   add_custom_target(${target} DEPENDS ${outputs})
 endfunction()
 
-# moe_mlir_library(NAME SRCS a.cpp... [DEPS lib...] [TABLEGEN target...] [TESTS aTest.cpp...])
-# As moe_library, with MLIR's and LLVM's headers and shared libraries.
+# moe_mlir_library(NAME SRCS a.cpp... [DEPS lib...] [TABLEGEN target...]
+#                  [TESTS aTest.cpp...] [COST seconds] [LONG])
+# As moe_library, with MLIR's and LLVM's headers and shared libraries. COST and LONG: of the tests.
 function(moe_mlir_library name)
-  cmake_parse_arguments(A "" "" "SRCS;DEPS;TABLEGEN;TESTS" ${ARGN})
+  cmake_parse_arguments(A "LONG" "COST" "SRCS;DEPS;TABLEGEN;TESTS" ${ARGN})
   add_library(${name} STATIC ${A_SRCS})
   target_link_libraries(${name} PUBLIC MoeMlirFlags ${A_DEPS})
   target_precompile_headers(${name} REUSE_FROM MoePch)
@@ -171,7 +184,11 @@ function(moe_mlir_library name)
     add_dependencies(${name} ${A_TABLEGEN})
   endif()
   if(A_TESTS AND MOE_BUILD_TESTS)
-    moe_test(${name}Test SRCS ${A_TESTS} DEPS ${name})
+    set(long)
+    if(A_LONG)
+      set(long LONG)
+    endif()
+    moe_test(${name}Test SRCS ${A_TESTS} DEPS ${name} COST ${A_COST} ${long})
     target_compile_options(${name}Test PRIVATE -fPIC) # as the precompiled header was made
     target_precompile_headers(${name}Test REUSE_FROM MoePch)
   endif()

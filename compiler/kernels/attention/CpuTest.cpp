@@ -187,6 +187,7 @@ TEST_P(AttentionKernels, StepsOfAnySize) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, AttentionKernels, someKinds(), nameOfCase);
+INSTANTIATE_TEST_SUITE_P(Long, AttentionKernels, emulatedKinds(), nameOfCase);
 INSTANTIATE_TEST_SUITE_P(CpuCodes, AttentionKernels,
                          testing::Combine(testing::Values("x86-64-v4", "aarch64"),
                                           testing::Values(kInt4Kind)),

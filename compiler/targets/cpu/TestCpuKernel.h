@@ -252,8 +252,16 @@ inline auto onAllTargets(std::vector<Kind> kinds) {
 inline auto allKinds() {
   return onAllTargets({kF32Kind, kBf16Kind, kInt8Kind, kInt4Kind, kInt4ZerosKind, kFp8Kind});
 }
-// Of those with more.
-inline auto someKinds() { return onAllTargets({kF32Kind, kBf16Kind, kInt4ZerosKind}); }
+// Of those with more. Emulated they take minutes (`emulatedKinds`), so only ./test.sh --all has
+// them.
+inline auto someKinds() {
+  return testing::Combine(testing::Values("x86-64-v4", "x86-64-v3"),
+                          testing::Values(kF32Kind, kBf16Kind, kInt4ZerosKind));
+}
+inline auto emulatedKinds() {
+  return testing::Combine(testing::Values("aarch64"),
+                          testing::Values(kF32Kind, kBf16Kind, kInt4ZerosKind));
+}
 inline auto otherCodes() {
   return testing::Combine(testing::Values("x86-64-v4", "aarch64"),
                           testing::Values(kInt4Kind, kFp8Kind));

@@ -54,8 +54,8 @@ struct PtxKernel {
   bool dependent = false;
   ptxsim::Module module;
 
-  // For a chip that is runnable. Tests run the same kernels in many ways, so each is compiled once in
-  // a program.
+  // For a chip that is runnable. Tests run the same kernels in many ways, so each is compiled once
+  // in a program.
   template <class Contract>
   explicit PtxKernel(const Contract &contract, llvm::StringRef chip = "sm_90a")
       : PtxKernel(ChosenKernel<CudaKernel>(contract), chip) {
