@@ -14,6 +14,7 @@ test_packages=(
   llvm-22-tools                   # lit, FileCheck
   g++-aarch64-linux-gnu qemu-user # the runtime and a plan for aarch64
   clang-format-22 clang-tidy-22   # layout and likely mistakes
+  libclang-rt-22-dev              # sanitizers and fuzzing of ./test.sh --all
 )
 
 logs=build/logs
