@@ -42,10 +42,14 @@ LogicalResult LowerToPlan::placeCaches() {
 // What fused ops use
 //===----------------------------------------------------------------------===//
 
-FailureOr<LowerToPlan::Weight> LowerToPlan::weight(Value value, WeightRole role) {
-  auto load = value.getDefiningOp<LoadWeightOp>();
+FailureOr<LowerToPlan::Weight> LowerToPlan::weight(OpOperand &operand) {
+  auto load = operand.get().getDefiningOp<LoadWeightOp>();
   if (!load)
-    return emitError(value.getLoc()) << "a weight of a fused op must come from moe.load_weight";
+    return emitError(operand.get().getLoc())
+           << "a weight of a fused op must come from moe.load_weight";
+  auto uses = cast<WeightUser>(operand.getOwner()).getWeightUses();
+  WeightRole role =
+      llvm::find_if(uses, [&](const WeightUse &use) { return use.operand == &operand; })->role;
   auto op = model.lookupSymbol<WeightOp>(load.getWeight());
   if (!op.getPacking() || op.getPacking()->getRole() != role)
     return load.emitOpError() << "needs @" << load.getWeight() << " packed as "
@@ -90,14 +94,14 @@ FailureOr<WeightFormat> LowerToPlan::outputOf(AttentionBlockOp op) {
                         : LinearResidualOp();
   if (!projection)
     return op.emitOpError("needs a moe.linear_residual as the one reader of its result");
-  auto w = weight(projection.getWeight(), WeightRole::Matrix);
+  auto w = weight(projection.getWeightMutable());
   if (failed(w))
     return failure();
   return w->format;
 }
 
 LogicalResult LowerToPlan::take(EmbedOp op) {
-  auto table = weight(op.getTable(), WeightRole::Rows);
+  auto table = weight(op.getTableMutable());
   if (failed(table))
     return failure();
   auto h = lower(Embedding{op, *table, dim(op.getResult(), 1)});
@@ -119,8 +123,8 @@ LogicalResult LowerToPlan::take(AttentionBlockOp op) {
   auto qkv = qkvOf(op);
   if (failed(qkv))
     return failure();
-  auto norm = weight(qkv->getNorm(), WeightRole::Rows);
-  auto w = weight(qkv->getWeight(), WeightRole::Heads);
+  auto norm = weight(qkv->getNormMutable());
+  auto w = weight(qkv->getWeightMutable());
   auto h = known(*qkv, qkv->getX());
   auto output = outputOf(op);
   if (failed(norm) || failed(w) || failed(h) || failed(output))
@@ -151,7 +155,7 @@ LogicalResult LowerToPlan::take(AttentionBlockOp op) {
 }
 
 LogicalResult LowerToPlan::take(LinearResidualOp op) {
-  auto w = weight(op.getWeight(), WeightRole::Matrix);
+  auto w = weight(op.getWeightMutable());
   auto x = known(op, op.getX());
   auto h = updated(op, op.getResidual(), op.getResult());
   if (failed(w) || failed(x) || failed(h))
@@ -164,12 +168,12 @@ LogicalResult LowerToPlan::take(LinearResidualOp op) {
 }
 
 LogicalResult LowerToPlan::take(MoeBlockOp op) {
-  auto norm = weight(op.getNorm(), WeightRole::Rows);
-  auto router = weight(op.getRouter(), WeightRole::Rows);
-  auto sharedGateUp = weight(op.getSharedGateUp(), WeightRole::GateUp);
-  auto gateUp = weight(op.getGateUp(), WeightRole::GateUp);
-  auto sharedDown = weight(op.getSharedDown(), WeightRole::Matrix);
-  auto down = weight(op.getDown(), WeightRole::Matrix);
+  auto norm = weight(op.getNormMutable());
+  auto router = weight(op.getRouterMutable());
+  auto sharedGateUp = weight(op.getSharedGateUpMutable());
+  auto gateUp = weight(op.getGateUpMutable());
+  auto sharedDown = weight(op.getSharedDownMutable());
+  auto down = weight(op.getDownMutable());
   auto h = updated(op, op.getX(), op.getResult());
   if (failed(norm) || failed(router) || failed(sharedGateUp) || failed(gateUp) ||
       failed(sharedDown) || failed(down) || failed(h))
@@ -182,9 +186,9 @@ LogicalResult LowerToPlan::take(MoeBlockOp op) {
 }
 
 LogicalResult LowerToPlan::take(MlpBlockOp op) {
-  auto norm = weight(op.getNorm(), WeightRole::Rows);
-  auto gateUp = weight(op.getGateUp(), WeightRole::GateUp);
-  auto down = weight(op.getDown(), WeightRole::Matrix);
+  auto norm = weight(op.getNormMutable());
+  auto gateUp = weight(op.getGateUpMutable());
+  auto down = weight(op.getDownMutable());
   auto h = updated(op, op.getX(), op.getResult());
   if (failed(norm) || failed(gateUp) || failed(down) || failed(h))
     return failure();
@@ -193,8 +197,8 @@ LogicalResult LowerToPlan::take(MlpBlockOp op) {
 }
 
 LogicalResult LowerToPlan::take(HeadOp op) {
-  auto norm = weight(op.getNorm(), WeightRole::Rows);
-  auto w = weight(op.getWeight(), WeightRole::Matrix);
+  auto norm = weight(op.getNormMutable());
+  auto w = weight(op.getWeightMutable());
   auto h = known(op, op.getX());
   if (failed(norm) || failed(w) || failed(h))
     return failure();

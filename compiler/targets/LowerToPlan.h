@@ -182,7 +182,8 @@ private:
   mlir::LogicalResult take(MoeBlockOp op);
   mlir::LogicalResult take(MlpBlockOp op);
   mlir::LogicalResult take(HeadOp op);
-  mlir::FailureOr<Weight> weight(mlir::Value value, WeightRole role);
+  // A weight of an op, packed for what the op says that it reads it for (dialects/moe/WeightUse.h).
+  mlir::FailureOr<Weight> weight(mlir::OpOperand &operand);
   // The format of the projection that reads the attention's result.
   mlir::FailureOr<WeightFormat> outputOf(AttentionBlockOp op);
   const CachePlace &cacheOf(AttentionBlockOp op) { return caches.find(op.getCache())->second; }
