@@ -66,6 +66,11 @@ struct ActivationRow {
   }
 };
 
+// Of a token whose channels feed products with two weights: one row where both want the same bytes.
+inline int64_t rowBytesFor(const ActivationRow &a, const ActivationRow &b) {
+  return a.bytes() + (a.sameAs(b) ? 0 : b.bytes());
+}
+
 } // namespace moe::codegen
 
 #endif

@@ -203,7 +203,7 @@ protected:
     context.loadDialect<MoeDialect, plan::PlanDialect, mlir::func::FuncDialect,
                         mlir::arith::ArithDialect, mlir::LLVM::LLVMDialect, mlir::math::MathDialect,
                         mlir::scf::SCFDialect, mlir::vector::VectorDialect>();
-    auto chosen = chooseTargets({std::get<0>(GetParam())}, {.assemblePtx = false});
+    auto chosen = chooseTargets({std::get<0>(GetParam())}, {.ptxas = {}, .assemblePtx = false});
     ASSERT_TRUE(bool(chosen)) << llvm::toString(chosen.takeError());
     target = std::move(chosen->front());
     std::string refusal = target->refusal(WeightRole::Matrix, weights.format, hidden);

@@ -105,7 +105,7 @@ struct GateUp {
     } else {
       Ptr h = k.operand(Operand::H), norm = k.operand(Operand::Norm),
           router = s.experts ? k.operand(Operand::Router) : Ptr{};
-      x = k.scratch(0, CpuNormRows::bytesPerToken(sharedRow, routedRow));
+      x = k.scratch(0, rowBytesFor(sharedRow, routedRow));
       if (s.experts) {
         chosen = k.scratch(0, s.k * 4);
         scores = k.scratch(0, s.k * 4);

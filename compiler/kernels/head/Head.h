@@ -50,9 +50,7 @@ struct CudaTiledHead {
             Operand::Logits, Operand::Ids,      Operand::Counters};
   }
   int64_t bytes(Operand operand, Step step) const;
-  int64_t blocks(Step step) const {
-    return rowTiles(stripsOf(vocabulary)) * llvm::divideCeil(step.rows, tile);
-  }
+  int64_t blocks(Step step) const { return tiledPieces(stripsOf(vocabulary), step.rows, tile); }
   std::string refusal() const { return matrixRefusal(format, hidden); }
   void emit(CudaKernel &k) const;
 };

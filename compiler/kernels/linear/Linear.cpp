@@ -9,10 +9,13 @@ std::string CpuLinearResidual::name() const {
                                   fromFloats ? "_floats" : ""));
 }
 
+// The linears of GPUs differ in what becomes of the sums, and in how they are cut.
+template <class Linear> static std::string linearName(const char *kernel, const Linear &s) {
+  return llvm::formatv("{0}_{1}_{2}x{3}", kernel, nameOf(s.format), s.outputs, s.inputs);
+}
+
 std::string CudaSmallLinearResidual::name() const {
-  return identifier(
-      llvm::formatv("linear_residual_{0}_{1}x{2}", nameOf(format), outputs, inputs).str() +
-      tileName(kSmallTokens, splits));
+  return identifier(linearName("linear_residual", *this) + tileName(kSmallTokens, splits));
 }
 
 int64_t CudaSmallLinearResidual::bytes(Operand operand, Step) const {
@@ -23,14 +26,11 @@ int64_t CudaSmallLinearResidual::bytes(Operand operand, Step) const {
 }
 
 std::string CudaTiledLinearResidual::name() const {
-  return identifier(
-      llvm::formatv("linear_residual_{0}_{1}x{2}", nameOf(format), outputs, inputs).str() +
-      tileName(tile));
+  return identifier(linearName("linear_residual", *this) + tileName(tile));
 }
 
 std::string CudaTiledLinear::name() const {
-  return identifier(llvm::formatv("linear_{0}_{1}x{2}", nameOf(format), outputs, inputs).str() +
-                    tileName(tile));
+  return identifier(linearName("linear", *this) + tileName(tile));
 }
 
 int64_t CudaTiledLinear::bytes(Operand operand, Step step) const {

@@ -43,9 +43,7 @@ struct CudaTiledLinearResidual {
 
   std::string name() const;
   Operands operands() const { return {Operand::X, Operand::Weight, Operand::H}; }
-  int64_t blocks(Step step) const {
-    return rowTiles(stripsOf(outputs)) * llvm::divideCeil(step.tokens, tile);
-  }
+  int64_t blocks(Step step) const { return tiledPieces(stripsOf(outputs), step.tokens, tile); }
   std::string refusal() const { return matrixRefusal(format, inputs); }
   void emit(CudaKernel &k) const;
 };
@@ -59,9 +57,7 @@ struct CudaTiledLinear {
   std::string name() const;
   Operands operands() const { return {Operand::X, Operand::Weight, Operand::Sums}; }
   int64_t bytes(Operand operand, Step step) const;
-  int64_t blocks(Step step) const {
-    return rowTiles(stripsOf(outputs)) * llvm::divideCeil(step.tokens, tile);
-  }
+  int64_t blocks(Step step) const { return tiledPieces(stripsOf(outputs), step.tokens, tile); }
   std::string refusal() const { return matrixRefusal(format, inputs); }
   void emit(CudaKernel &k) const;
 };

@@ -21,11 +21,6 @@ struct CpuNormRows {
   Ptr row = k.scratch(width * 4);
   CpuRouter router{k, hidden, experts, perToken, routerWeight, chosen, scores};
 
-  // Of all tokens, for the scratch memory of a kernel that norms for itself.
-  static int64_t bytesPerToken(const ActivationRow &shared, const ActivationRow &routed) {
-    return shared.bytes() + (shared.sameAs(routed) ? 0 : routed.bytes());
-  }
-
   // Of tokens [first, last).
   void run(Val first, Val last);
 };

@@ -19,9 +19,7 @@ Operands CpuNorm::operands() const {
 int64_t CpuNorm::bytes(Operand operand, Step step) const {
   if (operand != Operand::X)
     return step.tokens * k * 4;
-  ActivationRow own{shared, hidden}, others{routed, hidden};
-  bool one = !experts || own.sameAs(others);
-  return step.tokens * (own.bytes() + (one ? 0 : others.bytes()));
+  return step.tokens * rowBytesFor({shared, hidden}, {experts ? routed : shared, hidden});
 }
 
 std::string CudaNorm::name() const {

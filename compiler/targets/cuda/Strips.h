@@ -21,6 +21,10 @@ inline int64_t stripsOf(int64_t rows) { return llvm::divideCeil(rows, kStripRows
 inline int64_t gateUpStrips(int64_t width) { return llvm::divideCeil(width, kStripRows / 2); }
 // Tiles of 128 rows, of so many strips.
 inline int64_t rowTiles(int64_t strips) { return llvm::divideCeil(strips, 8); }
+// Pieces of work of a larger step's product: tiles of rows by tiles of tokens.
+inline int64_t tiledPieces(int64_t strips, int64_t tokens, int64_t tile) {
+  return rowTiles(strips) * llvm::divideCeil(tokens, tile);
+}
 // Tiles of the groups that tokens of the same expert are, at most.
 inline int64_t groupTiles(int64_t experts, int64_t tokens, int64_t tile) {
   return std::min(experts, tokens) + tokens / tile;

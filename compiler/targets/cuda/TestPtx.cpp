@@ -108,6 +108,7 @@ void PtxKernel::parse() {
 }
 
 void PtxKernel::expectAssembles(int64_t registers) const {
+  EXPECT_LE(sharedBytes, target.sharedBytes) << name << " on " << target.chip;
   static std::map<std::pair<std::string, std::string>, std::pair<Assembled, std::string>> known;
   auto found = known.find({target.chip, ptx});
   if (found == known.end()) {

@@ -67,8 +67,8 @@ struct PtxKernel {
   explicit PtxKernel(const CodeImage &image);
   void select(llvm::StringRef kernel, const GridLaunch &launch);
 
-  // Checks with the assembler, where there is one: no spills, no warnings of serialization, and at
-  // most `registers`.
+  // Checks that a block of the target has the shared memory and, with the assembler where there is
+  // one: no spills, no warnings of serialization, and at most `registers`.
   void expectAssembles(int64_t registers) const;
 
 private:
