@@ -1,9 +1,10 @@
 # The functions that every CMakeLists.txt of the project is made of.
 
-# With ccache, where there is one, told that a precompiled header and a time stamp are no news.
+# With ccache, where there is one, told that a precompiled header and a time stamp are no news, and to ask the compiler
+# what a file includes: its own preprocessor run would read again all that is precompiled.
 find_program(MOE_CCACHE ccache NO_CMAKE_FIND_ROOT_PATH)
 if(MOE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER env
+  set(CMAKE_CXX_COMPILER_LAUNCHER env CCACHE_DEPEND=1
     CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${MOE_CCACHE})
 endif()
 
@@ -25,6 +26,31 @@ endif()
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND NOT CMAKE_CROSSCOMPILING)
   target_link_options(MoeFlags INTERFACE -fuse-ld=lld)
 endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  # ccache can reuse a precompiled header only when it holds no time stamp.
+  target_compile_options(MoeFlags INTERFACE "SHELL:-Xclang -fno-pch-timestamp")
+endif()
+
+# moe_precompiled_header(NAME DEPS lib... HEADERS <a.h>...): headers compiled once, with the flags of the libraries.
+function(moe_precompiled_header name)
+  cmake_parse_arguments(A "" "" "DEPS;HEADERS" ${ARGN})
+  file(WRITE ${PROJECT_BINARY_DIR}/${name}.cpp "")
+  add_library(${name} STATIC ${PROJECT_BINARY_DIR}/${name}.cpp)
+  target_link_libraries(${name} PRIVATE ${A_DEPS})
+  target_precompile_headers(${name} PRIVATE ${A_HEADERS})
+endfunction()
+
+# moe_reuse_header(TARGET NAME): TARGET begins with what moe_precompiled_header(NAME) compiled.
+function(moe_reuse_header target name)
+  target_compile_options(${target} PRIVATE -fPIC) # as it was made
+  target_precompile_headers(${target} REUSE_FROM ${name})
+endfunction()
+
+# For tests: what most of them include beside what they test.
+set(test_headers <gtest/gtest.h> <algorithm> <functional> <map> <memory> <optional> <random> <string> <vector>)
+if(MOE_BUILD_TESTS AND CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  moe_precompiled_header(MoeTestPch DEPS MoeFlags GTest::gtest HEADERS ${test_headers})
+endif()
 
 # moe_library(NAME SRCS a.cpp... [DEPS lib...] [TESTS aTest.cpp...])
 # A library without MLIR, and one gtest program NAMETest when there are TESTS.
@@ -37,14 +63,20 @@ function(moe_library name)
   endif()
 endfunction()
 
-# moe_test(NAME SRCS a.cpp... [DEPS lib...] [COST seconds] [LONG]): a gtest program that ctest runs.
-# Tests that cost much start first, so that none is left alone at the end. Of a LONG one the
-# instantiations that are named Long are a test of their own, NAME.long, with the label `all`.
+# moe_test(NAME SRCS a.cpp... [DEPS lib...] [COST seconds] [LONG] [MLIR]): a gtest program that ctest
+# runs, with MLIR's headers or without. Tests that cost much start first, so that none is left alone
+# at the end. Of a LONG one the instantiations that are named Long are a test of their own,
+# NAME.long, with the label `all`.
 function(moe_test name)
-  cmake_parse_arguments(A "LONG" "COST" "SRCS;DEPS" ${ARGN})
+  cmake_parse_arguments(A "LONG;MLIR" "COST" "SRCS;DEPS" ${ARGN})
   add_executable(${name} ${A_SRCS})
   target_link_libraries(${name} PRIVATE MoeFlags ${A_DEPS} GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE MOE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  if(A_MLIR)
+    moe_reuse_header(${name} MoeMlirTestPch)
+  elseif(TARGET MoeTestPch)
+    moe_reuse_header(${name} MoeTestPch)
+  endif()
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/unittests)
   add_test(NAME ${name} COMMAND ${name} --gtest_filter=-Long/*)
   set(tests ${name})
@@ -134,15 +166,8 @@ target_link_libraries(MoeMlirFlags INTERFACE MoeFlags MLIR LLVM)
 target_include_directories(MoeMlirFlags SYSTEM INTERFACE ${LLVM_INCLUDE_DIRS} ${MLIR_INCLUDE_DIRS})
 separate_arguments(llvm_definitions NATIVE_COMMAND "${LLVM_DEFINITIONS}")
 target_compile_options(MoeMlirFlags INTERFACE ${llvm_definitions})
-# ccache can reuse a precompiled header only when it holds no time stamp.
-target_compile_options(MoeMlirFlags INTERFACE
-  $<$<CXX_COMPILER_ID:Clang>:SHELL:-Xclang -fno-pch-timestamp>)
-
-# One precompiled header for all that includes MLIR: it is nine tenths of the compile time.
-file(WRITE ${PROJECT_BINARY_DIR}/MoePch.cpp "")
-add_library(MoePch STATIC ${PROJECT_BINARY_DIR}/MoePch.cpp)
-target_link_libraries(MoePch PUBLIC MoeMlirFlags)
-target_precompile_headers(MoePch PRIVATE
+# MLIR's headers are nine tenths of the time that it takes to compile what includes them.
+set(mlir_headers
   <mlir/Bytecode/BytecodeOpInterface.h>
   <mlir/Dialect/Arith/IR/Arith.h>
   <mlir/Dialect/Func/IR/FuncOps.h>
@@ -153,6 +178,11 @@ target_precompile_headers(MoePch PRIVATE
   <mlir/IR/PatternMatch.h>
   <mlir/Pass/Pass.h>
   <mlir/Transforms/GreedyPatternRewriteDriver.h>)
+moe_precompiled_header(MoePch DEPS MoeMlirFlags HEADERS ${mlir_headers})
+if(MOE_BUILD_TESTS)
+  moe_precompiled_header(MoeMlirTestPch DEPS MoeMlirFlags GTest::gtest
+    HEADERS ${mlir_headers} ${test_headers})
+endif()
 
 # moe_tablegen(TARGET TD -gen-x=OUT...): rules that make each OUT beside the build's copy of TD.
 # An entry "-gen-op-decls=MoeOps.h.inc" runs mlir-tblgen -gen-op-decls; further options follow "|":
@@ -179,7 +209,7 @@ function(moe_mlir_library name)
   cmake_parse_arguments(A "LONG" "COST" "SRCS;DEPS;TABLEGEN;TESTS" ${ARGN})
   add_library(${name} STATIC ${A_SRCS})
   target_link_libraries(${name} PUBLIC MoeMlirFlags ${A_DEPS})
-  target_precompile_headers(${name} REUSE_FROM MoePch)
+  moe_reuse_header(${name} MoePch)
   if(A_TABLEGEN)
     add_dependencies(${name} ${A_TABLEGEN})
   endif()
@@ -188,8 +218,6 @@ function(moe_mlir_library name)
     if(A_LONG)
       set(long LONG)
     endif()
-    moe_test(${name}Test SRCS ${A_TESTS} DEPS ${name} COST ${A_COST} ${long})
-    target_compile_options(${name}Test PRIVATE -fPIC) # as the precompiled header was made
-    target_precompile_headers(${name}Test REUSE_FROM MoePch)
+    moe_test(${name}Test MLIR SRCS ${A_TESTS} DEPS ${name} COST ${A_COST} ${long})
   endif()
 endfunction()

@@ -2,7 +2,10 @@
 #include "runtime/device/ptxsim/Numbers.h"
 #include "runtime/device/ptxsim/TestBench.h"
 
+#include <array>
+#include <bit>
 #include <cstring>
+#include <functional>
 #include <random>
 
 namespace moe::ptxsim {
@@ -33,10 +36,12 @@ std::string registerName(size_t bytes, int n) {
 }
 template <class T> std::string bitsType() { return "b" + std::to_string(8 * sizeof(T)); }
 
-// Runs INSTRUCTION with a result D and operands S... in each thread and compares with EXPECTED.
-template <class D, class... S, class F>
-void check(const std::string &instruction, F expected, const std::string &tail = "",
-           std::vector<S>... inputs) {
+// Runs INSTRUCTION with a result D and operands S... in each thread and compares with EXPECTED,
+// whose type is erased: the code is compiled for each signature, not for each instruction.
+template <class D, class... S>
+void check(const std::string &instruction,
+           const std::type_identity_t<std::function<D(S...)>> &expected,
+           const std::string &tail = "", std::vector<S>... inputs) {
   Bench bench;
   bench.launch.block[0] = kThreads;
   std::vector<uint64_t> pointers{bench.room(kThreads * sizeof(D))};
@@ -59,8 +64,9 @@ void check(const std::string &instruction, F expected, const std::string &tail =
   ASSERT_TRUE(stats) << instruction << ": " << stats.error().message;
   std::vector<D> results = bench.get<D>(pointers[0], kThreads);
   for (size_t i = 0; i < kThreads; ++i) {
-    D want = D(expected(inputs[i]...));
-    bool same = std::memcmp(&results[i], &want, sizeof(D)) == 0;
+    D want = expected(inputs[i]...);
+    using Bytes = std::array<std::byte, sizeof(D)>;
+    bool same = std::bit_cast<Bytes>(results[i]) == std::bit_cast<Bytes>(want);
     if constexpr (std::is_floating_point_v<D>)
       same |= std::isnan(want) && std::isnan(results[i]);
     ASSERT_TRUE(same) << instruction << " thread " << i << ": " << +results[i] << ", expected "
@@ -68,13 +74,13 @@ void check(const std::string &instruction, F expected, const std::string &tail =
   }
 }
 
-template <class T, class F> void unary(const char *name, F f) {
+template <class T> void unary(const char *name, const std::function<T(T)> &f) {
   check<T, T>(name, f, "", samples<T>(1));
 }
-template <class T, class F> void binary(const char *name, F f) {
+template <class T> void binary(const char *name, const std::function<T(T, T)> &f) {
   check<T, T, T>(name, f, "", samples<T>(1), samples<T>(2));
 }
-template <class T, class F> void ternary(const char *name, F f) {
+template <class T> void ternary(const char *name, const std::function<T(T, T, T)> &f) {
   check<T, T, T, T>(name, f, "", samples<T>(1), samples<T>(2), samples<T>(3));
 }
 
