@@ -110,7 +110,7 @@ llvm::Error Compilation::calibrateWeights(ModuleOp packed) {
   if (!calibrated) {
     constexpr int64_t window = 512;
     auto read = readCalibrationText(options.calibrate, *tokenizer, options.calibrationTokens,
-                                    std::min(window, int64_t(config.maxPositions)));
+                                    std::min(window, config.maxPositions));
     if (!read)
       return read.takeError();
     windows = std::move(*read);

@@ -131,12 +131,13 @@ llvm::Error Compilation::readTargets() {
     return llvm::createStringError("--emit=ptx prints the kernels of GPUs, and no target is one: "
                                    "give for example --target cuda:sm_90a");
   if (options.emit == Emit::File)
-    for (const std::unique_ptr<Target> &target : targets)
-      if (auto tools = target->findTools())
-        for (const std::string &tool : *tools)
-          inputs.addFile(tool);
-      else
+    for (const std::unique_ptr<Target> &target : targets) {
+      auto tools = target->findTools();
+      if (!tools)
         return tools.takeError();
+      for (const std::string &tool : *tools)
+        inputs.addFile(tool);
+    }
   return llvm::Error::success();
 }
 

@@ -21,13 +21,19 @@ struct Projection {
   LinearOp linear;
 
   explicit Projection(Value value) {
-    if ((temperature = soleProducer<TemperatureOp>(value)))
-      value = temperature.getX();
-    if ((norm = soleProducer<HeadNormOp>(value)))
-      value = norm.getX();
-    if ((rope = soleProducer<RopeOp>(value)))
-      value = rope.getX();
+    temperature = stepBefore<TemperatureOp>(value);
+    norm = stepBefore<HeadNormOp>(value);
+    rope = stepBefore<RopeOp>(value);
     linear = soleProducer<LinearOp>(value);
+  }
+
+private:
+  // The op that makes the value, if it is of the type; the value is then what the op read.
+  template <typename Op> static Op stepBefore(Value &value) {
+    Op op = soleProducer<Op>(value);
+    if (op)
+      value = op.getX();
+    return op;
   }
 };
 

@@ -148,6 +148,6 @@ private:
 };
 } // namespace
 
-std::unique_ptr<Pass> moe::createPackWeights(FindTarget find, PackWeightsOptions options) {
+std::unique_ptr<Pass> moe::createPackWeights(FindTarget find, const PackWeightsOptions &options) {
   return std::make_unique<PackWeights>(std::move(find), options);
 }

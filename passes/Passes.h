@@ -16,7 +16,8 @@ namespace moe {
 #include "passes/Passes.h.inc"
 
 // Packs for the target that the option `target` names among those that `find` knows.
-std::unique_ptr<mlir::Pass> createPackWeights(FindTarget find, PackWeightsOptions options = {});
+std::unique_ptr<mlir::Pass> createPackWeights(FindTarget find,
+                                              const PackWeightsOptions &options = {});
 
 } // namespace moe
 

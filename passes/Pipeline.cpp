@@ -19,7 +19,7 @@ void moe::buildPackPipeline(OpPassManager &pm, FindTarget find, llvm::StringRef 
   pm.addPass(createPackWeights(std::move(find), {target.str(), weights.str()}));
 }
 
-void moe::registerMoePassesAndPipelines(FindTarget find) {
+void moe::registerMoePassesAndPipelines(const FindTarget &find) {
   // Of two passes of a name the first stays.
   registerPass([find] { return createPackWeights(find); });
   registerMoePasses();

@@ -16,7 +16,7 @@ void buildPackPipeline(mlir::OpPassManager &pm, FindTarget find, llvm::StringRef
 
 // Gives tools an option for each pass, and --moe-fuse; --moe-pack-weights packs for the targets
 // that `find` knows.
-void registerMoePassesAndPipelines(FindTarget find);
+void registerMoePassesAndPipelines(const FindTarget &find);
 
 } // namespace moe
 

@@ -63,7 +63,7 @@ inline Status ok() { return Done{}; }
 // Returns the error of EXPR from the enclosing function, if there is one.
 #define MOE_TRY(expr)                                                                              \
   do {                                                                                             \
-    if (auto moeStatus = (expr); !moeStatus)                                                       \
+    if (auto &&moeStatus = (expr); !moeStatus)                                                     \
       return moeStatus.error();                                                                    \
   } while (false)
 

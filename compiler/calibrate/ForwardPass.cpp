@@ -62,7 +62,7 @@ private:
       return llvm::createStringError(status.error().message);
     return out;
   }
-  llvm::Expected<Matrix> normed(const Matrix &x, Value norm, llvm::APFloat eps);
+  llvm::Expected<Matrix> normed(const Matrix &x, Value norm, const llvm::APFloat &eps);
   // x * transpose(weight[matrix])
   llvm::Expected<Matrix> product(const Matrix &x, WeightOp weight, int64_t matrix,
                                  bool shown = true);
@@ -76,7 +76,7 @@ private:
   llvm::DenseMap<Value, Matrix> values;
 };
 
-llvm::Expected<Matrix> ForwardPass::normed(const Matrix &x, Value norm, llvm::APFloat eps) {
+llvm::Expected<Matrix> ForwardPass::normed(const Matrix &x, Value norm, const llvm::APFloat &eps) {
   auto weight = vectorOf(norm);
   if (!weight)
     return weight.takeError();

@@ -228,7 +228,7 @@ void Decoding::add(StringRef name, std::vector<int64_t> shape, CodedTensor tenso
     return report("tensor " + name + " is there both plain and quantized");
   size_t index = result.coded.size();
   result.places[name] = {index, QuantizedTensors::Part::Elements};
-  result.coded.push_back(std::move(tensor));
+  result.coded.push_back(tensor);
   if (!encoding)
     return;
   int64_t &inputs = shape[shape.size() - (encoding->inputsFirst ? 2 : 1)];
@@ -283,7 +283,7 @@ void Decoding::addScaled(const TensorInfo &codes) {
       tensor.zeros = CodedTensor::Zeros::Bytes;
       tensor.zeroTensor = zeros;
     }
-  add(codes.name, codes.shape, std::move(tensor));
+  add(codes.name, codes.shape, tensor);
 }
 
 void Decoding::addPacked(const TensorInfo &codes, StringRef linear) {
@@ -332,7 +332,7 @@ void Decoding::addPacked(const TensorInfo &codes, StringRef linear) {
     tensor.zeros = packed ? CodedTensor::Zeros::PackedRows : CodedTensor::Zeros::Bytes;
     tensor.zeroTensor = zeros;
   }
-  add((linear + ".weight").str(), std::move(shape), std::move(tensor));
+  add((linear + ".weight").str(), std::move(shape), tensor);
 }
 
 void Decoding::addAwq(const TensorInfo &codes, StringRef linear) {
@@ -359,7 +359,7 @@ void Decoding::addAwq(const TensorInfo &codes, StringRef linear) {
   tensor.zeros = CodedTensor::Zeros::Awq;
   tensor.zeroTensor = zeros;
   tensor.grid = {1, *group, groups * rows, 1, rows};
-  add((linear + ".weight").str(), with(codes.shape, {rows, cols}), std::move(tensor));
+  add((linear + ".weight").str(), with(codes.shape, {rows, cols}), tensor);
 }
 
 void Decoding::addGptq(const TensorInfo &codes, StringRef linear) {
@@ -393,7 +393,7 @@ void Decoding::addGptq(const TensorInfo &codes, StringRef linear) {
   tensor.zeroOffset = config.zerosLessOne;
   tensor.checkZeros = config.symmetric;
   tensor.grid = {1, *group, groups * rows, 1, rows};
-  add((linear + ".weight").str(), with(codes.shape, {rows, cols}), std::move(tensor));
+  add((linear + ".weight").str(), with(codes.shape, {rows, cols}), tensor);
 }
 
 llvm::Error Decoding::run() {

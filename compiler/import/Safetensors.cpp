@@ -179,7 +179,7 @@ llvm::Error Checkpoint::addFile(llvm::StringRef path) {
   fs::mapped_file_region map;
   if (!failed && isFile && size >= 8)
     map = fs::mapped_file_region(*file, fs::mapped_file_region::readonly, size, 0, failed);
-  fs::closeFile(*file);
+  (void)fs::closeFile(*file); // it was only read
   if (failed)
     return llvm::createStringError("cannot read " + path + ": " + failed.message());
   if (!isFile)

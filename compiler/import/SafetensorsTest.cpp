@@ -170,7 +170,7 @@ TEST(Checkpoint, RefusesFilesThatAreSomethingElse) {
   EXPECT_EQ(messageOf(Checkpoint::open(folder / "absent")),
             "there is no file or folder " + folder / "absent");
   EXPECT_TRUE(contains(messageOf(Checkpoint::open("/dev/null")), "is not a file"));
-  llvm::sys::fs::remove(folder / "a.safetensors");
+  EXPECT_FALSE(llvm::sys::fs::remove(folder / "a.safetensors"));
   EXPECT_TRUE(contains(messageOf(Checkpoint::open(folder.str())),
                        "has neither model.safetensors nor model.safetensors.index.json"));
 }
@@ -197,7 +197,7 @@ TEST(Checkpoint, SurvivesAnyDamage) {
       case 2:
         bytes.erase(at, 1 + random() % 4);
         break;
-      case 3:
+      default:
         bytes.insert(at, bytes.substr(random() % bytes.size(), 1 + random() % 8));
         break;
       }
@@ -237,7 +237,7 @@ struct Sharded : ::testing::Test {
 
 TEST_F(Sharded, OpensFolderAndIndex) {
   EXPECT_EQ(open(R"("a":"1.safetensors","b":"1.safetensors","c":"2.safetensors")"), "success");
-  for (std::string path : {folder.str(), folder / "model.safetensors.index.json"}) {
+  for (const std::string &path : {folder.str(), folder / "model.safetensors.index.json"}) {
     auto checkpoint = Checkpoint::open(path);
     ASSERT_TRUE(bool(checkpoint)) << llvm::toString(checkpoint.takeError());
     EXPECT_EQ(checkpoint->files().size(), 2u);

@@ -19,7 +19,7 @@ namespace moe::test {
 class TempFolder {
 public:
   TempFolder() { EXPECT_FALSE(llvm::sys::fs::createUniqueDirectory("moe-import", path)); }
-  ~TempFolder() { llvm::sys::fs::remove_directories(path); }
+  ~TempFolder() { (void)llvm::sys::fs::remove_directories(path); }
   TempFolder(const TempFolder &) = delete;
 
   std::string str() const { return path.str().str(); }

@@ -21,7 +21,7 @@ using llvm::Twine;
 namespace json = llvm::json;
 
 static constexpr int64_t kMaxIds = 1 << 24; // far above any vocabulary: a bound on memory
-static constexpr size_t kLlama4Tokens = 200000, kLlama4Specials = 2048;
+static constexpr size_t kLlama4Tokens = 200000;
 
 //===----------------------------------------------------------------------===//
 // What both forms share
@@ -398,7 +398,7 @@ std::vector<std::string> moe::llama4SpecialTokens() {
   reserve("reasoning_", 0, 7);
   add({"reasoning_thinking_start", "reasoning_thinking_end"});
   reserve("", 0, 903);
-  assert(tokens.size() == kLlama4Specials);
+  assert(tokens.size() == 2048);
   return tokens;
 }
 

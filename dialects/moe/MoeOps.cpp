@@ -40,11 +40,6 @@ static Dim operator*(int64_t factor, const Dim &dim) {
           std::to_string(factor) + " times " + dim.name};
 }
 
-static Dim operator+(int64_t term, const Dim &dim) {
-  return {ShapedType::isDynamic(dim.size) ? dim.size : term + dim.size,
-          std::to_string(term) + " more than " + dim.name};
-}
-
 /// Checks each pair of sizes: the first as found, the second as expected. A dynamic size is equal
 /// to any.
 static LogicalResult checkSame(Operation *op, ArrayRef<std::pair<Dim, Dim>> pairs) {

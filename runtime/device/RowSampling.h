@@ -37,8 +37,8 @@ static_assert(sizeof(RowSampling) == 40);
 // What comes instead of an id: every logit is minus infinity; or that of a token, the lowest such,
 // is NaN or infinite.
 inline constexpr int32_t kNothingToChoose = -1;
-inline constexpr int32_t badLogitId(int32_t token) { return -2 - token; }
-inline constexpr int32_t tokenOfBadLogit(int32_t id) { return -2 - id; }
+constexpr int32_t badLogitId(int32_t token) { return -2 - token; }
+constexpr int32_t tokenOfBadLogit(int32_t id) { return -2 - id; }
 
 } // namespace moe
 

@@ -98,7 +98,7 @@ inline int32_t idOf(const RowSampling &row) {
 
 using Logits = std::vector<float>;
 
-inline Logits expected(std::vector<std::pair<int, int>> rows) { // (token, sum of tokens)
+inline Logits expected(const std::vector<std::pair<int, int>> &rows) { // (token, sum of tokens)
   Logits logits;
   for (auto [token, sum] : rows)
     for (int v = 0; v < kVocab; ++v)
@@ -162,9 +162,9 @@ inline Logits logitsOf(const Executor &executor, size_t rows) {
   return outputOf<float>(executor, LogitsOut, rows * size_t(kVocab));
 }
 
-inline Result<Logits> run(Executor &executor, const Tables &tables, std::vector<int32_t> tokens,
-                          std::vector<int32_t> positions, std::vector<int32_t> sequences,
-                          std::vector<int32_t> rows) {
+inline Result<Logits> run(Executor &executor, const Tables &tables,
+                          const std::vector<int32_t> &tokens, const std::vector<int32_t> &positions,
+                          const std::vector<int32_t> &sequences, const std::vector<int32_t> &rows) {
   MOE_TRY(executor.run(TestStep(tables, tokens, positions, sequences, rows)));
   return logitsOf(executor, rows.size());
 }
@@ -172,7 +172,7 @@ inline Result<Logits> run(Executor &executor, const Tables &tables, std::vector<
 // Steps of several sequences in two of the programs; a page joins the second one.
 inline void runRaggedSteps(Executor &executor, Tables &tables) {
   using V = std::vector<int32_t>;
-  auto step = [&](auto... arguments) {
+  auto step = [&](const auto &...arguments) {
     auto logits = run(executor, tables, arguments...);
     EXPECT_TRUE(logits) << logits.error().message;
     return logits ? *logits : Logits();

@@ -172,7 +172,7 @@ std::vector<int32_t> left(SamplerOptions options, const std::vector<float> &logi
 }
 
 TEST(Sampler, FiltersLeaveWhatTheySay) {
-  auto log = [](std::vector<double> p) {
+  auto log = [](const std::vector<double> &p) {
     std::vector<float> logits;
     for (double value : p)
       logits.push_back(float(std::log(value)));

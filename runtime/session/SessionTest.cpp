@@ -12,7 +12,7 @@ namespace {
 
 using Rows = std::vector<std::vector<float>>;
 
-Session make(SessionModel model, SessionOptions options, int32_t maxRows = 1 << 20,
+Session make(SessionModel model, const SessionOptions &options, int32_t maxRows = 1 << 20,
              FakeExecutor **fake = nullptr) {
   auto session = fakeSession(std::move(model), options, maxRows, fake);
   EXPECT_TRUE(session) << session.error().message;

@@ -73,7 +73,8 @@ Status bindInput(const DevicePlan &plan, uint32_t index, StepBinding &binding) {
 
 // The output called `name`, if every program has it.
 Result<std::optional<uint32_t>> outputOfAll(const DevicePlan &plan, const char *name,
-                                            ElementType element, std::vector<Dimension> dims) {
+                                            ElementType element,
+                                            const std::vector<Dimension> &dims) {
   for (uint32_t i = 0; i < plan.outputs.size(); ++i) {
     if (plan.outputs[i].name != name)
       continue;

@@ -148,13 +148,13 @@ TEST_F(TensorSliceTest, SlicesMustFit) {
   EXPECT_TRUE(read({{"t", {2, 0}, {2, 2}}}).empty());
   EXPECT_EQ(message, "takes the slice at [2, 0] of size [2, 2] from tensor 't' of the checkpoint, "
                      "which has the shape [3, 4]");
-  for (TensorSlice slice : {TensorSlice{"t", {0}, {12}},
-                            {"t", {-1, 0}, {1, 1}},
-                            {"t", {0, 0}, {-1, 1}},
-                            {"t", {0, 5}, {0, 0}},
-                            {"t", {1, 0}, {INT64_MAX, 1}},
-                            {"t", {0, 0}, {3}},
-                            {"t", {}, {}}}) {
+  for (const TensorSlice &slice : {TensorSlice{"t", {0}, {12}},
+                                   {"t", {-1, 0}, {1, 1}},
+                                   {"t", {0, 0}, {-1, 1}},
+                                   {"t", {0, 5}, {0, 0}},
+                                   {"t", {1, 0}, {INT64_MAX, 1}},
+                                   {"t", {0, 0}, {3}},
+                                   {"t", {}, {}}}) {
     message.clear();
     EXPECT_TRUE(read({slice}).empty());
     EXPECT_NE(message.find("which has the shape [3, 4]"), std::string::npos) << message;

@@ -77,7 +77,7 @@ const std::string &temporaryFolder() {
         throw std::runtime_error("cannot make a temporary folder");
       path = made.str();
     }
-    ~Folder() { llvm::sys::fs::remove_directories(path); }
+    ~Folder() { (void)llvm::sys::fs::remove_directories(path); }
   };
   static Folder folder;
   return folder.path;

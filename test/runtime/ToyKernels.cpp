@@ -5,6 +5,7 @@
 
 // The linker collects the section and names its ends.
 #define MOE_TOY_KERNEL __attribute__((section("moe_toy_kernels"), noinline, used))
+// NOLINTNEXTLINE(bugprone-reserved-identifier)
 extern "C" const char __start_moe_toy_kernels[], __stop_moe_toy_kernels[];
 
 namespace moe::toy {

@@ -27,7 +27,7 @@ inline std::vector<std::byte> tokenizerTables() {
 inline fb::PlanT makeIndex(const PlanOptions &options) {
   fb::PlanT plan;
   const auto add = [](auto &list) {
-    using Table = typename std::decay_t<decltype(list)>::value_type::element_type;
+    using Table = std::decay_t<decltype(list)>::value_type::element_type;
     list.push_back(std::make_unique<Table>());
     return list.back().get();
   };
@@ -117,7 +117,7 @@ inline fb::PlanT makeIndex(const PlanOptions &options) {
 // the last section.
 inline void addGpu(fb::PlanT &plan, uint32_t ptxSection) {
   const auto copy = [](auto &list, size_t i) {
-    using Table = typename std::decay_t<decltype(list)>::value_type::element_type;
+    using Table = std::decay_t<decltype(list)>::value_type::element_type;
     list.push_back(std::make_unique<Table>(*list[i]));
     return list.back().get();
   };

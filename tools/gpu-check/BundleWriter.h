@@ -21,7 +21,9 @@ public:
   // The index of a kernel. One of the same name is made once.
   llvm::Expected<uint32_t> kernel(const codegen::ChosenKernel<codegen::CudaKernel> &chosen);
   uint32_t blob(llvm::ArrayRef<uint8_t> bytes); // the same bytes are kept once
-  void add(fb::CaseT added) { bundle.cases.push_back(std::make_unique<fb::CaseT>(added)); }
+  void add(fb::CaseT added) {
+    bundle.cases.push_back(std::make_unique<fb::CaseT>(std::move(added)));
+  }
   void add(fb::TextT text) { bundle.text = std::make_unique<fb::TextT>(std::move(text)); }
   void add(fb::ProbesT probes) { bundle.probes = std::make_unique<fb::ProbesT>(probes); }
 

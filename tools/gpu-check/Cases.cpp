@@ -188,7 +188,7 @@ private:
     made.timed = timed;
     made.bytes = bytes;
     made.flops = flops;
-    writer.add(made);
+    writer.add(std::move(made));
   }
   double product(double outputs, double inputs) const { return 2 * outputs * inputs * double(T); }
   double bytesOf(double elements) const { return elements * bitsOf(s.format.element) / 8; }

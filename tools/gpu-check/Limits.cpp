@@ -20,8 +20,8 @@ Result<Limits> measureLimits(Bench &bench, const fb::Bundle &bundle, bool quick)
   MOE_ASSIGN(kernel, bench.load(*bundle.kernels()->Get(probes.products())));
   const uint64_t blocks = uint64_t(kernel.blocksPerSm) * bench.gpu().multiprocessors;
   MOE_ASSIGN(time, bench.time(kernel, blocks, {to, step}, repetitions));
-  limits.tensorFlops =
-      double(blocks) * (kernel.threads / 32) * probes.flops_per_warp() / time.median * 1e6;
+  const uint64_t warps = blocks * (kernel.threads / 32);
+  limits.tensorFlops = double(warps) * probes.flops_per_warp() / time.median * 1e6;
   bench.drop();
   return limits;
 }

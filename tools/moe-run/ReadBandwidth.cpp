@@ -19,11 +19,12 @@ constexpr size_t kChunk = size_t(2) << 20, kBytes = size_t(512) << 20;
 
 // 64 bytes; the compiler splits it where vectors are shorter.
 using Vector __attribute__((vector_size(64))) = uint64_t;
+constexpr size_t kVectors = kChunk / 64; // of a chunk
 
 // The body is compiled once for each kind of processor.
 #define MOE_SUM_BODY                                                                               \
   Vector a = {}, b = {}, c = {}, d = {};                                                           \
-  for (const Vector *end = v + kChunk / sizeof(Vector); v != end; v += 4) {                        \
+  for (const Vector *end = v + kVectors; v != end; v += 4) {                                       \
     a += v[0];                                                                                     \
     b += v[1];                                                                                     \
     c += v[2];                                                                                     \

@@ -102,7 +102,7 @@ int moe::runCompile(CompileOptions options) {
     return 130;
   }
   uint64_t size = 0;
-  llvm::sys::fs::file_size(options.output, size);
+  (void)llvm::sys::fs::file_size(options.output, size); // of the message alone
   std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   llvm::errs() << "moec: wrote " << options.output << ", " << bytesText(double(size)) << " in "
                << llvm::format("%.1f", seconds.count()) << " s; packed "

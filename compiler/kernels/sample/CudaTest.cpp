@@ -97,6 +97,8 @@ protected:
       for (float &x : logits)
         x *= 1e30f;
       break;
+    default: // as they are
+      break;
     }
     return logits;
   }

@@ -13,7 +13,7 @@ namespace moe::codegen {
 // A kernel of the plan, compiled to MLIR for each target, in the order of the targets.
 struct CpuPlanKernel {
   explicit CpuPlanKernel(ChosenKernel<CpuKernel> chosen) : chosen(std::move(chosen)) {}
-  CpuPlanKernel(CpuPlanKernel &&) = default;
+  CpuPlanKernel(CpuPlanKernel &&) noexcept = default;
 
   ChosenKernel<CpuKernel> chosen;
   std::vector<mlir::OwningOpRef<mlir::ModuleOp>> modules;

@@ -244,9 +244,9 @@ inline std::string nameOfCase(const testing::TestParamInfo<std::tuple<std::strin
   return name;
 }
 
-inline auto onAllTargets(std::vector<Kind> kinds) {
+inline auto onAllTargets(const std::vector<Kind> &kinds) {
   return testing::Combine(testing::Values("x86-64-v4", "x86-64-v3", "aarch64"),
-                          testing::ValuesIn(std::move(kinds)));
+                          testing::ValuesIn(kinds));
 }
 // Of kernels with one product: every format.
 inline auto allKinds() {

@@ -86,7 +86,7 @@ llvm::Expected<CpuImage> toImage(ModuleOp module, const CpuTarget &target) {
   llvm::SmallString<128> folder;
   if (llvm::sys::fs::createUniqueDirectory("moec", folder))
     return llvm::createStringError("cannot make a temporary folder; set TMPDIR to a writable one");
-  auto removal = llvm::make_scope_exit([&] { llvm::sys::fs::remove_directories(folder); });
+  llvm::scope_exit removal([&] { (void)llvm::sys::fs::remove_directories(folder); });
   std::string base = std::string(folder), in = base + "/kernels.o", script = base + "/flat.ld",
               out = base + "/kernels.so";
   if (auto error = writeFile(in, {object->data(), object->size()}))

@@ -131,7 +131,8 @@ void SmallProduct::run(const Parts &parts) {
   small.run([&] { produce(small); }, [&] { consume(small, parts); });
 }
 
-SmallProduct::Parts SmallProduct::normed(std::function<Ptr(Val)> rowOf, Ptr norm, float eps) {
+SmallProduct::Parts SmallProduct::normed(const std::function<Ptr(Val)> &rowOf, Ptr norm,
+                                         float eps) {
   Parts parts;
   parts.prepare = [=, this](Small &small) { small.computeScales(count, rowOf, columns, eps); };
   parts.loadX = [=, this](Small &small, Val first, Val n, bool) {

@@ -35,7 +35,7 @@ public:
     std::function<void(Small &)> finish = [](Small &) {}; // after the last piece
   };
   // Parts whose x is the RMSNorm of float32 rows; `store` is left to the caller.
-  Parts normed(std::function<Ptr(Val)> rowOf, Ptr norm, float eps);
+  Parts normed(const std::function<Ptr(Val)> &rowOf, Ptr norm, float eps);
 
   // The whole kernel. What the parts keep in shared memory is there already.
   void run(const Parts &parts);

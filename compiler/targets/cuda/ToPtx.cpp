@@ -96,7 +96,7 @@ llvm::Expected<Cubin> assemble(StringRef ptxas, StringRef ptx, const CudaTarget 
   llvm::SmallString<128> folder;
   if (llvm::sys::fs::createUniqueDirectory("moec", folder))
     return llvm::createStringError("cannot make a temporary folder; set TMPDIR to a writable one");
-  auto removal = llvm::make_scope_exit([&] { llvm::sys::fs::remove_directories(folder); });
+  llvm::scope_exit removal([&] { (void)llvm::sys::fs::remove_directories(folder); });
   std::string base = std::string(folder), in = base + "/kernels.ptx", out = base + "/kernels.cubin",
               report = base + "/report";
   {

@@ -15,7 +15,7 @@ struct SharedOperand {
   int64_t rowBytes;
   bool byColumn;     // a row holds some K of one column of N; otherwise some N of one K
   int64_t panel = 0; // bytes from some N to the next that do not fit in a row; not byColumn
-  llvm::SmallVector<int64_t> steps; // where each 16 of K begin, in bytes from `start`
+  llvm::SmallVector<int64_t> steps{}; // where each 16 of K begin, in bytes from `start`
 };
 
 // What a thread has of a product's 64 rows and N columns: with g = lane / 4, q = lane % 4 and w the

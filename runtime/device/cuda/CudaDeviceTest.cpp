@@ -73,7 +73,7 @@ protected:
   ~CudaDeviceTest() override { EXPECT_EQ(driver.live(), 0u); }
 
   Result<std::unique_ptr<Executor>> open(const DevicePlan &plan,
-                                         ExecutorOptions options = executorOptions,
+                                         const ExecutorOptions &options = executorOptions,
                                          cuda::CudaOptions cuda = {}) {
     auto device = cuda::openCudaDevice(driver.api(), std::move(cuda));
     if (!device)

@@ -402,13 +402,13 @@ struct TestDriverCalls {
   }
   static R eventRecord(CUevent event, CUstream stream) {
     MOE_ENTER("cuEventRecord");
-    d.object(event)->name.assign(reinterpret_cast<const char *>(&stream), sizeof stream);
+    d.object(event)->name.assign(reinterpret_cast<const char *>(&stream), sizeof(CUstream));
     return R::success;
   }
   static R eventSynchronize(CUevent event) {
     MOE_ENTER("cuEventSynchronize");
     CUstream stream;
-    std::memcpy(&stream, d.object(event)->name.data(), sizeof stream);
+    std::memcpy(static_cast<void *>(&stream), d.object(event)->name.data(), sizeof(CUstream));
     return d.drain(d.object(stream));
   }
   static R eventElapsedTime(float *milliseconds, CUevent, CUevent) {

@@ -2,6 +2,8 @@
 #ifndef MOE_RUNTIME_DEVICE_PTXSIM_ISA_H
 #define MOE_RUNTIME_DEVICE_PTXSIM_ISA_H
 
+#include <utility>
+
 // MOE_PTXSIM_V3, MOE_PTXSIM_V4: attributes of functions for x86-64-v3 and v4. Features are listed
 // by name, since g++ inlines functions without the attribute only into those with more features,
 // not into those of another architecture. What such a function calls must be MOE_PTXSIM_INLINE, all
@@ -32,11 +34,11 @@ int isaLevel();
 template <auto function> struct Versions;
 template <class R, class... A, R (*function)(A...)> struct Versions<function> {
 #if !MOE_PTXSIM_HAS_VERSIONS
-  static R base(A... arguments) { return function(static_cast<A>(arguments)...); }
+  static R base(A... arguments) { return function(std::forward<A>(arguments)...); }
 #else // few machines lack AVX2
-  MOE_PTXSIM_SMALL static R base(A... arguments) { return function(static_cast<A>(arguments)...); }
-  MOE_PTXSIM_V3 static R v3(A... arguments) { return function(static_cast<A>(arguments)...); }
-  MOE_PTXSIM_V4 static R v4(A... arguments) { return function(static_cast<A>(arguments)...); }
+  MOE_PTXSIM_SMALL static R base(A... arguments) { return function(std::forward<A>(arguments)...); }
+  MOE_PTXSIM_V3 static R v3(A... arguments) { return function(std::forward<A>(arguments)...); }
+  MOE_PTXSIM_V4 static R v4(A... arguments) { return function(std::forward<A>(arguments)...); }
 #endif
 };
 template <auto function> auto versions() {

@@ -25,7 +25,7 @@ template <> struct BitsOf<4> {
 template <> struct BitsOf<8> {
   using type = uint64_t;
 };
-template <class T> using Bits = typename BitsOf<sizeof(T)>::type;
+template <class T> using Bits = BitsOf<sizeof(T)>::type;
 
 // How a register holds a T: narrow ones are zero-extended to 32 bits.
 template <class T, bool wide = sizeof(T) == 8> struct HeldAs {
@@ -34,7 +34,7 @@ template <class T, bool wide = sizeof(T) == 8> struct HeldAs {
 template <class T> struct HeldAs<T, true> {
   using type = Long;
 };
-template <class T> using Held = typename HeldAs<T>::type;
+template <class T> using Held = HeldAs<T>::type;
 
 template <class T> MOE_PTXSIM_INLINE T valueOf(Held<T> held) {
   return std::bit_cast<T>(Bits<T>(held));

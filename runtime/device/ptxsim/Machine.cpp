@@ -391,7 +391,7 @@ std::string triple(const std::array<uint32_t, 3> &of) {
 }
 
 Status checkLaunch(const Entry &entry, const Launch &launch) {
-  auto wrong = [&](std::string what) {
+  auto wrong = [&](const std::string &what) {
     return Error{Code::InvalidArgument, "launch of '" + entry.name + "': " + what};
   };
   uint64_t threads = uint64_t(launch.block[0]) * launch.block[1] * launch.block[2];

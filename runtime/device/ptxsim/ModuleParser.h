@@ -46,10 +46,10 @@ private:
   }
   bool accept(char c) { return peek().is(c) && (take(), true); }
   bool accept(std::string_view word) { return peek().is(word) && (take(), true); }
-  Error error(std::string what) const {
+  Error error(const std::string &what) const {
     return Error{Code::InvalidArgument, "line " + std::to_string(peek().line) + ": " + what};
   }
-  Error found(std::string expected) const {
+  Error found(const std::string &expected) const {
     return error("expected " + expected + ", found '" + std::string(peek().text) + "'");
   }
   Status expect(char c) { return accept(c) ? ok() : Status(found(std::string("'") + c + "'")); }

@@ -80,7 +80,7 @@ using Values = std::vector<float>;
 
 Result<Values> runRingGemv(const Module &module, uint64_t seed) {
   constexpr uint32_t tiles = 16, strips = 4, k = tiles * 32, rows = strips * 16;
-  Values x = numbers(8 * k, 1), w = numbers(rows * k, 2), half = x;
+  Values x = numbers(8 * k, 1), w = numbers(rows * k, 2);
   std::vector<uint16_t> fragments(rows * k);
   for (uint32_t tile = 0; tile < rows * k / 256; ++tile)
     for (uint32_t lane = 0; lane < 32; ++lane)

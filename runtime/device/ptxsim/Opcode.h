@@ -56,7 +56,7 @@ enum class Type : uint8_t {
 #undef MOE_X
       None
 };
-inline constexpr unsigned bitsOf(Type type) {
+constexpr unsigned bitsOf(Type type) {
   constexpr uint8_t bits[] = {
 #define MOE_X(id, name, bits) bits,
       MOE_PTX_TYPES(MOE_X)
@@ -64,7 +64,7 @@ inline constexpr unsigned bitsOf(Type type) {
           0};
   return bits[unsigned(type)];
 }
-inline constexpr bool isSigned(Type type) {
+constexpr bool isSigned(Type type) {
   return type == Type::S8 || type == Type::S16 || type == Type::S32 || type == Type::S64;
 }
 std::string_view nameOf(Type);

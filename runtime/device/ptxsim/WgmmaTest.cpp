@@ -37,8 +37,8 @@ struct Layout {
   Layout(unsigned rows, unsigned swizzle, bool transposed)
       : swizzle(swizzle), transposed(transposed) {
     if (!swizzle) {
-      leading = transposed ? rows * 16 : rows * 16; // of blocks of 8 by 8: next k
-      stride = 128;                                 // next rows
+      leading = rows * 16; // of blocks of 8 by 8: next k
+      stride = 128;        // next rows
     } else {
       leading = transposed ? swizzle * 16 : 16; // next columns of the pattern
       stride = 8 * swizzle;                     // next 8 rows, or next 8 k
@@ -206,8 +206,9 @@ TEST_F(WgmmaTest, EightBits) {
 }
 
 TEST_F(WgmmaTest, FormsThatDoNotExist) {
-  for (Case c : {Case{40, 128, false, false, "s8", "s8"}, Case{40, 128, false, false, "e4m3", "s8"},
-                 Case{40, 128, false, false, "bf16", "f16"}}) {
+  for (const Case &c :
+       {Case{40, 128, false, false, "s8", "s8"}, Case{40, 128, false, false, "e4m3", "s8"},
+        Case{40, 128, false, false, "bf16", "f16"}}) {
     prepare(c);
     bench.expectError(kernel(c), pointers, "this form of 'wgmma' is not simulated");
   }
