@@ -1,6 +1,8 @@
 // Reading golden files, running make-checkpoint.py and the compiler.
 #include "test/golden/Golden.h"
 
+#include "compiler/targets/cpu/CpuTarget.h"
+#include "runtime/device/cpu/CpuFeatures.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/MemoryBuffer.h"
@@ -113,6 +115,25 @@ const std::vector<std::string> &hostTargets() {
 #else
   static const std::vector<std::string> targets{"cpu:aarch64"};
 #endif
+  return targets;
+}
+
+bool canRun(const std::string &target) {
+  const std::vector<std::string> host = cpu::hostFeatures();
+  auto needed = codegen::cpuTarget(llvm::StringRef(target).substr(4));
+  if (!needed)
+    throw std::runtime_error(llvm::toString(needed.takeError()));
+  return llvm::all_of(needed->required, [&](const std::string &feature) {
+    return llvm::is_contained(host, feature);
+  });
+}
+
+const std::vector<std::string> &runnableTargets() {
+  static const std::vector<std::string> targets = [] {
+    std::vector<std::string> some = hostTargets();
+    std::erase_if(some, [](const std::string &target) { return !canRun(target); });
+    return some;
+  }();
   return targets;
 }
 

@@ -57,11 +57,14 @@ std::string caseCheckpoint(const std::string &name, const std::string &dtype,
 
 // The targets that run on this architecture, best first: "cpu:x86-64-v4".
 const std::vector<std::string> &hostTargets();
+// Whether this processor has what the target asks for; those of the former that do.
+bool canRun(const std::string &target);
+const std::vector<std::string> &runnableTargets();
 
 // Compiles without a tokenizer and without cubins; `weights` is a recipe, as "f32" or "bf16". One
 // plan for all equal calls.
 const Plan &planOf(const std::string &input, const std::string &weights,
-                   const std::vector<std::string> &targets = hostTargets(),
+                   const std::vector<std::string> &targets = runnableTargets(),
                    std::optional<uint64_t> randomSeed = {}, const std::string &cache = {},
                    int64_t maxStep = 512);
 

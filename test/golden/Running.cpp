@@ -1,7 +1,6 @@
 // Running texts through sessions, and comparing bits.
 #include "test/golden/Running.h"
 
-#include "runtime/device/cpu/CpuFeatures.h"
 #include "test/golden/Golden.h"
 
 #include <algorithm>
@@ -39,18 +38,6 @@ double divergence(std::span<const float> p, std::span<const float> q) {
   for (size_t i = 0; i < p.size(); ++i)
     result += std::exp(p[i] - pSum) * ((p[i] - pSum) - (q[i] - qSum));
   return result;
-}
-
-bool canRun(const Plan &plan, const std::string &target) {
-  std::vector<std::string> host = cpu::hostFeatures();
-  for (const fb::Image *image : *plan.index().images())
-    if (image->target()->str() == target) {
-      for (const auto *feature : *image->features())
-        if (std::find(host.begin(), host.end(), feature->str()) == host.end())
-          return false;
-      return true;
-    }
-  throw std::runtime_error("the plan has no image of " + target);
 }
 
 Session openSession(const Plan &plan, const std::string &target, SessionOptions options) {
