@@ -9,6 +9,7 @@ for tool in aarch64-linux-gnu-g++ qemu-aarch64; do
     exit 77
   fi
 done
-cmake --preset aarch64 -B "$build" >/dev/null
+# -O1: what is tested is that it compiles, in two thirds of the time.
+cmake --preset aarch64 -B "$build" -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DNDEBUG" >/dev/null
 cmake --build "$build" --target moe-run
 qemu-aarch64 -L /usr/aarch64-linux-gnu "$build/bin/moe-run" --help

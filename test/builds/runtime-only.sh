@@ -3,7 +3,8 @@
 set -euo pipefail
 cd "$1"
 build=$2/runtime-only
-cmake --preset runtime -B "$build" -DMOE_BUILD_TESTS=OFF >/dev/null
+# -O1: what is tested is that it compiles and what it links, in two thirds of the time.
+cmake --preset runtime -B "$build" -DMOE_BUILD_TESTS=OFF -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DNDEBUG" >/dev/null
 cmake --build "$build" --target moe-run gpu-check
 
 for program in moe-run gpu-check; do
