@@ -6,8 +6,11 @@
 #include "runtime/device/cpu/CpuFeatures.h"
 #include "runtime/device/cpu/Memory.h"
 #include "runtime/device/cpu/ThreadPool.h"
+#include "runtime/device/cpu/WorkerGovernor.h"
 
 #include <algorithm>
+#include <chrono>
+#include <optional>
 
 namespace moe::cpu {
 namespace {
@@ -43,6 +46,7 @@ private:
   std::string target;
   std::vector<Kernel> kernels; // null: not in this image
   std::unique_ptr<ThreadPool> threads;
+  std::optional<WorkerGovernor> governor;
 
   Memory code, arena, scratch, counters, inputBlock;
   std::vector<Memory> outputs, pools;
@@ -50,6 +54,7 @@ private:
   std::vector<std::vector<BoundCall>> programs; // per program of the plan
 
   const std::vector<BoundCall> *current = nullptr; // of the step at hand
+  int workers = 0;
   StepInfo info{};
 };
 
@@ -60,6 +65,7 @@ CpuExecutor::create(const DevicePlan &plan, const ExecutorOptions &options, cons
   MOE_TRY(executor->loadCode(plan, cpu));
   MOE_ASSIGN(pool, ThreadPool::create(cpu.threads > 0 ? cpu.threads : defaultThreads()));
   executor->threads = std::move(pool);
+  executor->governor.emplace(executor->threads->workers());
   MOE_TRY(executor->allocate(plan));
   MOE_TRY(executor->bind(plan));
   return std::unique_ptr<Executor>(std::move(executor));
@@ -144,12 +150,11 @@ Status CpuExecutor::bind(const DevicePlan &plan) {
 void CpuExecutor::runWorker(void *self, int worker) {
   auto &executor = *static_cast<CpuExecutor *>(self);
   void *scratch = executor.scratch.data() + worker * executor.scratchStride;
-  int32_t workers = executor.threads->workers();
   const std::vector<BoundCall> &calls = *executor.current;
   for (size_t i = 0; i < calls.size(); ++i) {
     if (i)
       executor.threads->barrier();
-    calls[i].kernel(calls[i].operands, &executor.info, scratch, worker, workers);
+    calls[i].kernel(calls[i].operands, &executor.info, scratch, worker, executor.workers);
   }
 }
 
@@ -157,7 +162,11 @@ Status CpuExecutor::runProgram(const Step &step, size_t program) {
   inputs.fill(step, program, inputBlock.data());
   current = &programs[program];
   info = {step.tokens, step.rows, options.tableStride, 0, ThreadPool::awaitCounter};
-  threads->run(runWorker, this);
+  workers = governor->workers();
+  const auto start = std::chrono::steady_clock::now();
+  threads->run(runWorker, this, workers);
+  const uint64_t kind = (uint64_t(program) << 32 | uint32_t(step.rows)) * 65599 + step.tokens;
+  governor->ran(kind, std::chrono::steady_clock::now() - start);
   return ok();
 }
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <pthread.h>
 #include <sched.h>
 #include <system_error>
 
@@ -73,6 +72,7 @@ Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int workers) {
     pool->spinTime = microseconds(20);
   pool->yieldTime = microseconds(200); // longer than choosing a token takes, between two steps
 
+  pool->runs = std::make_unique<Runs[]>(workers);
   pool->threads.reserve(workers - 1);
   for (int worker = 1; worker < workers; ++worker) {
     try {
@@ -83,27 +83,12 @@ Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int workers) {
                                                 " threads; ask for fewer with --threads"};
     }
   }
-  if (size_t(workers) == processors.size()) {
-    for (int worker = 1; worker < workers; ++worker) {
-      int cpu = processors[worker];
-      cpu_set_t *mask = CPU_ALLOC(cpu + 1);
-      if (!mask)
-        break;
-      size_t bytes = CPU_ALLOC_SIZE(cpu + 1);
-      CPU_ZERO_S(bytes, mask);
-      CPU_SET_S(cpu, bytes, mask);
-      // A refusal costs speed alone.
-      pthread_setaffinity_np(pool->threads[worker - 1].native_handle(), bytes, mask);
-      CPU_FREE(mask);
-    }
-  }
   return pool;
 }
 
 ThreadPool::~ThreadPool() {
   stopping.store(true, std::memory_order_relaxed);
-  runs.fetch_add(1);
-  runs.notify_all();
+  start(count);
   for (std::thread &thread : threads)
     thread.join();
 }
@@ -133,19 +118,22 @@ void ThreadPool::await(const std::atomic<uint32_t> &value, uint32_t old) const {
 }
 
 void ThreadPool::awaitCounter(const int32_t *counter, int32_t value) {
-  // Shorter than a barrier's wait: the one we wait for is in the midst of its part.
+  // Shorter than a barrier's wait: the one we wait for is in the midst of its part. Code of a plan
+  // counts and wakes nobody, so who sleeps looks again by himself.
   for (int i = 0; __atomic_load_n(counter, __ATOMIC_ACQUIRE) != value; ++i)
     if (i < 2000)
       relax();
-    else
+    else if (i < 2100)
       sched_yield();
+    else
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
 }
 
 void ThreadPool::barrier() {
-  if (count == 1)
+  if (active == 1)
     return;
   uint32_t old = phase.load(std::memory_order_relaxed);
-  if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 < count)
+  if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 < active)
     return await(phase, old);
   arrived.store(0, std::memory_order_relaxed); // published by the change of phase
   phase.fetch_add(1);
@@ -154,20 +142,25 @@ void ThreadPool::barrier() {
   phase.notify_all();
 }
 
-void ThreadPool::run(Work newWork, void *newContext) {
-  if (count == 1)
-    return newWork(newContext, 0);
+void ThreadPool::start(int workers) {
+  for (int worker = 1; worker < workers; ++worker) {
+    runs[worker].count.fetch_add(1);
+    runs[worker].count.notify_one();
+  }
+}
+
+void ThreadPool::run(Work newWork, void *newContext, int newActive) {
   work = newWork;
   context = newContext;
-  runs.fetch_add(1);
-  runs.notify_all();
+  active = newActive;
+  start(active);
   newWork(newContext, 0);
   barrier();
 }
 
 void ThreadPool::workerLoop(int worker) {
   for (uint32_t seen = 0;; ++seen) {
-    await(runs, seen);
+    await(runs[worker].count, seen);
     if (stopping.load(std::memory_order_relaxed))
       return;
     work(context, worker);

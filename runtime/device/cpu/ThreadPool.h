@@ -19,13 +19,12 @@ std::vector<int> allowedProcessors();
 // How many workers fit: allowedProcessors, or the control group's quota where that is less.
 int defaultThreads();
 
-// Worker 0 is the thread that calls run(); the others sleep between runs. Workers are pinned when
-// the pool takes all the processors of the affinity mask: a smaller pool would choose the same
-// processors as the next process does, so there the scheduler chooses. The caller's own thread is
-// never pinned, since the threads it starts later would inherit that.
+// Worker 0 is the thread that calls run(); the others sleep between runs. None is pinned to a
+// processor: where another program takes one, the scheduler moves the worker to one that is free.
 class ThreadPool {
 public:
-  // Returns when *counter is `value`; for KernelAbi.h. It spins, then yields.
+  // Returns when *counter is `value`; for KernelAbi.h. It spins, yields, then
+  // sleeps.
   static void awaitCounter(const int32_t *counter, int32_t value);
 
   // workers >= 1. Error: ResourceExhausted if the system does not give the threads.
@@ -36,28 +35,34 @@ public:
 
   int workers() const { return count; }
 
-  // Calls work(context, worker) once on each worker and returns when all have returned. From one
-  // thread at a time.
+  // Calls work(context, worker) once on each of the first `active` workers, from 1 to all, and
+  // returns when these have returned; the others sleep on. From one thread at a time.
   using Work = void (*)(void *context, int worker);
-  void run(Work work, void *context);
+  void run(Work work, void *context, int active);
+  void run(Work work, void *context) { run(work, context, count); }
 
-  // Called by every worker, inside run: returns when all have called it. What they wrote before is
-  // then seen by all.
+  // Called by every active worker, inside run: returns when all have called it. What they wrote
+  // before is then seen by all.
   void barrier();
 
 private:
   explicit ThreadPool(int workers) : count(workers) {}
+  void start(int workers);
   void workerLoop(int worker);
   void await(const std::atomic<uint32_t> &value, uint32_t old) const;
 
   const int count;
+  int active = 0; // of the run at hand
   std::chrono::nanoseconds spinTime{0};
   std::chrono::nanoseconds yieldTime{0};
   Work work = nullptr;
   void *context = nullptr;
   std::atomic<bool> stopping{false};
-  // Each on a cache line of its own: they are written by one and polled by all.
-  alignas(64) std::atomic<uint32_t> runs{0};
+  // Each on a cache line of its own: they are written by one and polled by others.
+  struct alignas(64) Runs {
+    std::atomic<uint32_t> count{0}; // in which the worker takes part
+  };
+  std::unique_ptr<Runs[]> runs;
   alignas(64) std::atomic<int32_t> arrived{0};
   alignas(64) std::atomic<uint32_t> phase{0};
   std::vector<std::thread> threads;

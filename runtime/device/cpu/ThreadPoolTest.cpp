@@ -2,6 +2,7 @@
 #include "runtime/device/cpu/ThreadPool.h"
 
 #include <gtest/gtest.h>
+#include <random>
 
 using namespace moe::cpu;
 
@@ -10,7 +11,7 @@ namespace {
 // Each worker writes its slot in one phase and reads all the others' in the next.
 struct Relay {
   ThreadPool *pool;
-  int rounds;
+  int rounds, active;
   std::vector<int64_t> slots; // not atomic: the barrier must publish them
   std::atomic<int> wrong{0};
 
@@ -19,7 +20,7 @@ struct Relay {
     for (int round = 0; round < relay.rounds; ++round) {
       relay.slots[worker] += worker + round;
       relay.pool->barrier();
-      for (int other = 0; other < relay.pool->workers(); ++other) {
+      for (int other = 0; other < relay.active; ++other) {
         int64_t expected = int64_t(other) * (round + 1) + int64_t(round) * (round + 1) / 2;
         relay.wrong += relay.slots[other] != expected;
       }
@@ -32,9 +33,27 @@ void relay(int workers, int runs, int rounds) {
   auto pool = ThreadPool::create(workers);
   ASSERT_TRUE(pool);
   for (int run = 0; run < runs; ++run) {
-    Relay relay{pool->get(), rounds, std::vector<int64_t>(workers)};
+    Relay relay{pool->get(), rounds, workers, std::vector<int64_t>(workers)};
     (*pool)->run(Relay::work, &relay);
     EXPECT_EQ(relay.wrong, 0);
+  }
+}
+
+// Runs of some of the workers, in any order: nobody else takes part, and nobody misses his turn.
+TEST(ThreadPool, SomeWorkers) {
+  const int workers = 5;
+  auto pool = ThreadPool::create(workers);
+  ASSERT_TRUE(pool);
+  std::mt19937 random(1);
+  for (int run = 0; run < 3000; ++run) {
+    const int active = 1 + int(random() % workers);
+    Relay relay{pool->get(), 2, active, std::vector<int64_t>(workers)};
+    (*pool)->run(Relay::work, &relay, active);
+    ASSERT_EQ(relay.wrong, 0);
+    for (int worker = active; worker < workers; ++worker)
+      ASSERT_EQ(relay.slots[worker], 0);
+    if (run % 500 == 0) // some sleep, some do not yet
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
 }
 

@@ -1,0 +1,68 @@
+// How many workers run a step, learned from how long the last ones took.
+//
+// Workers meet after each kernel, some 50 times a step. One whose processor is taken by another
+// program arrives a time slice late, and all wait: two workers can be ten times slower than one.
+// Whether fewer are faster depends on the machine, the model and what else runs, so it is tried.
+#ifndef MOE_RUNTIME_DEVICE_CPU_WORKERGOVERNOR_H
+#define MOE_RUNTIME_DEVICE_CPU_WORKERGOVERNOR_H
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+namespace moe::cpu {
+
+// Steps of one kind (a program and a number of tokens) should take equally long. What all workers
+// usually need for them is their cost; the speed of a number of workers is cost by time, over the
+// last steps. While all workers are about as fast as usual, they run. Otherwise smaller numbers are
+// tried, for some hundredths of a second each, and the fastest stays; from time to time the others
+// are tried again. A trial that goes badly ends early, and what was lost by trials decides when the
+// next may begin: it is kept under a fortieth of the time, and under a hundredth while all run.
+//
+// From one thread at a time. Allocates in its constructor alone.
+class WorkerGovernor {
+public:
+  using Duration = std::chrono::nanoseconds;
+
+  // most >= 1: all workers.
+  explicit WorkerGovernor(int most);
+
+  // For the next step, from 1 to all.
+  int workers() const { return choices[tried].workers; }
+
+  // A step of the kind ran with workers(), and took `took`, of which no part is idle time between
+  // steps.
+  void ran(uint64_t kind, Duration took);
+
+private:
+  struct Choice {
+    int workers;
+    double cost = 0, time = 0; // of the last steps, older ones counting less; seconds
+    double speed() const { return time > 0 ? cost / time : 1; }
+  };
+  struct Cost {
+    uint64_t kind = UINT64_MAX;
+    double seconds = 0;
+  };
+
+  double costOf(uint64_t kind, double took);
+  void beginSearch();
+  void nextTrial();
+  void endTrial();
+
+  std::vector<Choice> choices; // fewer and fewer workers
+  size_t best = 0, tried = 0;  // into choices; they differ during a trial
+  std::vector<size_t> untried; // the rest of the search
+  std::array<Cost, 64> costs;  // by hash of the kind
+  double now = 0;              // seconds of all steps
+  double searchAt = 0;         // no search before, unless all is slower than at the last one
+  double searchAnyway = 0.5;   // or it is time for one, disturbed or not
+  double speedThen = 0;        // of the best, at the end of the last search
+  double lost = 0;             // by the trials of this search, seconds
+  int worse = 0;               // trials of this search, one after the other, that lost much
+};
+
+} // namespace moe::cpu
+
+#endif
