@@ -1,0 +1,1 @@
+"""Decoding on a machine that is not ours alone."""
