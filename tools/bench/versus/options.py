@@ -1,6 +1,7 @@
 """The command lines of versus-llama-cpp and quality. Standard library only: errors need no installation."""
 
 import argparse
+import os
 import pathlib
 
 from . import environment, machine
@@ -38,6 +39,8 @@ def speed(arguments):
     add("--bits", nargs="+", type=int, choices=list(OURS), default=list(OURS))
     add("--ours", nargs="+", default=[], metavar="BITS=STORAGE",
         help="what moec compile --weights gets for so many bits, for example 4=int4")
+    add("--peer", action="append", default=[], metavar="[NAME=]PATH",
+        help="measure this build of llama-bench too; ik_llama.cpp, without a path, is built from its public package")
     add("--threads", nargs="+", type=int, metavar="N", help="default: 1, and all processors")
     add("--phases", nargs="+", choices=["decode", "prefill"], default=["decode", "prefill"])
     add("--turns", type=int, metavar="N", help="decode turns of each side that must count; default: 40")
@@ -61,6 +64,19 @@ def speed(arguments):
         if not storage or bits not in map(str, OURS):
             parser.error(f"--ours {choice}: expected BITS=STORAGE with 16, 8 or 4 bits")
         o.storage[int(bits)] = storage
+    o.peers = {}
+    for choice in o.peer:
+        name, _, path = choice.rpartition("=")
+        if path == environment.IK and not name:
+            o.peers[environment.IK] = None  # to be built
+            continue
+        path = pathlib.Path(path)
+        if not path.is_file() or not os.access(path, os.X_OK):
+            parser.error(f"--peer {choice}: expected the path of llama-bench, or {environment.IK}")
+        name = name or path.absolute().parent.name
+        if name in o.peers or name == "ours":
+            parser.error(f"--peer {choice}: another side has the name {name}; give one as NAME=PATH")
+        o.peers[name] = path
     if any(not 1 <= n <= everything for n in o.threads):
         parser.error(f"--threads: this process may use 1 to {everything}")
     if o.turns < 1:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -103,6 +104,58 @@ class Theirs(Program):
 
     def peak_bytes(self):
         return self.ask("memory")["peak_bytes"]
+
+
+class Peer:
+    """Any build of llama-bench: a process for each turn, which loads the file, warms up, and is timed by itself."""
+
+    settle = 0.0  # it has ended
+
+    def __init__(self, bench, gguf, threads):
+        self.command = [str(bench), "-m", str(gguf), "-t", str(threads), "-r", "1", "-o", "json", "-ngl", "0"]
+        known = self.call("--help")
+        # Its best settings, where it has them: flash attention, and weights packed anew while loading.
+        for option in ("-fa", "-rtr"):
+            if f" {option}, " in known:
+                self.command += [option, "1"]
+        self.has_depth = " -d, " in known
+        self.has_pair = " -gp " in known
+
+    def call(self, *arguments):
+        try:
+            done = subprocess.run([*(self.command if arguments != ("--help",) else self.command[:1]), *arguments],
+                                  capture_output=True, text=True)
+        except OSError as error:
+            raise Failure(f"cannot start {self.command[0]}: {error.strerror}") from None
+        if done.returncode and arguments != ("--help",):
+            last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+            raise Failure(f"{' '.join([*self.command, *arguments])} ended with status {done.returncode}: {last[0]}")
+        return done.stdout
+
+    def turn(self, count, *arguments):
+        def used():
+            children = resource.getrusage(resource.RUSAGE_CHILDREN)
+            return children.ru_utime + children.ru_stime
+
+        before = used()
+        answer = self.call(*arguments)
+        try:
+            seconds = json.loads(answer)[-1]["samples_ns"][0] / 1e9
+        except (ValueError, LookupError, TypeError):
+            raise Failure(f"{self.command[0]} printed no samples_ns; is it llama-bench?") from None
+        return {"tokens": count, "seconds": seconds, "processor_seconds": used() - before}
+
+    def prefill(self, count):
+        return self.turn(count, "-p", str(count), "-n", "0")
+
+    def decode(self, count, before=0):
+        if not before:
+            return self.turn(count, "-p", "0", "-n", str(count))
+        if self.has_depth:
+            return self.turn(count, "-p", "0", "-n", str(count), "-d", str(before))
+        if self.has_pair:
+            return self.turn(count, "-p", "0", "-n", "0", "-gp", f"{before},{count}")
+        raise Failure(f"{self.command[0]} decodes from an empty context alone: leave out --depth")
 
 
 class Probe(Program):

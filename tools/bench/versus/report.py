@@ -17,7 +17,7 @@ def table(header, lines):
 
 
 def speed_table(rows):
-    header = ["model", "bits", "phase", "threads", "ours", "theirs", "tok/s ours", "theirs", "ratio",
+    header = ["model", "bits", "phase", "threads", "ours", "theirs", "tok/s ours", "theirs", "median ratio",
               "of limit ours", "theirs", "turns"]
     lines = []
     for r in rows:
@@ -27,7 +27,7 @@ def speed_table(rows):
             cell(r["ours"]), cell(r["theirs"]), cell(r["ratio"], "{:.2f}"), cell(r["ours_fraction"], "{:.0%}"),
             cell(r["theirs_fraction"], "{:.0%}"), "/".join(str(c["count"] if c else 0) for c in counts),
         ])
-    return table(header, lines)
+    return table(header, lines) + "\nmedian ratio: of the ratios within a round, not the ratio of the medians"
 
 
 def startup_table(rows):

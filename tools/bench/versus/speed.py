@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 
-from . import convert, machine, models, options, programs, report, samples, tensors, turns
+from . import convert, environment, machine, models, options, programs, report, samples, tensors, turns
 from .programs import Failure, Ours, Probe, Theirs
 
 
@@ -39,6 +39,8 @@ class Run:
 
     def execute(self):
         self.o.cache.mkdir(parents=True, exist_ok=True)
+        if self.o.peers.get(environment.IK, True) is None:
+            self.o.peers[environment.IK] = environment.ik_llama_bench(self.o.cache)
         with contextlib.ExitStack() as stack:
             if self.o.keep:
                 folder = self.o.cache / "models"
@@ -115,6 +117,9 @@ class Run:
                 theirs.load(path, self.o.prompt, threads)
                 sides[format] = theirs
                 active[format] = tensors.active_bytes(model.config, convert.tensor_bytes(path))
+                for name, bench in self.o.peers.items():
+                    sides[f"{format}, {name}"] = programs.Peer(bench, path, threads)
+                    active[f"{format}, {name}"] = active[format]
             operations = tensors.prefill_operations(model.config, self.o.prompt)
             for phase in self.o.phases:
                 wanted = self.o.turns if phase == "decode" else max(3, self.o.turns // 4)
@@ -123,7 +128,7 @@ class Run:
                 taken, kept, dropped = cell.run(phase)
                 pings.append(probe.ping_pong())
                 self.measure_peaks(probe)
-                for format in ggufs:
+                for format in [side for side in sides if side != "ours"]:
                     base = {"model": model.name, "bits": bits, "phase": phase, "threads": threads,
                             "weights": storage, "format": format, "one_way_nanoseconds": pings[-2:],
                             "ours_active_bytes": active.get("ours"), "theirs_active_bytes": active[format],
