@@ -55,7 +55,7 @@ typedef struct moe_session moe_session;
 /* Zero, or null for the device, is the default of each. */
 typedef struct moe_session_options {
   const char *device;    /* "auto", "cuda", "cuda:1", "cpu", "ptxsim" */
-  int32_t threads;       /* of a CPU; default: all that this process may use */
+  int32_t threads;       /* of a CPU; default: one for each core that this process may use */
   int32_t max_sequences; /* default 1 */
   int64_t context;       /* tokens of each sequence; default: what the plan allows, up to 4096 */
 } moe_session_options;

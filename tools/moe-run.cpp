@@ -15,7 +15,8 @@ void addPlace(CLI::App &app, PlaceOptions &place, bool json = true) {
   app.add_option("--device", place.device,
                  "auto, cuda, cuda:N, cpu, ptxsim to simulate a GPU, or null to run no kernels")
       ->capture_default_str();
-  app.add_option("--threads", place.threads, "threads of a CPU (default: all that it may use)")
+  app.add_option("--threads", place.threads,
+                 "threads of a CPU (default: one for each core that it may use)")
       ->check(CLI::Range(1, 4096));
   app.add_option("--context", place.context,
                  "tokens that a sequence may have (default: what the plan allows, up to 4096)")

@@ -19,7 +19,7 @@ namespace moe {
 
 struct SessionOptions {
   std::string device = "auto";
-  int threads = 0;          // of a CPU; 0: all that this process may use
+  int threads = 0;          // of a CPU; 0: one for each core that this process may use
   int32_t maxSequences = 1; // at a time
   int64_t context = 0;      // positions of each sequence; 0: what the plan allows, up to 4096
   int32_t maxStep = 0;      // most tokens of one step of the device; 0: the plan's largest

@@ -2,7 +2,7 @@
 // moment.
 #include "tools/moe-run/Bench.h"
 
-#include "runtime/device/cpu/ThreadPool.h"
+#include "runtime/device/cpu/Processors.h"
 #include "tools/moe-run/Commands.h"
 #include "tools/moe-run/Output.h"
 #include "tools/moe-run/ReadBandwidth.h"

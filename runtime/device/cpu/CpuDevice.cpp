@@ -5,6 +5,7 @@
 #include "runtime/device/ProgramExecutor.h"
 #include "runtime/device/cpu/CpuFeatures.h"
 #include "runtime/device/cpu/Memory.h"
+#include "runtime/device/cpu/Processors.h"
 #include "runtime/device/cpu/ThreadPool.h"
 #include "runtime/device/cpu/WorkerGovernor.h"
 

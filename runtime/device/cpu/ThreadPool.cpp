@@ -2,8 +2,8 @@
 // processor is shared, and whoever we wait for may need it), then sleeps.
 #include "runtime/device/cpu/ThreadPool.h"
 
-#include <algorithm>
-#include <cstdio>
+#include "runtime/device/cpu/Processors.h"
+
 #include <sched.h>
 #include <system_error>
 
@@ -18,47 +18,7 @@ void relax() {
 #endif
 }
 
-// Processors that the control group may use at once, or 0 where there is no limit.
-int quotaProcessors() {
-  std::FILE *file = std::fopen("/sys/fs/cgroup/cpu.max", "re");
-  if (!file)
-    return 0;
-  long long quota = 0, period = 0;
-  int fields = std::fscanf(file, "%lld %lld", &quota, &period); // "max 100000" gives no field
-  std::fclose(file);
-  if (fields != 2 || quota <= 0 || period <= 0)
-    return 0;
-  return int(std::clamp<long long>((quota + period - 1) / period, 1, 1 << 16));
-}
-
 } // namespace
-
-std::vector<int> allowedProcessors() {
-  std::vector<int> processors;
-  // The mask of a large machine does not fit in cpu_set_t: grow until the kernel accepts the size.
-  for (int bits = 1024; bits <= 1 << 18; bits *= 2) {
-    cpu_set_t *mask = CPU_ALLOC(bits);
-    if (!mask)
-      break;
-    size_t bytes = CPU_ALLOC_SIZE(bits);
-    bool known = sched_getaffinity(0, bytes, mask) == 0;
-    for (int cpu = 0; known && cpu < bits; ++cpu)
-      if (CPU_ISSET_S(cpu, bytes, mask))
-        processors.push_back(cpu);
-    CPU_FREE(mask);
-    if (known)
-      break;
-  }
-  if (processors.empty())
-    processors.push_back(0);
-  return processors;
-}
-
-int defaultThreads() {
-  int allowed = int(allowedProcessors().size());
-  int quota = quotaProcessors();
-  return quota ? std::min(quota, allowed) : allowed;
-}
 
 Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int workers) {
   if (workers < 1)

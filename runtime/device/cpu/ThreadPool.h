@@ -13,12 +13,6 @@
 
 namespace moe::cpu {
 
-// The processors this process may run on, from its affinity mask.
-std::vector<int> allowedProcessors();
-
-// How many workers fit: allowedProcessors, or the control group's quota where that is less.
-int defaultThreads();
-
 // Worker 0 is the thread that calls run(); the others sleep between runs. None is pinned to a
 // processor: where another program takes one, the scheduler moves the worker to one that is free.
 class ThreadPool {

@@ -1,6 +1,8 @@
 // Barriers and runs, also with far more workers than processors.
 #include "runtime/device/cpu/ThreadPool.h"
 
+#include "runtime/device/cpu/Processors.h"
+
 #include <gtest/gtest.h>
 #include <random>
 
@@ -116,8 +118,6 @@ TEST(ThreadPool, LeavesTheCallersAffinity) {
   auto before = allowedProcessors();
   relay(int(before.size()), 1, 1);
   EXPECT_EQ(allowedProcessors(), before);
-  EXPECT_GE(defaultThreads(), 1);
-  EXPECT_LE(defaultThreads(), int(before.size()));
 }
 
 } // namespace

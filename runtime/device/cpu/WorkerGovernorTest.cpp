@@ -95,8 +95,9 @@ TEST(WorkerGovernor, ABusyProcessorIsLeftAlone) {
 
 TEST(WorkerGovernor, ComesBack) {
   const Shared busy{2e-4, 1.4, 1, 150, 4e-3}, quiet{2e-4, 1.4, 2, 0, 0};
-  Figures after = run([&](double now, int workers) { return (now < 10 ? busy : quiet)(now, workers); },
-                  2, 5, 0, 10.5);
+  Figures after =
+      run([&](double now, int workers) { return (now < 10 ? busy : quiet)(now, workers); }, 2, 5, 0,
+          10.5);
   EXPECT_GE(after.all, 0.97 * after.seconds);
 }
 

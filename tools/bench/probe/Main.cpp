@@ -1,6 +1,7 @@
 // bench-probe: what this machine can do right now, on request. Between requests it sleeps, so that
 // it can wait beside a benchmark; its memory and threads are ready, so that a probe takes some tens
 // of milliseconds.
+#include "runtime/device/cpu/Processors.h"
 #include "runtime/device/cpu/ThreadPool.h"
 #include "tools/bench/probe/PeakArithmetic.h"
 #include "tools/bench/probe/PingPong.h"

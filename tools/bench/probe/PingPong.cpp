@@ -1,5 +1,6 @@
 #include "tools/bench/probe/PingPong.h"
 
+#include "runtime/device/cpu/Processors.h"
 #include "runtime/device/cpu/ThreadPool.h"
 
 #include <algorithm>
