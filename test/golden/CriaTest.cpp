@@ -307,6 +307,24 @@ TEST_P(CriaTest, AllWaysToRunGiveTheSameBits) {
   }
 }
 
+// Far more workers than processors, and than some kernels have pieces for.
+TEST_P(CriaTest, ManyWorkersGiveTheSameBits) {
+  if (!open("int4"))
+    GTEST_SKIP();
+  std::vector<Ids> texts = readWindows();
+  texts.resize(1);
+  texts[0].resize(40);
+  SessionOptions options;
+  options.context = 64;
+  std::vector<Logits> found;
+  for (int threads : {1, 64, 200}) {
+    options.threads = threads;
+    Session session = openSession(*plan, GetParam(), options);
+    found.push_back(runTexts(session, texts, uneven)[0]);
+    expectSameBits(found[0], found.back(), std::to_string(threads) + " threads");
+  }
+}
+
 // Back to a position in the middle of a page, of a chunk and of four codes, and on with other
 // tokens, as if the first ones had never been.
 TEST_P(CriaTest, Int8CacheForgetsWhatIsTakenBack) {

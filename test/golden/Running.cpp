@@ -107,7 +107,7 @@ std::vector<Logits> runTexts(Session &session, std::span<const Ids> texts, Sched
   return logits;
 }
 
-static void expectSameBits(const Logits &expected, const Logits &found, const std::string &how) {
+void expectSameBits(const Logits &expected, const Logits &found, const std::string &how) {
   ASSERT_EQ(expected.rows(), found.rows()) << how;
   for (size_t row = 0; row < expected.rows(); ++row)
     if (std::memcmp(expected[row].data(), found[row].data(), expected.vocab * sizeof(float)))

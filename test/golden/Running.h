@@ -25,6 +25,9 @@ double largestDifference(std::span<const float> a, std::span<const float> b);
 // KL divergence of the softmax of `q` from that of `p`.
 double divergence(std::span<const float> p, std::span<const float> q);
 
+// `how`: how the second came about.
+void expectSameBits(const Logits &expected, const Logits &found, const std::string &how);
+
 // A session that runs the image of `target`, also where the machine could run a better one; those
 // of GPUs on the simulator, at most one such session at a time.
 Session openSession(const Plan &plan, const std::string &target, SessionOptions options);
