@@ -16,7 +16,7 @@ namespace moe::cpu {
 // Steps of one kind (a program and a number of tokens) should take equally long. What all workers
 // usually need for them is their cost; the speed of a number of workers is cost by time, over the
 // last steps. While all workers are about as fast as usual, they run. Otherwise smaller numbers are
-// tried, for some hundredths of a second each, and the fastest stays; from time to time the others
+// tried, for up to a tenth of a second each, and the fastest stays; from time to time the others
 // are tried again. A trial that goes badly ends early, and what was lost by trials decides when the
 // next may begin: it is kept under a fortieth of the time, and under a hundredth while all run.
 //

@@ -16,7 +16,7 @@ class Side:
     """A moe-run that decodes in turns."""
 
     def __init__(self, name, tools, plan, threads):
-        self.name, self.rates = name, []
+        self.name = name
         self.program = Ours(tools, plan, CONTEXT, threads)
         self.count = 16
 

@@ -113,7 +113,7 @@ class Peer:
 
     def __init__(self, bench, gguf, threads):
         self.command = [str(bench), "-m", str(gguf), "-t", str(threads), "-r", "1", "-o", "json", "-ngl", "0"]
-        known = self.call("--help")
+        known = self.run([str(bench), "--help"]).stdout  # whatever status it ends with
         # Its best settings, where it has them: flash attention, and weights packed anew while loading.
         for option in ("-fa", "-rtr"):
             if f" {option}, " in known:
@@ -121,16 +121,12 @@ class Peer:
         self.has_depth = " -d, " in known
         self.has_pair = " -gp " in known
 
-    def call(self, *arguments):
+    @staticmethod
+    def run(command):
         try:
-            done = subprocess.run([*(self.command if arguments != ("--help",) else self.command[:1]), *arguments],
-                                  capture_output=True, text=True)
+            return subprocess.run(command, capture_output=True, text=True)
         except OSError as error:
-            raise Failure(f"cannot start {self.command[0]}: {error.strerror}") from None
-        if done.returncode and arguments != ("--help",):
-            last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-            raise Failure(f"{' '.join([*self.command, *arguments])} ended with status {done.returncode}: {last[0]}")
-        return done.stdout
+            raise Failure(f"cannot start {command[0]}: {error.strerror}") from None
 
     def turn(self, count, *arguments):
         def used():
@@ -138,9 +134,12 @@ class Peer:
             return children.ru_utime + children.ru_stime
 
         before = used()
-        answer = self.call(*arguments)
+        done = self.run([*self.command, *arguments])
+        if done.returncode:
+            last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+            raise Failure(f"{' '.join(done.args)} ended with status {done.returncode}: {last[0]}")
         try:
-            seconds = json.loads(answer)[-1]["samples_ns"][0] / 1e9
+            seconds = json.loads(done.stdout)[-1]["samples_ns"][0] / 1e9
         except (ValueError, LookupError, TypeError):
             raise Failure(f"{self.command[0]} printed no samples_ns; is it llama-bench?") from None
         return {"tokens": count, "seconds": seconds, "processor_seconds": used() - before}
