@@ -3,7 +3,8 @@
 //
 // Decode: a linear of one token reads its weight, which is larger than the caches, at so many GB/s;
 // beside it a probe reads the same bytes. Prefill: a linear of many tokens does so many Gop/s;
-// beside it a loop of nothing but AVX-512 dot products in registers. Kernel and probe alternate.
+// beside it a loop of nothing but the best dot products that the processor has, in registers.
+// Kernel and probe alternate.
 // With --attention, one token instead attends to N positions kept in each storage, in turns.
 //
 // Time is what the threads got of the processor, and rounds whose two probes differ do not count,
@@ -11,6 +12,7 @@
 #include "compiler/kernels/attention/Attention.h"
 #include "compiler/kernels/linear/Linear.h"
 #include "compiler/targets/cpu/TestCpuKernel.h"
+#include "tools/bench/probe/PeakArithmetic.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/FormatVariadic.h"
 #include <algorithm>
@@ -72,32 +74,6 @@ __attribute__((target("avx2"))) void readBytes(const std::byte *from, const std:
   for (int i = 0; i < 8; ++i)
     asm volatile("" ::"x"(sum[i]));
 }
-
-constexpr int64_t kPeakSteps = 2'000'000;
-#define MOE_PEAK(name, features, type, init, step)                                                 \
-  __attribute__((target(features), noinline)) void name() {                                        \
-    type sum[24], x = init, y = init;                                                              \
-    for (auto &s : sum)                                                                            \
-      s = type{};                                                                                  \
-    asm volatile("" : "+v"(x), "+v"(y));                                                           \
-    for (int64_t n = 0; n < kPeakSteps; ++n)                                                       \
-      _Pragma("clang loop unroll(full)") for (int i = 0; i < 24; ++i) {                            \
-        sum[i] = step(sum[i], x, y);                                                               \
-        asm volatile("" : "+v"(sum[i]));                                                           \
-      }                                                                                            \
-  }
-MOE_PEAK(peakBytes, "avx512f,avx512vnni", __m512i, _mm512_set1_epi32(0x01010101),
-         _mm512_dpbusd_epi32)
-__attribute__((target("avx512f,avx512bf16"), noinline)) void peakBf16() {
-  __m512 sum[24] = {};
-  __m512bh x{}, y{};
-  asm volatile("" : "+v"(x), "+v"(y));
-  for (int64_t n = 0; n < kPeakSteps; ++n)
-    _Pragma("clang loop unroll(full)") for (int i = 0; i < 24; ++i) {
-      sum[i] = _mm512_dpbf16_ps(sum[i], x, y);
-      asm volatile("" : "+v"(sum[i]));
-    }
-}
 #endif
 
 class Bench : public Kernels {
@@ -139,12 +115,11 @@ public:
         readBytes(w + bytes * worker / threads, w + bytes * (worker + 1) / threads);
       });
     };
-    auto peak = [&] {
-      bool isBytes = row.quantized();
-      double seconds = timed([&](int) { isBytes ? peakBytes() : peakBf16(); });
-      return threads * kPeakSteps * 24 * (isBytes ? 128.0 : 64.0) / seconds;
-    };
 #endif
+    const PeakArithmetic *best = peakArithmetic(row.quantized() ? "int8" : "bf16");
+    if (!best) // then they are computed in float32
+      best = peakArithmetic("fp32");
+    auto peak = [&] { return moe::measure(*best, threads); };
     std::vector<double> reads, shares, ops, peakShares;
     for (int tries = 0; int(reads.size()) < rounds && tries < 8 * rounds; ++tries) {
       double before = probe(), decode = run(1, 1), after = probe();
@@ -163,9 +138,9 @@ public:
       llvm::outs() << "the machine is too busy to measure bandwidth\n";
     else
       llvm::outs() << llvm::formatv("{0,-18} decode {1,6:F1} GB/s, {2:P} of a read; {3} tokens "
-                                    "{4,7:F0} Gop/s, {5:P} of peak\n",
+                                    "{4,7:F0} Gop/s, {5:P} of {6}\n",
                                     nameOf(format), median(reads), median(shares), prefillTokens,
-                                    median(ops), median(peakShares));
+                                    median(ops), median(peakShares), best->instruction);
     llvm::outs().flush();
   }
 
