@@ -42,8 +42,8 @@ private:
     int64_t row;
     bool upper;
   };
-  // A weight or activation as the operands of the target's dot product: one, or the even and the
-  // odd columns apart.
+  // A weight or activation as the operands of the target's dot product: one; magnitudes and signs;
+  // or the even and the odd columns apart.
   using Parts = SmallVector<Val, 2>;
 
   // Weights and activations that a dot product takes as they are loaded need few registers.
@@ -53,6 +53,14 @@ private:
     return 2 * count * rows / k.target.lanes <= k.target.registers * (takesLoaded() ? 6 : 5) / 8;
   }
   bool integers() const { return f.element != Storage::F8E4M3; }
+  bool bytePairs() const { return integers() && k.target.codeDot == CodeDot::BytePairs; }
+  // Whether a few units of products are summed in 16 bits: a pair of 4-bit codes gives at most
+  // 2 * 15 * 127 in magnitude, and eight of those fit.
+  bool sumsShorts() const { return bytePairs() && f.element == Storage::I4; }
+  // Whether codes of I8 are made signed, which takes the zero of the format away.
+  bool signedCodes() const {
+    return f.element == Storage::I8 && k.target.codeDot != CodeDot::UnsignedBytes;
+  }
   // Unmasked codes of the upper half stand for 16 upper + lower: one mask less in each step.
   bool takesWhole(const Vector &v) const {
     return integers() && v.upper && k.target.codeDot == CodeDot::UnsignedBytes;
@@ -156,8 +164,7 @@ private:
 
   // What the accumulators of token t begin at.
   void begin(Ptr row, SmallVectorImpl<Val> &start) {
-    // NEON's codes of I8 are made signed, which takes the zero of the format away.
-    if (!integers() || (k.target.codeDot == CodeDot::SignedBytes && f.element == Storage::I8)) {
+    if (!integers() || signedCodes()) {
       start.append(vectors.size(), k.constant(integers() ? ints() : floats(), 0));
       return;
     }
@@ -172,18 +179,43 @@ private:
     }
   }
 
+  // Sums the products of units 0 to count.
+  SmallVector<Val> units(int64_t count, ArrayRef<Val> start,
+                         function_ref<SmallVector<Val>(Val, ArrayRef<Val>)> unit) {
+    if (!sumsShorts())
+      return k.loop(k.i64(0), k.i64(count), 1, start, unit);
+    constexpr int64_t atOnce = 8;
+    SmallVector<Val> zeros(start.size(), k.constant(words(), 0));
+    auto some = [&](Val first, int64_t n, ArrayRef<Val> sums) {
+      auto shorts = k.loop(k.i64(0), k.i64(n), 1, zeros,
+                           [&](Val u, ArrayRef<Val> sums) { return unit(first + u, sums); });
+      SmallVector<Val> next;
+      for (auto [sum, pairs] : llvm::zip_equal(sums, shorts))
+        next.push_back(addPairs(sum, pairs));
+      return next;
+    };
+    int64_t whole = count / atOnce;
+    SmallVector<Val> sums(start);
+    if (whole)
+      sums = k.loop(k.i64(0), k.i64(whole), 1, sums,
+                    [&](Val i, ArrayRef<Val> sums) { return some(i * atOnce, atOnce, sums); });
+    if (int64_t rest = count % atOnce)
+      sums = some(k.i64(whole * atOnce), rest, sums);
+    return sums;
+  }
+
   // `firstUnit`: how many units of the row come before.
   SmallVector<Val> piece(Ptr codes, ArrayRef<Ptr> rows, int64_t columns, Val firstUnit,
                          ArrayRef<Val> sums) {
     SmallVector<Val> start;
     for (Ptr row : rows)
       begin(row, start);
-    auto dots = k.loop(k.i64(0), k.i64(llvm::divideCeil(columns, unitColumns)), 1, start,
-                       [&](Val u, ArrayRef<Val> dots) {
-                         if (firstRaw == 0)
-                           k.fetch(o, firstUnit + u);
-                         return unit(codes, rows, u, dots);
-                       });
+    auto dots =
+        units(llvm::divideCeil(columns, unitColumns), start, [&](Val u, ArrayRef<Val> dots) {
+          if (firstRaw == 0)
+            k.fetch(o, firstUnit + u);
+          return unit(codes, rows, u, dots);
+        });
     if (!integers() && split == 2)
       sortRows(dots);
     SmallVector<Val> result(sums);
@@ -226,6 +258,7 @@ private:
   // The columns that lie together.
   SmallVector<Val> unit(Ptr codes, ArrayRef<Ptr> rows, Val u, ArrayRef<Val> dots) {
     SmallVector<Parts> weights;
+    k.fetchStream(o, codes + u * unitBytes + firstRaw * rawBytes, raws * rawBytes);
     for (int64_t raw = 0; raw < raws; ++raw)
       unpack(codes + u * unitBytes + (firstRaw + raw) * rawBytes, weights);
     SmallVector<Val> next(dots);
@@ -235,6 +268,10 @@ private:
       Parts x = activation(k.broadcast((at + u * 4).load(k.i32()), k.target.lanes));
       for (size_t v = 0; v < vectors.size(); ++v) {
         Val &sum = next[t * vectors.size() + v];
+        if (bytePairs()) {
+          sum = pairsDot(sum, weights[v], x[0]);
+          continue;
+        }
         for (size_t part = 0; part < x.size(); ++part)
           sum = dot(sum, weights[v][part], x[part]);
       }
@@ -246,32 +283,22 @@ private:
     if (!integers())
       return unpackFloats(at, weights);
     Val raw = at.load(bytes());
-    if (k.target.codeDot == CodeDot::Words) {
-      Val word = k.bitcast(raw, words());
-      if (f.element == Storage::I8) {
-        weights.push_back({word & 0xff, shiftRight(word, 8)});
-      } else {
-        weights.push_back({word & 0xf, shiftRight(word, 8) & 0xf});
-        weights.push_back({shiftRight(word, 4) & 0xf, shiftRight(word, 12)});
-      }
-      return;
-    }
-    bool isSigned = k.target.codeDot == CodeDot::SignedBytes;
     if (f.element == Storage::I8) {
-      weights.push_back({isSigned ? raw ^ -128 : raw});
+      Val code = signedCodes() ? raw ^ -128 : raw;
+      if (bytePairs()) // magnitudes and signs
+        weights.push_back({absolute(code), code});
+      else
+        weights.push_back({code});
     } else {
       weights.push_back({raw & 0xf});
-      weights.push_back({isSigned ? shiftRight(raw, 4) : raw});
+      weights.push_back({takesLoaded() ? raw : shiftRight(raw, 4)});
     }
   }
 
   Parts activation(Val quad) {
     if (!integers())
       return floatActivation(quad);
-    if (k.target.codeDot != CodeDot::Words)
-      return {k.bitcast(quad, bytes())};
-    Val word = k.bitcast(quad, words());
-    return {shiftRightSigned(word << 8, 8), shiftRightSigned(word, 8)};
+    return {k.bitcast(quad, bytes())};
   }
 
   Val dot(Val sum, Val w, Val x) {
@@ -279,8 +306,20 @@ private:
       return k.target.bf16Dot ? intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", floats(),
                                           {sum.value, w.value, x.value})
                               : fma(w, x, sum);
-    // 255 * 127 twice fits 17 bits, so no target's instruction saturates.
     return k.codeDot(sum, w, x);
+  }
+
+  // Adds products of unsigned and signed bytes, summed in pairs into 16 bits. Of I8 the sign of the
+  // code goes to the activation: 2 * 128 * 127 fits, where 2 * 255 * 127 would saturate.
+  Val pairsDot(Val sum, const Parts &w, Val x) {
+    if (f.element == Storage::I8)
+      x = intrinsic("llvm.x86.avx2.psign.b", bytes(), {x.value, w[1].value});
+    Val pairs = intrinsic("llvm.x86.avx2.pmadd.ub.sw", words(), {w[0].value, x.value});
+    return sumsShorts() ? sum + pairs : addPairs(sum, pairs);
+  }
+  Val addPairs(Val sum, Val pairs) { return k.wordDot(sum, pairs, k.constant(words(), 1)); }
+  Val absolute(Val code) {
+    return k.val(LLVM::AbsOp::create(k, code.type(), code.value, /*is_int_min_poison=*/false));
   }
 
   //===--- F8E4M3 --------------------------------------------------------------------------------

@@ -14,6 +14,11 @@ static LLVM::LLVMPointerType pointer(MLIRContext *context) {
   return LLVM::LLVMPointerType::get(context);
 }
 
+// How far ahead of a stream to fetch. A processor's own prefetcher stops at the end of each page of
+// 4 KB and keeps too few lines on their way: without this a core reads at 75 to 85 % of what it
+// can, with it at 88 to 97 % (int4, int8 and bf16, Zen 3; 2 to 4 KB are alike, 1 and 8 KB worse).
+static constexpr int64_t kStreamAhead = 4096;
+
 CpuKernel::CpuKernel(ModuleOp module, const CpuTarget &target, StringRef name,
                      const Operands &operandNames)
     : Builder(module.getLoc(), module.getContext()), target(target), module(module),
@@ -129,6 +134,14 @@ void CpuKernel::fetch(const TileOperands &operands, Val unit) {
                            /*rw=*/0, /*hint=*/2, /*cache=*/1);
 }
 
+void CpuKernel::fetchStream(const TileOperands &operands, Ptr from, int64_t bytes) {
+  if (operands.rows.size() > 1)
+    return;
+  for (int64_t line = 0; line < bytes; line += 64)
+    LLVM::Prefetch::create(*this, (from + (kStreamAhead + line)).value, /*rw=*/0, /*hint=*/2,
+                           /*cache=*/1);
+}
+
 void CpuKernel::fetchOuts(const TileOperands &operands) {
   if (!operands.ahead)
     return;
@@ -216,6 +229,7 @@ void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool add
         fetch(operands, k);
       SmallVector<Val> next(sums);
       Ptr w = panel + k * (kPanel * 4) + row * 4;
+      fetchStream(operands, w, vectors * lanes * 4);
       if (storage == Storage::F32) {
         SmallVector<Val> weights;
         for (int64_t v = 0; v < vectors; ++v)
@@ -268,19 +282,19 @@ void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool add
 }
 
 Val CpuKernel::codeDot(Val sum, Val w, Val x) {
-  auto intrinsic = [&](StringRef name, ValueRange arguments) {
-    return val(LLVM::CallIntrinsicOp::create(*this, sum.type(), getStringAttr(name), arguments)
-                   .getResults());
-  };
-  switch (target.codeDot) {
-  case CodeDot::UnsignedBytes:
-    return intrinsic("llvm.x86.avx512.vpdpbusd.512", {sum.value, w.value, x.value});
-  case CodeDot::SignedBytes:
-    return intrinsic("llvm.aarch64.neon.sdot.v4i32.v16i8", {sum.value, w.value, x.value});
-  case CodeDot::Words:
-    return sum + intrinsic("llvm.x86.avx2.pmadd.wd", {w.value, x.value});
-  }
-  llvm_unreachable("unknown dot product");
+  assert(target.codeDot != CodeDot::BytePairs && "an instruction that sums in fours");
+  StringRef name = target.codeDot == CodeDot::UnsignedBytes ? "llvm.x86.avx512.vpdpbusd.512"
+                                                            : "llvm.aarch64.neon.sdot.v4i32.v16i8";
+  return val(LLVM::CallIntrinsicOp::create(*this, sum.type(), getStringAttr(name),
+                                           ValueRange{sum.value, w.value, x.value})
+                 .getResults());
+}
+
+Val CpuKernel::wordDot(Val sum, Val w, Val x) {
+  return sum + val(LLVM::CallIntrinsicOp::create(*this, sum.type(),
+                                                 getStringAttr("llvm.x86.avx2.pmadd.wd"),
+                                                 ValueRange{w.value, x.value})
+                       .getResults());
 }
 
 //===----------------------------------------------------------------------===//

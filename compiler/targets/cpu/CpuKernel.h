@@ -77,11 +77,16 @@ public:
              std::optional<FetchAhead> ahead = {});
   // Ends a tile's sum: stores it, or adds it to what is there.
   void put(Val sum, Ptr to, bool add);
-  // sum, int32, plus the target's dot products of neighbouring codes: four bytes or two words a
-  // lane. Of bytes w is unsigned where the target says so.
+  // sum, int32, plus the target's dot products of neighbouring codes, four bytes a lane. w is
+  // unsigned where the target says so. Not of a target of byte pairs.
   Val codeDot(Val sum, Val w, Val x);
+  // The same of two signed words a lane, for targets of byte pairs.
+  Val wordDot(Val sum, Val w, Val x);
   // Emits what a unit of the tile fetches ahead.
   void fetch(const TileOperands &operands, Val unit);
+  // In tiles of one token, which read their panel once, as fast as memory gives: begins to bring
+  // what follows the `bytes` at `from` in the stream.
+  void fetchStream(const TileOperands &operands, Ptr from, int64_t bytes);
   // Where a tile fetches ahead, begins to bring the rows that it adds to into the second-level
   // cache: rows of many channels are far apart, and their lines share few sets of the caches.
   void fetchOuts(const TileOperands &operands);

@@ -17,7 +17,7 @@ static CpuTarget x86V3() {
           .tileRows = 16,
           .registers = 16,
           .bf16Dot = false,
-          .codeDot = CodeDot::Words};
+          .codeDot = CodeDot::BytePairs};
 }
 
 // AVX-512: 32 registers hold 6 tokens by 64 rows.

@@ -10,8 +10,9 @@
 namespace moe::codegen {
 
 // A product of bytes, summed in fours into int32 lanes: of unsigned codes with signed activations,
-// of signed codes with signed ones, or made of products of 16-bit words.
-enum class CodeDot { UnsignedBytes, SignedBytes, Words };
+// of signed codes with signed ones, or of unsigned with signed ones in pairs into 16 bits, which
+// saturate, and these by another instruction (vpmaddubsw, vpmaddwd).
+enum class CodeDot { UnsignedBytes, SignedBytes, BytePairs };
 
 struct CpuTarget {
   std::string name;   // in the plan: "cpu:x86-64-v4"

@@ -5,7 +5,7 @@ using namespace mlir;
 
 namespace moe::codegen {
 
-static bool takesWords(CpuKernel &k) { return k.target.codeDot == CodeDot::Words; }
+static bool takesWords(CpuKernel &k) { return k.target.codeDot == CodeDot::BytePairs; }
 
 void quantizeWeights(CpuKernel &k, ArrayRef<Val> weights, Ptr to) {
   int64_t lanes = k.target.lanes;
@@ -65,15 +65,15 @@ struct ValueTile {
         // 255 * 32639 twice fits 25 bits, and 32 of them the accumulator.
         Type type = k.vec(lanes * 2, k.getI16Type());
         Val word = k.bitcast(codes[v], type);
-        sum = k.codeDot(sum, word & 0xff, quad(row + u * 8, type));
-        sum = k.codeDot(sum, shiftRight(word, 8), quad(row + u * 8 + 4, type));
+        sum = k.wordDot(sum, word & 0xff, quad(row + u * 8, type));
+        sum = k.wordDot(sum, shiftRight(word, 8), quad(row + u * 8 + 4, type));
       }
     }
   }
 
   // Channels firstChannel and what follows in `vectors` registers.
   void block(int64_t firstChannel) {
-    bool bytes = k.target.codeDot != CodeDot::Words;
+    bool bytes = k.target.codeDot != CodeDot::BytePairs;
     SmallVector<Val> sums(count * vectors, k.constant(ints, 0));
     for (int64_t digit = bytes ? 0 : 1; digit < 2; ++digit) {
       for (int64_t t = 0; digit == 1 && t < count; ++t) {
