@@ -98,6 +98,10 @@ struct Step {
   int64_t tokens, rows;
 };
 
+// Workers of a CPU claim the parts of a weight that is so large, in bytes that a token reads; of
+// smaller ones each has its share. Kernels that claim have counters for it (CpuKernel::parts).
+inline constexpr int64_t kClaimedBytes = int64_t(1) << 20;
+
 inline constexpr int64_t kPanel = WeightLayout::panelLanes;
 
 inline int64_t padded(int64_t channels) { return llvm::alignTo(channels, kPanel); }

@@ -107,6 +107,10 @@ Val ceilDiv(Val x, int64_t y) { return (x + (y - 1)) / y; }
 Val shiftRight(Val x, int64_t bits) {
   return x.b->val(arith::ShRUIOp::create(*x.b, x.value, constantLike(x, double(bits)).value));
 }
+Val shiftRight(Val x, Val bits) {
+  return x.b->val(arith::ShRUIOp::create(*x.b, x.value, bits.value));
+}
+Val leadingZeros(Val x) { return x.b->val(math::CountLeadingZerosOp::create(*x.b, x.value)); }
 Val shiftRightSigned(Val x, int64_t bits) {
   return x.b->val(arith::ShRSIOp::create(*x.b, x.value, constantLike(x, double(bits)).value));
 }
@@ -281,6 +285,28 @@ void Builder::ifThen(Val condition, function_ref<void()> body) {
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPointToStart(branch.thenBlock());
   body();
+}
+
+Val Builder::ifElse(Val condition, Type type, function_ref<Val()> then,
+                    function_ref<Val()> otherwise) {
+  auto branch = scf::IfOp::create(*this, TypeRange(type), condition.value, /*withElseRegion=*/true);
+  OpBuilder::InsertionGuard guard(*this);
+  setInsertionPointToStart(branch.thenBlock());
+  scf::YieldOp::create(*this, then().value);
+  setInsertionPointToStart(branch.elseBlock());
+  scf::YieldOp::create(*this, otherwise().value);
+  return val(branch.getResult(0));
+}
+
+Val Builder::whileLess(Val first, Val high, function_ref<Val(Val)> next) {
+  auto loop = scf::WhileOp::create(*this, TypeRange(first.type()), ValueRange(first.value));
+  OpBuilder::InsertionGuard guard(*this);
+  Block *before = createBlock(&loop.getBefore(), {}, TypeRange(first.type()), {getLoc()});
+  scf::ConditionOp::create(*this, lt(val(before->getArgument(0)), high).value,
+                           before->getArguments());
+  Block *after = createBlock(&loop.getAfter(), {}, TypeRange(first.type()), {getLoc()});
+  scf::YieldOp::create(*this, next(val(after->getArgument(0))).value);
+  return val(loop.getResult(0));
 }
 
 } // namespace moe::codegen

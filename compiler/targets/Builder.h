@@ -74,6 +74,8 @@ Val fma(Val x, Val y, Val z); // x * y + z, rounded once
 Val ceilDiv(Val x, int64_t y);
 Val shiftRight(Val x, int64_t bits); // zeros come in
 Val shiftRightSigned(Val x, int64_t bits);
+Val shiftRight(Val x, Val bits);
+Val leadingZeros(Val x); // all bits of a zero
 
 // A byte address.
 struct Ptr {
@@ -136,6 +138,10 @@ public:
     loop(i64(low), i64(high), step, body);
   }
   void ifThen(Val condition, llvm::function_ref<void()> body);
+  Val ifElse(Val condition, mlir::Type type, llvm::function_ref<Val()> then,
+             llvm::function_ref<Val()> otherwise);
+  // for (i = first; i < high; i = next(i)); returns the last i.
+  Val whileLess(Val first, Val high, llvm::function_ref<Val(Val)> next);
 };
 
 } // namespace moe::codegen

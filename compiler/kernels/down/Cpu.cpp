@@ -12,10 +12,12 @@ void CpuDown::emit(CpuKernel &k) const {
   int64_t tile = k.target.tileTokens, panels = padded(s.hidden) / kPanel;
   const ActivationRow sharedRow{s.shared, s.width}, routedRow{s.routed, s.width};
   Ptr all = k.identity();
-  auto [first, last] = k.share(k.i64(panels));
+  SortedChoices choices{k, s.experts, s.k};
+  if (s.experts)
+    choices.sort(k.operand(Operand::Experts));
   // A worker's panels of one matrix lie together, and it reads them as one stream.
-  auto group = [&, first = first, last = last](const ActivationRow &row, Ptr x, Ptr matrix,
-                                               Val count, Ptr ids, Ptr tokens) {
+  auto group = [&](Val first, Val last, const ActivationRow &row, Ptr x, Ptr matrix, Val count,
+                   Ptr ids, Ptr tokens) {
     k.loop(first, last, 1, [&](Val panel) {
       k.loop(k.i64(0), count, tile, [&](Val i) {
         Val n = min(count - i, k.i64(tile));
@@ -26,17 +28,17 @@ void CpuDown::emit(CpuKernel &k) const {
       });
     });
   };
-  group(sharedRow, hidden, shared, k.tokens, all, all);
-  if (!s.experts)
-    return;
-  SortedChoices choices{k, s.experts, s.k};
-  choices.sort(k.operand(Operand::Experts));
-  k.loop(0, s.experts, 1, [&](Val e) {
-    Val begin = choices.begin(e), rows = choices.end(e) - begin;
-    k.ifThen(gt(rows, 0), [&] {
-      group(routedRow, hidden + k.tokens * sharedRow.bytes(),
-            routed + e * (panels * panelBytes(s.routed, s.width)), rows, choices.sorted + begin * 4,
-            choices.tokens + begin * 4);
+  k.parts(k.i64(panels), k.claims(weightBytes() / panels), [&](Val first, Val last) {
+    group(first, last, sharedRow, hidden, shared, k.tokens, all, all);
+    if (!s.experts)
+      return;
+    k.loop(0, s.experts, 1, [&](Val e) {
+      Val begin = choices.begin(e), rows = choices.end(e) - begin;
+      k.ifThen(gt(rows, 0), [&] {
+        group(first, last, routedRow, hidden + k.tokens * sharedRow.bytes(),
+              routed + e * (panels * panelBytes(s.routed, s.width)), rows,
+              choices.sorted + begin * 4, choices.tokens + begin * 4);
+      });
     });
   });
 }

@@ -12,10 +12,17 @@ template <class Down> static std::string downName(const Down &s) {
 std::string CpuDown::name() const { return identifier(downName(*this)); }
 
 Operands CpuDown::operands() const {
-  if (!experts)
-    return {Operand::Hidden, Operand::SharedWeight, Operand::H};
-  return {Operand::Hidden, Operand::Experts, Operand::SharedWeight, Operand::RoutedWeight,
-          Operand::H};
+  Operands all{Operand::Hidden, Operand::SharedWeight, Operand::H};
+  if (experts)
+    all.append({Operand::Experts, Operand::RoutedWeight});
+  if (weightBytes() >= kClaimedBytes)
+    all.push_back(Operand::Counters);
+  return all;
+}
+
+int64_t CpuDown::bytes(Operand operand, Step) const {
+  assert(operand == Operand::Counters);
+  return 4;
 }
 
 std::string CudaSmallDown::name() const {

@@ -13,8 +13,13 @@ struct CpuDown {
   int64_t hidden, width, experts, k;
   WeightFormat shared, routed;
 
+  int64_t weightBytes() const { // read for a token
+    return padded(hidden) / kPanel *
+           (panelBytes(shared, width) + (experts ? k * panelBytes(routed, width) : 0));
+  }
   std::string name() const;
   Operands operands() const;
+  int64_t bytes(Operand operand, Step step) const;
   void emit(CpuKernel &k) const;
 };
 

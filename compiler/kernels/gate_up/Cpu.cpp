@@ -44,15 +44,13 @@ struct GateUp {
     const ActivationRow &from, &into;
   };
 
-  int64_t panels() { return llvm::divideCeil(s.width, kPanel / 2); }
-
   // Blocks [first, last) of a group.
   void blocks(const Group &g, Val first, Val last,
               llvm::function_ref<std::pair<Val, Val>(Val)> factorAndRow) {
     int64_t channels = blockOf(g.into), each = channels / (kPanel / 2);
     int64_t bytes = panelBytes(g.from.weight, s.hidden);
     k.loop(first, last, 1, [&](Val block) {
-      Val firstPanel = block * each, lastPanel = min(firstPanel + each, k.i64(panels()));
+      Val firstPanel = block * each, lastPanel = min(firstPanel + each, k.i64(s.panels()));
       k.loop(k.i64(0), g.count, burst, [&](Val i) {
         Val n = min(g.count - i, k.i64(burst));
         k.loop(firstPanel, lastPanel, 1, [&](Val panel) {
@@ -92,6 +90,9 @@ struct GateUp {
     });
   }
 
+  int64_t blockBytes(const ActivationRow &from, const ActivationRow &into) {
+    return blockOf(into) / (kPanel / 2) * panelBytes(from.weight, s.hidden);
+  }
   int64_t blocksOf(const ActivationRow &into) { return llvm::divideCeil(s.width, blockOf(into)); }
 
   void run() {
@@ -120,8 +121,8 @@ struct GateUp {
     Group common{x, shared, k.tokens, all, hidden, sharedRow, sharedTo};
     auto same = [&](Val i) { return std::pair{k.f32(1), i}; };
     if (!s.experts) {
-      auto [first, last] = k.share(k.i64(blocksOf(sharedTo)));
-      return blocks(common, first, last, same);
+      return k.parts(k.i64(blocksOf(sharedTo)), k.claims(blockBytes(sharedRow, sharedTo)),
+                     [&](Val first, Val last) { blocks(common, first, last, same); });
     }
     SortedChoices choices{k, s.experts, s.k};
     choices.sort(chosen);
@@ -132,46 +133,52 @@ struct GateUp {
                [&](Val c) { (experts + c * 4).store((chosen + c * 4).load(k.i32())); });
       });
     }
-    // A worker's share is of the cost, block by block: reading its panels, and its rows.
+    // Parts are of the cost, block by block: reading its panels, and its rows.
+    constexpr int64_t reading = 8; // rows
     auto cost = [&](Val rows, const ActivationRow &into) {
-      return select(eq(rows, 0), k.i64(0), (rows + 8) * blockOf(into));
+      return select(eq(rows, 0), k.i64(0), (rows + reading) * blockOf(into));
     };
     auto rowsOf = [&](Val e) { return choices.end(e) - choices.begin(e); };
     int64_t sharedBlocks = blocksOf(sharedTo), routedBlocks = blocksOf(routedTo);
+    Val sharedCost = cost(k.tokens, sharedTo);
     Val total =
-        k.loop(k.i64(0), k.i64(s.experts), 1, {cost(k.tokens, sharedTo) * sharedBlocks},
+        k.loop(k.i64(0), k.i64(s.experts), 1, {sharedCost * sharedBlocks},
                [&](Val e, llvm::ArrayRef<Val> sum) {
                  return llvm::SmallVector<Val>{sum[0] + cost(rowsOf(e), routedTo) * routedBlocks};
                })[0];
-    auto [low, high] = k.share(total);
-    auto blocksBetween = [&, low = low, high = high](Val base, Val each, int64_t count) {
-      auto place = [&](Val at) {
-        return min(max(at - base, k.i64(0)) + each - 1, each * count) / each;
-      };
-      return std::pair{place(low), place(high)};
-    };
-    auto [first, last] = blocksBetween(k.i64(0), cost(k.tokens, sharedTo), sharedBlocks);
-    blocks(common, first, last, same);
     bool oneRow = sharedRow.sameAs(routedRow);
     Ptr routedX = oneRow ? x : x + k.tokens * sharedRow.bytes();
     Ptr routedHidden = hidden + k.tokens * sharedTo.bytes();
-    int64_t matrixBytes = panels() * panelBytes(s.routed, s.hidden);
-    k.loop(k.i64(0), k.i64(s.experts), 1, {cost(k.tokens, sharedTo) * sharedBlocks},
-           [&](Val e, llvm::ArrayRef<Val> base) {
-             Val begin = choices.begin(e), rows = rowsOf(e), each = cost(rows, routedTo);
-             k.ifThen(gt(rows, 0), [&] {
-               auto [first, last] = blocksBetween(base[0], each, routedBlocks);
-               Group group{routedX,      routed + e * matrixBytes,
-                           rows,         choices.tokens + begin * 4,
-                           routedHidden, routedRow,
-                           routedTo};
-               blocks(group, first, last, [&](Val i) {
-                 Val choice = choices.at(choices.sorted, begin + i);
-                 return std::pair{(scores + choice * 4).load(k.f32()), choice};
+    int64_t matrixBytes = s.panels() * panelBytes(s.routed, s.hidden);
+    auto claims = k.claims(blockBytes(sharedRow, sharedTo));
+    if (claims) // the cost of so many blocks of one row
+      claims->least *= (1 + reading) * blockOf(sharedTo);
+    k.parts(total, claims, [&](Val low, Val high) {
+      auto blocksBetween = [&](Val base, Val each, int64_t count) {
+        auto place = [&](Val at) {
+          return min(max(at - base, k.i64(0)) + each - 1, each * count) / each;
+        };
+        return std::pair{place(low), place(high)};
+      };
+      auto [first, last] = blocksBetween(k.i64(0), sharedCost, sharedBlocks);
+      blocks(common, first, last, same);
+      k.loop(k.i64(0), k.i64(s.experts), 1, {sharedCost * sharedBlocks},
+             [&](Val e, llvm::ArrayRef<Val> base) {
+               Val begin = choices.begin(e), rows = rowsOf(e), each = cost(rows, routedTo);
+               k.ifThen(gt(rows, 0), [&] {
+                 auto [first, last] = blocksBetween(base[0], each, routedBlocks);
+                 Group group{routedX,      routed + e * matrixBytes,
+                             rows,         choices.tokens + begin * 4,
+                             routedHidden, routedRow,
+                             routedTo};
+                 blocks(group, first, last, [&](Val i) {
+                   Val choice = choices.at(choices.sorted, begin + i);
+                   return std::pair{(scores + choice * 4).load(k.f32()), choice};
+                 });
                });
+               return llvm::SmallVector<Val>{base[0] + each * routedBlocks};
              });
-             return llvm::SmallVector<Val>{base[0] + each * routedBlocks};
-           });
+    });
   }
 };
 } // namespace

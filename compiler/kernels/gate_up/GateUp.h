@@ -16,6 +16,10 @@ struct CpuGateUp {
   WeightFormat sharedDown, routedDown; // of the weights that the rows of `hidden` feed
   bool prepared = false;
 
+  int64_t panels() const { return llvm::divideCeil(width, kPanel / 2); } // of one matrix
+  int64_t weightBytes() const {                                          // read for a token
+    return panels() * (panelBytes(shared, hidden) + (experts ? k * panelBytes(routed, hidden) : 0));
+  }
   std::string name() const;
   Operands operands() const;
   int64_t bytes(Operand operand, Step step) const;

@@ -9,6 +9,18 @@ std::string CpuHead::name() const {
       llvm::formatv("head_{0}_{1}x{2}_{3}", nameOf(format), vocabulary, hidden, digest(eps)));
 }
 
+Operands CpuHead::operands() const {
+  Operands all{Operand::Rows, Operand::H, Operand::Norm, Operand::Weight, Operand::Logits};
+  if (weightBytes() >= kClaimedBytes)
+    all.push_back(Operand::Counters);
+  return all;
+}
+
+int64_t CpuHead::bytes(Operand operand, Step) const {
+  assert(operand == Operand::Counters);
+  return 4;
+}
+
 std::string CudaSmallHead::name() const {
   return identifier(llvm::formatv("head_{0}_{1}x{2}_eps{3}{4}", nameOf(format), vocabulary, hidden,
                                   numberName(eps), tileName(kSmallTokens)));

@@ -14,9 +14,11 @@ struct CpuHead {
   float eps;
 
   std::string name() const;
-  Operands operands() const {
-    return {Operand::Rows, Operand::H, Operand::Norm, Operand::Weight, Operand::Logits};
+  int64_t weightBytes() const { // read for a token
+    return padded(vocabulary) / kPanel * panelBytes(format, hidden);
   }
+  Operands operands() const;
+  int64_t bytes(Operand operand, Step step) const;
   void emit(CpuKernel &k) const;
 };
 

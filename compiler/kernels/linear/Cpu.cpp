@@ -16,14 +16,15 @@ void CpuLinearResidual::emit(CpuKernel &k) const {
     });
     x = rows;
   }
-  auto [first, last] = k.share(k.i64(padded(outputs) / kPanel));
-  k.loop(first, last, 1, [&](Val panel) {
-    k.loop(k.i64(0), k.tokens, tile, [&](Val t) {
-      Val count = min(k.tokens - t, k.i64(tile));
-      k.product(format, {x, stride, ids + t * 4}, count,
-                weight + panel * panelBytes(format, inputs), inputs,
-                {h + panel * (kPanel * 4), padded(outputs) * 4, ids + t * 4}, /*add=*/true,
-                k.turn(t, k.tokens));
+  const int64_t bytes = panelBytes(format, inputs);
+  k.parts(k.i64(padded(outputs) / kPanel), k.claims(bytes), [&](Val first, Val last) {
+    k.loop(first, last, 1, [&](Val panel) {
+      k.loop(k.i64(0), k.tokens, tile, [&](Val t) {
+        Val count = min(k.tokens - t, k.i64(tile));
+        k.product(format, {x, stride, ids + t * 4}, count, weight + panel * bytes, inputs,
+                  {h + panel * (kPanel * 4), padded(outputs) * 4, ids + t * 4}, /*add=*/true,
+                  k.turn(t, k.tokens));
+      });
     });
   });
 }

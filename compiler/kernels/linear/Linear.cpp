@@ -10,6 +10,18 @@ std::string CpuLinearResidual::name() const {
 }
 
 // The linears of GPUs differ in what becomes of the sums, and in how they are cut.
+Operands CpuLinearResidual::operands() const {
+  Operands all{Operand::X, Operand::Weight, Operand::H};
+  if (weightBytes() >= kClaimedBytes)
+    all.push_back(Operand::Counters);
+  return all;
+}
+
+int64_t CpuLinearResidual::bytes(Operand operand, Step) const {
+  assert(operand == Operand::Counters);
+  return 4;
+}
+
 template <class Linear> static std::string linearName(const char *kernel, const Linear &s) {
   return llvm::formatv("{0}_{1}_{2}x{3}", kernel, nameOf(s.format), s.outputs, s.inputs);
 }

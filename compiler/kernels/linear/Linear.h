@@ -15,7 +15,11 @@ struct CpuLinearResidual {
   bool fromFloats = false;
 
   std::string name() const;
-  Operands operands() const { return {Operand::X, Operand::Weight, Operand::H}; }
+  int64_t weightBytes() const { // read for a token
+    return padded(outputs) / kPanel * panelBytes(format, inputs);
+  }
+  Operands operands() const;
+  int64_t bytes(Operand operand, Step step) const;
   void emit(CpuKernel &k) const;
 };
 

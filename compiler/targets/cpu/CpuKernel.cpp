@@ -15,9 +15,10 @@ static LLVM::LLVMPointerType pointer(MLIRContext *context) {
 }
 
 // How far ahead of a stream to fetch. A processor's own prefetcher stops at the end of each page of
-// 4 KB and keeps too few lines on their way: without this a core reads at 75 to 85 % of what it
-// can, with it at 88 to 97 % (int4, int8 and bf16, Zen 3; 2 to 4 KB are alike, 1 and 8 KB worse).
-static constexpr int64_t kStreamAhead = 4096;
+// 4 KB and keeps too few lines on their way: without this a Zen 3 core reads int4, int8 and bf16 at
+// 70 to 85 % of what a plain loop of loads does, with it at 92 to 97 % (in huge pages; 1 and 4 KB
+// are worse for one format or the other).
+static constexpr int64_t kStreamAhead = 2048;
 
 CpuKernel::CpuKernel(ModuleOp module, const CpuTarget &target, StringRef name,
                      const Operands &operandNames)
@@ -64,9 +65,64 @@ std::pair<Val, Val> CpuKernel::share(Val n) {
   return {n * worker / workers, n * (worker + 1) / workers};
 }
 
-void CpuKernel::arrive(Ptr counter) {
-  LLVM::AtomicRMWOp::create(*this, LLVM::AtomicBinOp::add, counter.value, constant(i32(), 1).value,
-                            LLVM::AtomicOrdering::release);
+std::optional<Claims> CpuKernel::claims(int64_t unitBytes) {
+  // Some microseconds of reading.
+  constexpr int64_t leastBytes = 64 << 10;
+  if (!llvm::is_contained(names, Operand::Counters))
+    return std::nullopt;
+  return Claims{operand(Operand::Counters), int64_t(llvm::divideCeil(leastBytes, unitBytes))};
+}
+
+// Round j divides the first half of what rounds before left of [0, n) by workers, the last round
+// all of it. Round 0 is each worker's by its number, the parts of the others are claimed in order.
+void CpuKernel::parts(Val n, const std::optional<Claims> &claims,
+                      function_ref<void(Val, Val)> body) {
+  if (!claims) {
+    auto [first, last] = share(n);
+    return body(first, last);
+  }
+  Val halves = select(eq(workers, 1), i64(0), n / (workers * (2 * claims->least)));
+  Val lastRound = 64 - leadingZeros(halves);
+  Val end = (lastRound + 1) * workers;
+  Val stopped = whileLess(worker, end, [&](Val part) {
+    Val round = part / workers, place = part % workers;
+    Val left = shiftRight(n, round);
+    Val take = select(eq(round, lastRound), left, left - shiftRight(left, 1));
+    Val begin = n - left;
+    body(begin + take * place / workers, begin + take * (place + 1) / workers);
+    return ifElse(
+        eq(workers, 1), i64(), [&] { return end; },
+        [&] { return workers + arrive(claims->counter); });
+  });
+  // Everyone claims in vain once; nobody does after the last.
+  ifThen(eq(stopped, end + workers - 1), [&] { claims->counter.store(constant(i32(), 0)); });
+}
+
+Val CpuKernel::arrive(Ptr counter) {
+  Value before = LLVM::AtomicRMWOp::create(*this, LLVM::AtomicBinOp::add, counter.value,
+                                           constant(i32(), 1).value, LLVM::AtomicOrdering::acq_rel);
+  return convert(val(before), i64());
+}
+
+Pieces::Pieces(CpuKernel &k, Val claimed, Ptr counter)
+    : k(k), claimed(claimed), counter(counter), index(k.scratch(8)), mine(k.scratch(8)) {
+  index.store(k.i64(0));
+  mine.store(k.worker);
+}
+
+void Pieces::piece(Val owner, function_ref<void()> body) {
+  Val at = index.load(k.i64());
+  index.store(at + 1);
+  k.ifThen(select(claimed, eq(at, mine.load(k.i64())), eq(owner, k.worker)), [&] {
+    body();
+    k.ifThen(claimed, [&] { mine.store(k.workers + k.arrive(counter)); });
+  });
+}
+
+void CpuKernel::leave(Ptr counters, Val bytes) {
+  ifThen(eq(arrive(counters), workers - 1), [&] {
+    loop(i64(0), bytes, 4, [&](Val at) { (counters + at).store(constant(i32(), 0)); });
+  });
 }
 
 void CpuKernel::await(Ptr counter, int64_t value) {
@@ -92,18 +148,22 @@ Ptr CpuKernel::identity() {
 
 void CpuKernel::product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k,
                         Rows out, bool add, std::optional<Turn> turn) {
-  int64_t steps = format.quantized()               ? k / format.group
-                  : format.element == Storage::F32 ? k
-                                                   : llvm::divideCeil(k, 2);
-  std::string name = nameOf(format) + (add ? "_add" : "");
   std::optional<FetchAhead> ahead;
   if (turn) {
     int64_t units = llvm::divideCeil(k, infoOf(format.element).unitColumns);
     int64_t bytes = moe::panelBytes(format, k);
     Val step = i64(llvm::divideCeil(bytes, units) - 1) / turn->count + 1;
     ahead = FetchAhead{panel + turn->panels * bytes + turn->index * step * units, step};
-    name += "_ahead";
   }
+  product(format, x, count, panel, k, out, add, ahead);
+}
+
+void CpuKernel::product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k,
+                        Rows out, bool add, const std::optional<FetchAhead> &ahead) {
+  int64_t steps = format.quantized()               ? k / format.group
+                  : format.element == Storage::F32 ? k
+                                                   : llvm::divideCeil(k, 2);
+  std::string name = nameOf(format) + (add ? "_add" : "");
   tiles(
       name, x, count, panel, steps, out,
       [&](const TileOperands &operands) {
@@ -117,28 +177,35 @@ void CpuKernel::product(const WeightFormat &format, Rows x, Val count, Ptr panel
 
 void CpuKernel::tiles(StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Rows out,
                       function_ref<void(const TileOperands &)> emit,
-                      std::optional<FetchAhead> ahead) {
+                      const std::optional<FetchAhead> &ahead) {
   SmallVector<Value> arguments{x.base.value,   i64(x.stride).value,   x.ids.value,
                                out.base.value, i64(out.stride).value, out.ids.value,
                                panel.value,    i64(steps).value};
   if (ahead)
     arguments.append({ahead->from.value, ahead->step.value});
-  func::FuncOp function = chooser(name, TypeRange(arguments), emit);
+  std::string full = name.str();
+  if (ahead)
+    full += llvm::formatv("_ahead{0}", ahead->bytes);
+  func::FuncOp function = chooser(full, TypeRange(arguments), ahead ? ahead->bytes : 0, emit);
   arguments.push_back(count.value);
   func::CallOp::create(*this, function, arguments);
 }
 
 void CpuKernel::fetch(const TileOperands &operands, Val unit) {
   if (operands.ahead)
-    LLVM::Prefetch::create(*this, (operands.ahead->from + unit * operands.ahead->step).value,
-                           /*rw=*/0, /*hint=*/2, /*cache=*/1);
+    for (int64_t line = 0; line < operands.ahead->bytes; line += 64)
+      LLVM::Prefetch::create(*this,
+                             (operands.ahead->from + (unit * operands.ahead->step + line)).value,
+                             /*rw=*/0, /*hint=*/2, /*cache=*/1);
 }
 
 void CpuKernel::fetchStream(const TileOperands &operands, Ptr from, int64_t bytes) {
   if (operands.rows.size() > 1)
     return;
+  // Not to be kept: what is read once must not drive other things out of the second-level cache,
+  // nor pass through it. Decoding is 6 to 9 % faster than with a hint for that cache.
   for (int64_t line = 0; line < bytes; line += 64)
-    LLVM::Prefetch::create(*this, (from + (kStreamAhead + line)).value, /*rw=*/0, /*hint=*/2,
+    LLVM::Prefetch::create(*this, (from + (kStreamAhead + line)).value, /*rw=*/0, /*hint=*/0,
                            /*cache=*/1);
 }
 
@@ -153,14 +220,14 @@ void CpuKernel::fetchOuts(const TileOperands &operands) {
 void CpuKernel::put(Val sum, Ptr to, bool add) { to.store(add ? to.load(sum.type()) + sum : sum); }
 
 // Chooses the tile function for the number of tokens.
-func::FuncOp CpuKernel::chooser(StringRef product, TypeRange types,
+func::FuncOp CpuKernel::chooser(StringRef product, TypeRange types, int64_t aheadBytes,
                                 function_ref<void(const TileOperands &)> emit) {
   std::string name = llvm::formatv("product_{0}", product);
   if (auto known = module.lookupSymbol<func::FuncOp>(name))
     return known;
   SmallVector<func::FuncOp> tiles;
   for (int64_t count = 1; count <= target.tileTokens; ++count)
-    tiles.push_back(tileFunction(product, types, count, emit));
+    tiles.push_back(tileFunction(product, types, count, aheadBytes, emit));
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPointToStart(module.getBody());
   SmallVector<Type> withCount(types);
@@ -179,6 +246,7 @@ func::FuncOp CpuKernel::chooser(StringRef product, TypeRange types,
 }
 
 func::FuncOp CpuKernel::tileFunction(StringRef product, TypeRange types, int64_t count,
+                                     int64_t aheadBytes,
                                      function_ref<void(const TileOperands &)> emit) {
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPointToStart(module.getBody());
@@ -202,8 +270,8 @@ func::FuncOp CpuKernel::tileFunction(StringRef product, TypeRange types, int64_t
                         .steps = val(block->getArgument(7)),
                         .ahead = {}};
   // One token's tile reads as fast as memory gives.
-  if (types.size() > 8 && count > 1)
-    operands.ahead = {ptr(block->getArgument(8)), val(block->getArgument(9))};
+  if (aheadBytes && count > 1)
+    operands.ahead = {ptr(block->getArgument(8)), val(block->getArgument(9)), aheadBytes};
   emit(operands);
   func::ReturnOp::create(*this);
   return function;

@@ -25,10 +25,18 @@ struct Turn {
   int64_t panels = 1;
 };
 
-// Unit u of a tile's row brings the line at from + u * step into the second-level cache.
+// Unit u of a tile's row brings `bytes`, whole lines, at from + u * step into the second-level
+// cache.
 struct FetchAhead {
   Ptr from;
   Val step;
+  int64_t bytes = 64;
+};
+
+// What workers that claim parts of their work count on.
+struct Claims {
+  Ptr counter;   // int32, zero before and after
+  int64_t least; // units of work that a part has, at least
 };
 
 struct TileOperands; // compiler/targets/cpu/CodeTile.h
@@ -52,8 +60,21 @@ public:
   void scratchByRows() { scratchRows = rows; }
   // This worker's part of [0, n): contiguous, equal to one.
   std::pair<Val, Val> share(Val n);
-  // Adds 1 to an int32 counter that others wait for, after what this worker wrote so far.
-  void arrive(Ptr counter);
+  // body(first, last) for parts of [0, n) that together are all of it: this worker's share; or with
+  // claims a share of one half, then parts of the rest, smaller and smaller, as workers come for
+  // them. So all end together where one is slower than another, and yet a worker has most of what
+  // it had the last time in its caches.
+  void parts(Val n, const std::optional<Claims> &claims,
+             llvm::function_ref<void(Val first, Val last)> body);
+  // For parts of a weight, of whose units each has so many bytes, of a kernel that may have
+  // Counters: those that it has for nothing else.
+  std::optional<Claims> claims(int64_t unitBytes);
+  // Adds 1 to an int32 counter that others wait for, after what this worker wrote so far, and
+  // returns what it was. What those wrote who came before is then visible.
+  Val arrive(Ptr counter);
+  // The last worker to call it makes `bytes` at `counters` zero; the first counter is for that.
+  // After this a worker uses none of them.
+  void leave(Ptr counters, Val bytes);
   // Waits until the counter is `value` (runtime/device/cpu/KernelAbi.h).
   void await(Ptr counter, int64_t value);
   // int32 0, 1, 2... for each row of the step, in scratch memory.
@@ -65,6 +86,8 @@ public:
   // k}.
   void product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k, Rows out,
                bool add = false, std::optional<Turn> turn = {});
+  void product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k, Rows out,
+               bool add, const std::optional<FetchAhead> &ahead);
 
   // The turn of the tile that begins at `row` of so many rows.
   Turn turn(Val row, Val rows, int64_t panels = 1) {
@@ -74,7 +97,7 @@ public:
   // The same of a product that `emit` has the tile of; `name` is of all that the tile depends on.
   void tiles(llvm::StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Rows out,
              llvm::function_ref<void(const TileOperands &)> emit,
-             std::optional<FetchAhead> ahead = {});
+             const std::optional<FetchAhead> &ahead = {});
   // Ends a tile's sum: stores it, or adds it to what is there.
   void put(Val sum, Ptr to, bool add);
   // sum, int32, plus the target's dot products of neighbouring codes, four bytes a lane. w is
@@ -117,19 +140,36 @@ public:
   mlir::Type typeOf(Storage storage) { return storage == Storage::F32 ? f32() : bf16(); }
 
 private:
-  mlir::func::FuncOp chooser(llvm::StringRef product, mlir::TypeRange types,
+  mlir::func::FuncOp chooser(llvm::StringRef product, mlir::TypeRange types, int64_t aheadBytes,
                              llvm::function_ref<void(const TileOperands &)> emit);
   mlir::func::FuncOp tileFunction(llvm::StringRef product, mlir::TypeRange types, int64_t count,
+                                  int64_t aheadBytes,
                                   llvm::function_ref<void(const TileOperands &)> emit);
   void emitTile(Storage storage, const TileOperands &operands, bool add);
 
   mlir::ModuleOp module;
   mlir::func::FuncOp function;
-  const Operands names;
+  const Operands names; // of the operands
   mlir::Value operands, step, scratchBase;
   Val scratchRows;
   int64_t scratchFixed = 0, scratchPerRow = 0;
   Ptr identityIds{};
+};
+
+// Pieces of work in an order that all workers walk alike; each is done by one of them.
+class Pieces {
+public:
+  // `claimed`, an i1: each worker claims one after the other by the counter, an int32 that someone
+  // must make zero again afterwards. Otherwise the pieces are divided by number, and there may be
+  // no counter.
+  Pieces(CpuKernel &k, Val claimed, Ptr counter);
+  // The next piece. `owner`: whose it is, where they are divided by number.
+  void piece(Val owner, llvm::function_ref<void()> body);
+
+private:
+  CpuKernel &k;
+  Val claimed;
+  Ptr counter, index, mine; // i64: of the piece at hand, and of the next that this worker does
 };
 
 } // namespace moe::codegen

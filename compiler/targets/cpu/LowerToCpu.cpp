@@ -39,8 +39,13 @@ private:
   // Each worker of a program of few tokens norms all of them for itself, which saves a barrier.
   bool prepares() const { return tokens() > kFewTokens; }
 
-  template <class Contract> void call(const Contract &contract, ArrayRef<Argument> arguments) {
+  // Adds the kernel's own operands to the arguments.
+  template <class Contract> void call(const Contract &contract, SmallVector<Argument> arguments) {
     ChosenKernel<CpuKernel> kernel(contract);
+    if constexpr (requires { contract.bytes(Operand::Counters, step()); })
+      for (Operand own : {Operand::Partials, Operand::Counters})
+        if (llvm::is_contained(kernel.operands, own))
+          arguments.push_back(made(contract, own));
     if (LowerToPlan::call(kernel.name, kernel.operands, arguments))
       kernels.emplace_back(std::move(kernel));
   }
@@ -105,7 +110,7 @@ FailureOr<LowerToPlan::Place> LowerToCpu::lower(const Attention &use) {
     arguments.push_back({Operand::RopeTable, *use.ropeTable});
   if (!prepares()) {
     qkv.attention = use.output;
-    arguments.append({h, norm, out, made(qkv, Operand::Counters)});
+    arguments.append({h, norm, out});
     call(qkv, arguments);
     return out.place;
   }

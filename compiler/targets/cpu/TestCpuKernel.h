@@ -66,7 +66,8 @@ protected:
   struct Compiled {
     uint64_t kernel = 0; // its address on the processor
     Operands operands;
-    int64_t fixed = 0, perRow = 0; // scratch memory
+    int64_t fixed = 0, perRow = 0;             // scratch memory
+    std::function<int64_t(Step)> counterBytes; // of its counters, where it has some
   };
   // What a kernel is passed, by name.
   struct Argument {
@@ -74,14 +75,19 @@ protected:
     Buffer buffer;
   };
   template <class Contract> Compiled compile(const Contract &contract) {
-    return compile(ChosenKernel<CpuKernel>(contract));
+    Compiled compiled = compile(ChosenKernel<CpuKernel>(contract));
+    if constexpr (requires { contract.bytes(Operand::Counters, Step{}); })
+      compiled.counterBytes = [contract](Step step) {
+        return contract.bytes(Operand::Counters, step);
+      };
+    return compiled;
   }
   Compiled compile(const ChosenKernel<CpuKernel> &kernel) {
     const std::string &name = kernel.name;
     auto module = emitKernel(&context, kernel, target);
     EXPECT_TRUE(succeeded(verify(*module)));
     Operation *function = module->lookupSymbol(name);
-    Compiled compiled{0, kernel.operands};
+    Compiled compiled{0, kernel.operands, 0, 0, {}};
     compiled.fixed = function->getAttrOfType<IntegerAttr>("moe.scratch_fixed").getInt();
     compiled.perRow = function->getAttrOfType<IntegerAttr>("moe.scratch_per_row").getInt();
     EXPECT_TRUE(succeeded(lowerKernels(*module)));
@@ -94,9 +100,15 @@ protected:
     return compiled;
   }
 
-  // `arguments` are all operands of the kernel and no others, in any order.
-  void run(const Compiled &compiled, const std::vector<Argument> &arguments, int32_t tokens,
-           int32_t rows, int32_t stride, int32_t workers) {
+  // `arguments` are all operands of the kernel and no others, in any order, but for counters, which
+  // it must leave as it finds them.
+  void run(const Compiled &compiled, std::vector<Argument> arguments, int32_t tokens, int32_t rows,
+           int32_t stride, int32_t workers) {
+    Bytes counters;
+    if (llvm::is_contained(compiled.operands, Operand::Counters)) {
+      counters.resize(compiled.counterBytes({tokens, rows}));
+      arguments.push_back({Operand::Counters, counters});
+    }
     ASSERT_EQ(arguments.size(), compiled.operands.size());
     std::vector<Buffer> operands;
     for (Operand operand : compiled.operands) {
@@ -107,6 +119,7 @@ protected:
     }
     uint64_t scratchBytes = compiled.fixed + compiled.perRow * std::max(tokens, rows);
     processor->run(compiled.kernel, operands, {tokens, rows, stride, workers, scratchBytes});
+    EXPECT_EQ(counters, Bytes(counters.size()));
   }
 
   Floats random(size_t n, float scale = 1) { return normalFloats(generator, n, scale); }

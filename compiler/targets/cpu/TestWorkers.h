@@ -4,10 +4,14 @@
 #define MOE_COMPILER_TARGETS_CPU_TESTWORKERS_H
 
 #include "runtime/device/cpu/KernelAbi.h"
+#include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <thread>
+#include <vector>
 
 namespace moe::codegen {
 
@@ -19,26 +23,48 @@ struct RunFacts {
 // What a run did wrong, as bits.
 enum RunFault : uint32_t { WrotePastScratch = 1, WaitedInVain = 2, WrotePastOperand = 4 };
 
-// Runs all workers, one after the other, each with fresh scratch memory full of NaN. So what a
-// worker waits for is there, or never will be. Returns the faults.
+// Runs all workers at once, each with scratch memory full of NaN. Returns the faults. A wait is in
+// vain when, for a second, no worker ran that did not wait.
 inline uint32_t runWorkers(cpu::Kernel kernel, void *const *operands, const RunFacts &facts) {
-  static uint32_t faults;
+  static std::atomic<uint32_t> faults;
+  static std::atomic<int32_t> running;
   faults = 0;
+  running = facts.workers;
   auto await = [](const int32_t *counter, int32_t value) {
-    if (*counter != value)
-      faults |= WaitedInVain;
+    using Clock = std::chrono::steady_clock;
+    auto reached = [&] { return __atomic_load_n(counter, __ATOMIC_ACQUIRE) == value; };
+    if (reached())
+      return;
+    --running;
+    for (auto lastRun = Clock::now(); !reached(); std::this_thread::yield()) {
+      if (running > 0)
+        lastRun = Clock::now();
+      if (Clock::now() - lastRun > std::chrono::seconds(1)) {
+        faults |= WaitedInVain;
+        break;
+      }
+    }
+    ++running;
   };
   cpu::StepInfo step{facts.tokens, facts.rows, facts.tableStride, 0, await};
-  constexpr size_t unit = 64;
-  std::unique_ptr<std::byte[]> scratch(new std::byte[facts.scratchBytes + 2 * unit]);
-  for (int32_t worker = 0; worker < facts.workers; ++worker) {
-    std::memset(scratch.get(), 0xff, facts.scratchBytes + 2 * unit);
+  auto run = [&](int32_t worker) {
+    constexpr size_t unit = 64;
+    size_t bytes = facts.scratchBytes + 2 * unit;
+    std::unique_ptr<std::byte[]> scratch(new std::byte[bytes]);
+    std::memset(scratch.get(), 0xff, bytes);
     auto start = (reinterpret_cast<uintptr_t>(scratch.get()) + unit - 1) / unit * unit;
     auto *aligned = reinterpret_cast<std::byte *>(start);
     kernel(operands, &step, aligned, worker, facts.workers);
     if (aligned[facts.scratchBytes] != std::byte(0xff))
       faults |= WrotePastScratch;
-  }
+    --running;
+  };
+  std::vector<std::thread> others;
+  for (int32_t worker = 1; worker < facts.workers; ++worker)
+    others.emplace_back(run, worker);
+  run(0);
+  for (std::thread &other : others)
+    other.join();
   return faults;
 }
 

@@ -45,6 +45,8 @@ struct ValueTile {
 
   // Adds the products of the four positions of unit u with what lies at `at` of a row's codes.
   void unit(Val u, int64_t firstChannel, int64_t at, SmallVectorImpl<Val> &sums) {
+    if (firstChannel == 0 && at == 0)
+      k.fetch(o, u);
     SmallVector<Val> codes;
     for (int64_t v = 0; v < vectors; ++v)
       codes.push_back((o.panel + u * (kPanel * 4) + (firstChannel + v * lanes) * 4)

@@ -1,11 +1,11 @@
 // The C calling convention between CPU kernels in a plan and the runtime that calls them.
 //
 // A kernel is machine code without relocations or calls to the outside. All workers of a step call
-// the same kernel with the same operands; each does its own share, which depends on nothing but
-// `worker`, `workers` and the inputs, and every output element is computed by one worker in an
-// order of its own, so results do not depend on the number of workers. The runtime puts a barrier
-// between two kernels. Within one, a worker may wait for workers of lower numbers, by counters:
-// they are zero when a kernel starts, and it leaves them so.
+// the same kernel with the same operands, at the same time; each does its own share, or claims
+// parts of the work by counters. Every output element is computed by one worker in an order of its
+// own, so results depend neither on the number of workers nor on who did what. The runtime puts a
+// barrier between two kernels. Within one, a worker may wait, by counters, for work that others
+// have begun. Counters are zero when a kernel starts, and it leaves them so.
 #ifndef MOE_RUNTIME_DEVICE_CPU_KERNELABI_H
 #define MOE_RUNTIME_DEVICE_CPU_KERNELABI_H
 

@@ -100,7 +100,8 @@ public:
       return reinterpret_cast<void *>((uintptr_t(scratch.data()) + worker * scratchBytes + 63) /
                                       64 * 64);
     };
-    void *operands[] = {x.data(), w, hs};
+    alignas(64) int32_t counter = 0;
+    void *operands[] = {x.data(), w, hs, &counter}; // no counter if the weight is small
     auto run = [&](int tokens, int times) {
       return timed([&](int worker) {
                moe::cpu::StepInfo step{tokens, 0, 0, 0, nullptr};
@@ -171,13 +172,13 @@ public:
     Ints blocks(pageCount), last(many), sequences(many);
     std::iota(blocks.begin(), blocks.end(), 0);
     std::iota(last.begin(), last.end(), int32_t(positions - many));
-    Bytes out(many * padded(heads * 128) * 4);
+    Bytes out(many * padded(heads * 128) * 4), counters(128);
     for (int round = 0; round < rounds; ++round)
       for (Kept &kept : all) {
-        void *decoding[] = {&last[many - 1], sequences.data(),  blocks.data(),
-                            kept.q.data(),   kept.pages.data(), out.data()};
-        void *filling[] = {last.data(),   sequences.data(),  blocks.data(),
-                           kept.q.data(), kept.pages.data(), out.data()};
+        void *decoding[] = {&last[many - 1],   sequences.data(), blocks.data(),  kept.q.data(),
+                            kept.pages.data(), out.data(),       counters.data()};
+        void *filling[] = {last.data(),       sequences.data(), blocks.data(),  kept.q.data(),
+                           kept.pages.data(), out.data(),       counters.data()};
         auto time = [&](void **operands, int32_t tokens) {
           int64_t bytes = kept.kernel.fixed + tokens * kept.kernel.perRow + 4096;
           Bytes scratch(bytes * threads + 64);
