@@ -24,8 +24,8 @@ struct CpuAttention {
 
   std::string name() const;
   Operands operands() const {
-    return {Operand::Positions, Operand::Sequences, Operand::BlockTable,
-            Operand::Q,         Operand::Cache,     Operand::AttentionOut};
+    return {Operand::Positions, Operand::Sequences,    Operand::BlockTable, Operand::Q,
+            Operand::Cache,     Operand::AttentionOut, Operand::Counters};
   }
   int64_t bytes(Operand operand, Step step) const;
   void emit(CpuKernel &k) const;

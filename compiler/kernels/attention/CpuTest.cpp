@@ -48,14 +48,14 @@ TEST_P(AttentionKernels, StepsOfAnySize) {
                               .qkNorm = c.norm ? std::optional(kEps) : std::nullopt,
                               .temperature = c.temperature ? std::optional(std::pair(0.1f, 16.0f))
                                                            : std::nullopt}};
+      CpuQkv bothOf = qkvOf;
+      bothOf.attention = output;
       const CpuNorm normOf{c.hidden, 0, 0, format, format, kEps};
       const CpuAttention attentionOf{c.heads, output, cache};
       Compiled project = compile(qkvOf), prepare = compile(normOf), attend = compile(attentionOf);
       qkvOf.prepared = true;
       Compiled projectPrepared = compile(qkvOf);
-      qkvOf.prepared = false;
-      qkvOf.attention = output;
-      Compiled both = compile(qkvOf), rope{};
+      Compiled both = compile(bothOf), rope{};
       Floats frequencies = reference::ropeFrequencies(500000, c.headDim);
       if (c.rope)
         rope = compile(RopeTable{SmallVector<float>(ArrayRef(frequencies))});
@@ -119,11 +119,10 @@ TEST_P(AttentionKernels, StepsOfAnySize) {
             projecting.insert(projecting.end(), {stream, normWeight});
           }
           if (fused) {
-            Ints counters(c.kvHeads);
+            Bytes partials(bothOf.bytes(Operand::Partials, size), std::byte(0xff));
             projecting.push_back(outs);
-            projecting.push_back({Operand::Counters, counters});
+            projecting.push_back({Operand::Partials, partials});
             run(both, projecting, T, 0, stride, workers);
-            EXPECT_EQ(counters, Ints(c.kvHeads));
           } else {
             run(prepared ? projectPrepared : project, projecting, T, 0, stride, workers);
             run(attend, {positionsOf, sequencesOf, blocksOf, queries, kept, outs}, T, 0, stride,

@@ -162,49 +162,49 @@ void CpuQkv::emit(CpuKernel &k) const {
   int64_t keys = finish.heads, values = finish.heads + cache.heads, all = values + cache.heads;
   int64_t group = finish.heads / cache.heads, each = group + 2;
   Ptr counters = attention ? k.operand(Operand::Counters) : Ptr{};
-  auto [first, last] = k.share(k.i64(all));
-  k.loop(first, last, 1, [&](Val unit) {
-    Val head = unit;
-    if (attention) {
-      Val kv = unit / each, part = unit % k.i64(each);
-      head = select(lt(part, group), kv * group + part,
-                    select(eq(part, group), kv + keys, kv + values));
-    }
-    k.loop(k.i64(0), k.tokens, tile, [&](Val t) {
-      Val count = min(k.tokens - t, k.i64(tile));
-      // In programs of few tokens the next head is elsewhere, and one tile has them all.
-      std::optional<Turn> turn;
-      if (!attention)
-        turn = k.turn(t, k.tokens, panels);
-      for (int64_t p = 0; p < panels; ++p)
-        k.product(format, {x, row.bytes(), ids + t * 4}, count,
-                  weight + (head * panels + p) * panelBytes(format, hidden), hidden,
-                  {out + p * kPanel * 4, headDim * 4, ids}, /*add=*/false, turn);
-      k.loop(k.i64(0), count, 1, [&](Val i) {
-        Ptr row = out + i * (headDim * 4);
-        k.ifThen(lt(head, keys), [&] { finisher.query(row, t + i, head); });
-        k.ifThen(k.val((ge(head, keys) & lt(head, values)).value),
-                 [&] { finisher.key(row, t + i, head - keys); });
-        k.ifThen(ge(head, values), [&] { finisher.value(row, t + i, head - values); });
+  std::optional<Claims> claimed;
+  if (claims())
+    claimed = k.claims(panels * panelBytes(format, hidden));
+  k.parts(k.i64(all), claimed, [&](Val first, Val last) {
+    k.loop(first, last, 1, [&](Val unit) {
+      Val head = unit;
+      if (attention) {
+        Val kv = unit / each, part = unit % k.i64(each);
+        head = select(lt(part, group), kv * group + part,
+                      select(eq(part, group), kv + keys, kv + values));
+      }
+      k.loop(k.i64(0), k.tokens, tile, [&](Val t) {
+        Val count = min(k.tokens - t, k.i64(tile));
+        // In programs of few tokens the next head is elsewhere, and one tile has them all.
+        std::optional<Turn> turn;
+        if (!attention)
+          turn = k.turn(t, k.tokens, panels);
+        for (int64_t p = 0; p < panels; ++p)
+          k.product(format, {x, row.bytes(), ids + t * 4}, count,
+                    weight + (head * panels + p) * panelBytes(format, hidden), hidden,
+                    {out + p * kPanel * 4, headDim * 4, ids}, /*add=*/false, turn);
+        k.loop(k.i64(0), count, 1, [&](Val i) {
+          Ptr row = out + i * (headDim * 4);
+          k.ifThen(lt(head, keys), [&] { finisher.query(row, t + i, head); });
+          k.ifThen(k.val((ge(head, keys) & lt(head, values)).value),
+                   [&] { finisher.key(row, t + i, head - keys); });
+          k.ifThen(ge(head, values), [&] { finisher.value(row, t + i, head - values); });
+        });
       });
+      if (attention)
+        k.arrive(counters + (unit / each * 4 + CpuQkv::parts));
     });
-    if (attention)
-      k.arrive(counters + unit / each * 4);
   });
   if (!attention)
     return;
-  // Who made the last part of a key-value head attends with it, when those before have theirs.
-  Val firstHead = first / each, lastHead = last / each;
-  k.loop(firstHead, lastHead, 1, [&](Val head) {
-    k.await(counters + head * 4, each);
-    (counters + head * 4).store(k.constant(k.i32(), 0));
-  });
   const CpuAttention tiles{finish.heads, *attention, cache};
   AttentionOperands operands{finisher.positions, finisher.sequences,
                              finisher.blocks,    finisher.q,
                              finisher.cache,     k.operand(Operand::AttentionOut)};
-  emitAttentionTiles(k, tiles, operands,
-                     [&](Val, Val head) { return ge(head, firstHead) & lt(head, lastHead); });
+  const SharedSegments shared{k.operand(Operand::Partials), counters + segments()};
+  emitAttentionTiles(k, tiles, operands, counters + claimedPieces, shared,
+                     [&](Val head) { k.await(counters + (head * 4 + CpuQkv::parts), each); });
+  k.leave(counters + left, k.tokens * (cache.heads * 4) + (segments() - left));
 }
 
 } // namespace moe::codegen

@@ -1,5 +1,6 @@
 // Names, operands and buffers of the projections and of the finishing of q, k and v.
 #include "compiler/kernels/qkv/Qkv.h"
+#include "compiler/kernels/attention/AttentionTiles.h"
 #include "llvm/Support/FormatVariadic.h"
 
 namespace moe::codegen {
@@ -64,15 +65,19 @@ Operands CpuQkv::operands() const {
   if (finish.rope)
     all.push_back(Operand::RopeTable);
   if (attention)
-    all.append({Operand::AttentionOut, Operand::Counters});
+    all.append({Operand::AttentionOut, Operand::Partials});
+  if (attention || claims())
+    all.push_back(Operand::Counters);
   return all;
 }
 
 int64_t CpuQkv::bytes(Operand operand, Step step) const {
   if (operand == Operand::Q)
     return step.tokens * finish.heads * finish.cache.queryRow().bytes();
+  if (operand == Operand::Partials)
+    return SharedSegments::bytes({finish.heads, *attention, finish.cache}, step.tokens);
   assert(operand == Operand::Counters);
-  return finish.cache.heads * 4;
+  return attention ? segments() + step.tokens * finish.cache.heads * 4 : 4;
 }
 
 std::string CudaSmallQkv::name() const {

@@ -33,10 +33,20 @@ struct CpuQkv {
   float eps;
   FinishSpec finish;
   bool prepared = false;
-  // Of the weight that attention's result feeds, where this kernel goes on with attention. Its
-  // counters are one for each key-value head.
+  // Of the weight that attention's result feeds, where this kernel goes on with attention.
   std::optional<WeightFormat> attention = std::nullopt;
 
+  // Where Counters has what, in bytes, after who claimed what of the weight. Those that all workers
+  // use at once are in lines of their own.
+  static constexpr int64_t left = 64, claimedPieces = 128,
+                           parts = 192; // of each key-value head that are made; then
+  int64_t segments() const { return parts + finish.cache.heads * 4; } // of [token, head], made
+
+  int64_t weightBytes() const { // read for a token
+    return finish.rows() / finish.cache.headDim * padded(finish.cache.headDim) / kPanel *
+           panelBytes(format, hidden);
+  }
+  bool claims() const { return weightBytes() >= kClaimedBytes; }
   std::string name() const;
   Operands operands() const;
   int64_t bytes(Operand operand, Step step) const;
