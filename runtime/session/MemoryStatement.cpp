@@ -2,33 +2,11 @@
 // in the middle of a text: the sum is done here instead.
 #include "runtime/session/MemoryStatement.h"
 
+#include "runtime/device/SystemMemory.h"
+
 #include <algorithm>
-#include <cstdio>
-#include <cstring>
 
 namespace moe {
-namespace {
-
-std::string mebibytes(uint64_t bytes) {
-  char text[40];
-  std::snprintf(text, sizeof text, bytes >> 30 ? "%.1f GiB" : "%.1f MiB",
-                double(bytes) / (bytes >> 30 ? 1 << 30 : 1 << 20));
-  return text;
-}
-
-// The number in a file of a single one; UINT64_MAX if there is none ("max").
-uint64_t numberIn(const char *path) {
-  std::FILE *file = std::fopen(path, "re");
-  if (!file)
-    return UINT64_MAX;
-  unsigned long long value = UINT64_MAX;
-  if (std::fscanf(file, "%llu", &value) != 1)
-    value = UINT64_MAX;
-  std::fclose(file);
-  return value;
-}
-
-} // namespace
 
 uint64_t cacheBytes(const SessionModel &model, int64_t context, int32_t sequences,
                     int32_t maxStep) {
@@ -52,23 +30,6 @@ int64_t fittingContext(const SessionModel &model, int32_t sequences, int32_t max
     (enough ? fits : tooMany) = middle;
   }
   return std::min(fits * KvCache::pageTokens, model.maxPositions);
-}
-
-uint64_t availableMemory() {
-  uint64_t available = UINT64_MAX;
-  if (std::FILE *file = std::fopen("/proc/meminfo", "re")) {
-    char line[256];
-    unsigned long long kib;
-    while (std::fgets(line, sizeof line, file))
-      if (std::sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-        available = uint64_t(kib) * 1024;
-    std::fclose(file);
-  }
-  uint64_t limit = numberIn("/sys/fs/cgroup/memory.max");
-  uint64_t used = numberIn("/sys/fs/cgroup/memory.current");
-  if (limit != UINT64_MAX && used != UINT64_MAX)
-    available = std::min(available, limit - std::min(limit, used));
-  return available;
 }
 
 Result<uint64_t> checkCacheMemory(const SessionModel &model, const SessionOptions &options) {

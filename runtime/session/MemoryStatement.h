@@ -13,10 +13,6 @@ uint64_t cacheBytes(const SessionModel &model, int64_t context, int32_t sequence
 int64_t fittingContext(const SessionModel &model, int32_t sequences, int32_t maxStep,
                        uint64_t limit);
 
-// Bytes that this process can still get: what the system calls available, or less where a control
-// group says so. UINT64_MAX where neither says anything.
-uint64_t availableMemory();
-
 // The bytes that `options` (with defaults filled in) ask for. Error: ResourceExhausted, with what
 // is needed, what there is and what would fit. A device with memory of its own has what its weights
 // and activations leave.

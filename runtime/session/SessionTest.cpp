@@ -248,7 +248,6 @@ TEST(Session, SaysWhatMemoryItNeeds) {
   EXPECT_TRUE(fakeSession(model, options));
   options.memoryLimit = 100;
   EXPECT_NE(fakeSession(model, options).error().message.find("not even 64"), std::string::npos);
-  EXPECT_GT(availableMemory(), 0u);
 }
 
 TEST(Session, CountsTheMemoryOfItsDevice) {

@@ -1,30 +1,16 @@
 // Machines and control groups are folders that look like /proc and /sys.
 #include "runtime/device/cpu/Processors.h"
 
-#include <filesystem>
-#include <fstream>
-#include <gtest/gtest.h>
+#include "runtime/device/TestSystem.h"
 
+#include <cerrno>
+
+using namespace moe;
 using namespace moe::cpu;
 
 namespace {
 
-class Processors : public testing::Test {
-protected:
-  void SetUp() override {
-    root = testing::TempDir() + "moe-processors-" +
-           testing::UnitTest::GetInstance()->current_test_info()->name();
-    std::filesystem::remove_all(root);
-  }
-  void TearDown() override { std::filesystem::remove_all(root); }
-
-  void write(const std::string &path, const std::string &text) {
-    std::filesystem::create_directories(std::filesystem::path(root + path).parent_path());
-    std::ofstream(root + path) << text;
-  }
-
-  std::string root;
-};
+class Processors : public MadeUpSystem {};
 
 TEST_F(Processors, ThisMachine) {
   const std::vector<int> allowed = allowedProcessors();
