@@ -114,6 +114,12 @@ moe_status moe_session_create(const moe_plan *plan, const moe_session_options *o
       with.threads = options->threads;
       with.maxSequences = options->max_sequences ? options->max_sequences : 1;
       with.context = options->context;
+      const auto numa = cpu::numaNamed(options->numa ? options->numa : "auto");
+      if (!numa)
+        return fail(
+            Error{Code::InvalidArgument, "numa is auto, off, interleave or replicate, not '" +
+                                             std::string(options->numa) + "'"});
+      with.numa = *numa;
     }
     auto session = Session::create(plan->plan, with);
     if (!session)

@@ -52,12 +52,13 @@ const char *moe_token_bytes(const moe_plan *plan, int32_t id, size_t *length);
 
 typedef struct moe_session moe_session;
 
-/* Zero, or null for the device, is the default of each. */
+/* Zero, or null for a text, is the default of each. */
 typedef struct moe_session_options {
   const char *device;    /* "auto", "cuda", "cuda:1", "cpu", "ptxsim" */
   int32_t threads;       /* of a CPU; default: one for each core that this process may use */
   int32_t max_sequences; /* default 1 */
   int64_t context;       /* tokens of each sequence; default: what the plan allows, up to 4096 */
+  const char *numa;      /* of a CPU: "auto", "off", "interleave", "replicate" */
 } moe_session_options;
 
 moe_status moe_session_create(const moe_plan *plan, const moe_session_options *options,

@@ -18,6 +18,12 @@ void addPlace(CLI::App &app, PlaceOptions &place, bool json = true) {
   app.add_option("--threads", place.threads,
                  "threads of a CPU (default: one for each core that it may use)")
       ->check(CLI::Range(1, 4096));
+  app.add_option("--numa", place.numa,
+                 "where weights lie on a machine with several memory nodes: off, in the file's "
+                 "pages; interleave, a copy over all nodes; replicate, a copy on each; auto, by "
+                 "what fits")
+      ->check(CLI::IsMember({"auto", "off", "interleave", "replicate"}))
+      ->capture_default_str();
   app.add_option("--context", place.context,
                  "tokens that a sequence may have (default: what the plan allows, up to 4096)")
       ->check(CLI::Range(int64_t(1), int64_t(1) << 40));

@@ -29,6 +29,8 @@ struct Entry {
 Result<std::unique_ptr<Device>> openCpu(const DeviceOptions &options, const Place &) {
   cpu::CpuOptions cpuOptions;
   cpuOptions.threads = options.threads;
+  cpuOptions.numa = options.numa;
+  cpuOptions.progress = options.progress;
   return cpu::openCpuDevice(std::move(cpuOptions));
 }
 

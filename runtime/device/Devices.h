@@ -3,6 +3,7 @@
 #define MOE_RUNTIME_DEVICE_DEVICES_H
 
 #include "runtime/device/Device.h"
+#include "runtime/device/cpu/Nodes.h"
 
 #include <functional>
 #include <string_view>
@@ -10,9 +11,10 @@
 namespace moe {
 
 struct DeviceOptions {
-  int threads = 0; // of a CPU; 0: one for each processor this process may use
-  // Told how many bytes of the weights are in the device's own memory.
+  int threads = 0; // of a CPU; 0: one for each core that this process may use
+  // Told how many bytes of the weights are in the device's own memory, or in a CPU's copies.
   std::function<void(uint64_t done, uint64_t total)> progress{};
+  cpu::Numa numa = cpu::Numa::Auto; // of a CPU: where weights lie
 };
 
 // Best first; then what "auto" never takes: simulators, and "null", which runs nothing.

@@ -30,10 +30,11 @@ RowSampling samplingOf(bool logits, bool id, const Draw &draw) {
 
 Result<Session> Session::create(const Plan &plan, const SessionOptions &options) {
   std::vector<std::string> devices = planDevices(plan);
-  MOE_ASSIGN(device, openDevice(options.device, devices, {options.threads, options.progress},
-                                [&](const Device &device) {
-                                  return device.supports(devicePlan(plan, device.planDevice()));
-                                }));
+  MOE_ASSIGN(device,
+             openDevice(options.device, devices, {options.threads, options.progress, options.numa},
+                        [&](const Device &device) {
+                          return device.supports(devicePlan(plan, device.planDevice()));
+                        }));
   DevicePlan programs = devicePlan(plan, device->planDevice());
   SessionModel model;
   model.vocab = plan.index().model()->vocab_size();

@@ -6,6 +6,7 @@
 #define MOE_RUNTIME_SESSION_SESSION_H
 
 #include "runtime/device/Device.h"
+#include "runtime/device/cpu/Nodes.h"
 #include "runtime/plan/Plan.h"
 #include "runtime/session/KvCache.h"
 #include "runtime/session/Sampler.h"
@@ -24,8 +25,9 @@ struct SessionOptions {
   int64_t context = 0;      // positions of each sequence; 0: what the plan allows, up to 4096
   int32_t maxStep = 0;      // most tokens of one step of the device; 0: the plan's largest
   uint64_t memoryLimit = 0; // bytes that the KV cache may have; 0: what the device has available
-  // Told how many bytes of the weights are in the device's own memory.
+  // Told how many bytes of the weights are in the device's own memory, or in a CPU's copies.
   std::function<void(uint64_t done, uint64_t total)> progress{};
+  cpu::Numa numa = cpu::Numa::Auto; // of a CPU: where weights lie
 };
 
 // What a session needs to know of the model and its programs.

@@ -18,6 +18,7 @@ struct PlaceOptions {
   std::string plan;
   std::string device = "auto";
   int threads = 0;
+  std::string numa = "auto"; // as cpu::numaNamed has it
   int64_t context = 0;
   std::string load = "map"; // or "read"
   bool json = false;

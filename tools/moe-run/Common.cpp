@@ -37,6 +37,7 @@ SessionOptions sessionOptions(const PlaceOptions &place) {
   SessionOptions options;
   options.device = place.device;
   options.threads = place.threads;
+  options.numa = cpu::numaNamed(place.numa).value_or(cpu::Numa::Auto);
   options.context = place.context;
   return options;
 }

@@ -3,6 +3,7 @@
 #include "runtime/device/cpu/CpuDevice.h"
 
 #include "runtime/device/ProgramExecutor.h"
+#include "runtime/device/SystemMemory.h"
 #include "runtime/device/cpu/CpuFeatures.h"
 #include "runtime/device/cpu/Memory.h"
 #include "runtime/device/cpu/Processors.h"
@@ -18,7 +19,13 @@ namespace {
 
 struct BoundCall {
   Kernel kernel;
-  void *const *operands; // into CpuExecutor::pointers
+  void *const *operands; // into BoundPrograms::pointers
+};
+
+// The programs of a plan over one copy of its weights.
+struct BoundPrograms {
+  std::vector<void *> pointers;                 // operands of all calls
+  std::vector<std::vector<BoundCall>> programs; // per program of the plan
 };
 
 class CpuExecutor final : public ProgramExecutor {
@@ -29,7 +36,8 @@ public:
       : ProgramExecutor(plan, options, /*headerBytes=*/0) {}
   std::string description() const override {
     return target + ", " + std::to_string(threads->workers()) +
-           (threads->workers() == 1 ? " thread" : " threads");
+           (threads->workers() == 1 ? " thread" : " threads") +
+           (weights.description().empty() ? "" : ", " + weights.description());
   }
 
   std::span<const std::byte> output(uint32_t index) const override {
@@ -40,6 +48,7 @@ private:
   Status runProgram(const Step &step, size_t program) override;
   Status loadCode(const DevicePlan &plan, const CpuOptions &cpu);
   Status allocate(const DevicePlan &plan);
+  Status place(const DevicePlan &plan, const CpuOptions &cpu);
   Status bind(const DevicePlan &plan);
   static void runWorker(void *self, int worker);
 
@@ -51,10 +60,11 @@ private:
 
   Memory code, arena, scratch, counters, inputBlock;
   std::vector<Memory> outputs, pools;
-  std::vector<void *> pointers;                 // operands of all calls
-  std::vector<std::vector<BoundCall>> programs; // per program of the plan
+  PlacedWeights weights;
+  std::vector<Node> nodes;          // over which memory is spread; none where it is not
+  std::vector<BoundPrograms> bound; // per copy of the weights
 
-  const std::vector<BoundCall> *current = nullptr; // of the step at hand
+  size_t current = 0; // program of the step at hand
   int workers = 0;
   StepInfo info{};
 };
@@ -62,12 +72,19 @@ private:
 Result<std::unique_ptr<Executor>>
 CpuExecutor::create(const DevicePlan &plan, const ExecutorOptions &options, const CpuOptions &cpu) {
   MOE_TRY(checkExecutor(plan, options, "cpu"));
+  if (cpu.threads < 0 || cpu.threads > kMostThreads)
+    return Error{Code::InvalidArgument,
+                 std::to_string(cpu.threads) + " threads were asked for; give 1 to " +
+                     std::to_string(kMostThreads) + ", or 0 for one for each core"};
   auto executor = std::make_unique<CpuExecutor>(plan, options);
   MOE_TRY(executor->loadCode(plan, cpu));
   MOE_ASSIGN(pool, ThreadPool::create(cpu.threads > 0 ? cpu.threads : defaultThreads()));
   executor->threads = std::move(pool);
   executor->governor.emplace(executor->threads->workers());
+  if (cpu.numa != Numa::Off)
+    executor->nodes = cpu.nodes ? *cpu.nodes : memoryNodes(allowedProcessors());
   MOE_TRY(executor->allocate(plan));
+  MOE_TRY(executor->place(plan, cpu));
   MOE_TRY(executor->bind(plan));
   return std::unique_ptr<Executor>(std::move(executor));
 }
@@ -97,16 +114,19 @@ Status CpuExecutor::loadCode(const DevicePlan &plan, const CpuOptions &cpu) {
 }
 
 Status CpuExecutor::allocate(const DevicePlan &plan) {
-  const auto take = [](Memory &to, uint64_t bytes, const std::string &purpose) -> Status {
-    MOE_ASSIGN(memory, Memory::zeroed(bytes, purpose));
+  const auto take = [](Memory &to, uint64_t bytes, const std::string &purpose,
+                       bool large = true) -> Status {
+    MOE_ASSIGN(memory, Memory::zeroed(bytes, purpose, large));
     to = std::move(memory);
     return ok();
   };
   MOE_TRY(take(arena, sizes.arenaBytes, "the activations of a step"));
   MOE_TRY(take(counters, sizes.counterBytes, "counters"));
-  // Whole pages for each worker, so that no two share a cache line.
+  // Whole pages for each worker, so that no two share a cache line. A page is on the node of the
+  // worker that touches it first, so with several nodes it must not be a large one.
   scratchStride = (sizes.scratchBytes + 4095) / 4096 * 4096;
-  MOE_TRY(take(scratch, scratchStride * uint64_t(threads->workers()), "the workers' scratch"));
+  MOE_TRY(take(scratch, scratchStride * uint64_t(threads->workers()), "the workers' scratch",
+               /*large=*/nodes.size() < 2));
   for (size_t i = 0; i < plan.outputs.size(); ++i)
     MOE_TRY(take(outputs.emplace_back(), sizes.outputBytes[i],
                  "the output \"" + plan.outputs[i].name + "\" of a step"));
@@ -117,14 +137,29 @@ Status CpuExecutor::allocate(const DevicePlan &plan) {
   return ok();
 }
 
+Status CpuExecutor::place(const DevicePlan &plan, const CpuOptions &cpu) {
+  uint64_t others = arena.bytes().size() + scratch.bytes().size();
+  for (const Memory &pool : pools)
+    others += pool.bytes().size();
+  MOE_ASSIGN(placement,
+             choosePlacement(cpu.numa, weightBytes(plan), others, nodes, availableMemory()));
+  MOE_ASSIGN(placed, PlacedWeights::create(plan, placement, nodes, *threads, cpu.progress));
+  weights = std::move(placed);
+  // What all workers read and write comes from all nodes. Where the system forbids that, the one
+  // that touches a page first has it, as everywhere else.
+  if (nodes.size() < 2)
+    return ok();
+  (void)interleave(arena.bytes(), nodes);
+  for (const Memory &pool : pools)
+    (void)interleave(pool.bytes(), nodes);
+  return ok();
+}
+
 Status CpuExecutor::bind(const DevicePlan &plan) {
   BufferAddresses<std::byte *> buffers{
       inputBlock.data(), arena.data(), counters.data(), {}, {}, {}};
   for (const Memory &output : outputs)
     buffers.outputs.push_back(output.data());
-  // Kernels take one type of pointer; they do not write to weights, whose pages would refuse.
-  for (std::span<const std::byte> section : plan.sections)
-    buffers.sections.push_back(const_cast<std::byte *>(section.data()));
   for (const Memory &pool : pools)
     buffers.pools.push_back(pool.data());
 
@@ -132,16 +167,20 @@ Status CpuExecutor::bind(const DevicePlan &plan) {
   for (const Program &program : plan.programs)
     for (const Call &call : program.calls)
       count += call.operands.size();
-  pointers.reserve(count); // BoundCall points into it
-  for (size_t i = 0; i < plan.programs.size(); ++i) {
-    std::vector<BoundCall> &calls = programs.emplace_back();
-    for (const Call &call : plan.programs[i].calls) {
-      if (!kernels[call.kernel])
-        return missingKernel(target, call.kernel);
-      calls.push_back({kernels[call.kernel], pointers.data() + pointers.size()});
-      for (const Operand &operand : call.operands) {
-        MOE_ASSIGN(pointer, addressOf(buffers, operand, i));
-        pointers.push_back(pointer);
+  for (size_t copy = 0; copy < weights.copies(); ++copy) {
+    buffers.sections = weights.sections(copy);
+    auto &[pointers, programs] = bound.emplace_back();
+    pointers.reserve(count); // BoundCall points into it
+    for (size_t i = 0; i < plan.programs.size(); ++i) {
+      std::vector<BoundCall> &calls = programs.emplace_back();
+      for (const Call &call : plan.programs[i].calls) {
+        if (!kernels[call.kernel])
+          return missingKernel(target, call.kernel);
+        calls.push_back({kernels[call.kernel], pointers.data() + pointers.size()});
+        for (const Operand &operand : call.operands) {
+          MOE_ASSIGN(pointer, addressOf(buffers, operand, i));
+          pointers.push_back(pointer);
+        }
       }
     }
   }
@@ -151,7 +190,8 @@ Status CpuExecutor::bind(const DevicePlan &plan) {
 void CpuExecutor::runWorker(void *self, int worker) {
   auto &executor = *static_cast<CpuExecutor *>(self);
   void *scratch = executor.scratch.data() + worker * executor.scratchStride;
-  const std::vector<BoundCall> &calls = *executor.current;
+  const BoundPrograms &nearest = executor.bound[executor.weights.nearest(worker)];
+  const std::vector<BoundCall> &calls = nearest.programs[executor.current];
   for (size_t i = 0; i < calls.size(); ++i) {
     if (i)
       executor.threads->barrier();
@@ -161,7 +201,7 @@ void CpuExecutor::runWorker(void *self, int worker) {
 
 Status CpuExecutor::runProgram(const Step &step, size_t program) {
   inputs.fill(step, program, inputBlock.data());
-  current = &programs[program];
+  current = program;
   info = {step.tokens, step.rows, options.tableStride, 0, ThreadPool::awaitCounter};
   workers = governor->workers();
   const auto start = std::chrono::steady_clock::now();

@@ -3,8 +3,14 @@
 #include "runtime/device/cpu/CpuDevice.h"
 #include "runtime/device/Devices.h"
 #include "runtime/device/TestDeviceSuite.h"
+#include "runtime/device/TestSystem.h"
+#include "runtime/device/cpu/Processors.h"
 
+#include <cerrno>
+#include <climits>
 #include <cstring>
+#include <mutex>
+#include <set>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -70,17 +76,34 @@ void choose(void *const *operands, const cpu::StepInfo *step, void *, int32_t wo
     static_cast<int32_t *>(operands[1])[r] = idOf(static_cast<RowSampling *>(operands[0])[r]);
 }
 
-SuiteDevice cpuWith(int threads) {
+cpu::Kernel kernelOf(uint32_t kernel) {
+  const cpu::Kernel kernels[] = {embed, nullptr, store, head, choose};
+  return kernel < 5 ? kernels[kernel] : nullptr;
+}
+
+// As many nodes as `count`, each beside some of this machine's processors, all on its first node.
+std::vector<cpu::Node> madeUpNodes(int count) {
+  const std::vector<int> processors = cpu::allowedProcessors();
+  std::vector<cpu::Node> nodes;
+  for (int i = 0; i < count; ++i)
+    nodes.push_back({0, {processors[size_t(i) % processors.size()]}, uint64_t(64) << 30});
+  return nodes;
+}
+
+SuiteDevice cpuWith(int threads, cpu::Numa numa = cpu::Numa::Auto, int nodes = 1) {
   SuiteDevice suite;
   suite.name = "cpu";
-  suite.variant = std::to_string(threads) + (threads == 1 ? "thread" : "threads");
-  suite.open = [threads] {
+  suite.variant = std::to_string(threads) + (threads == 1 ? "thread" : "threads") +
+                  (numa == cpu::Numa::Interleave  ? "Interleaved"
+                   : numa == cpu::Numa::Replicate ? "Replicated"
+                                                  : "") +
+                  (nodes == 1 ? "" : std::to_string(nodes) + "nodes");
+  suite.open = [=] {
     cpu::CpuOptions options;
     options.threads = threads;
-    options.resolve = [](uint32_t kernel) -> cpu::Kernel {
-      const cpu::Kernel kernels[] = {embed, nullptr, store, head, choose};
-      return kernel < 5 ? kernels[kernel] : nullptr;
-    };
+    options.numa = numa;
+    options.resolve = kernelOf;
+    options.nodes = madeUpNodes(nodes);
     return cpu::openCpuDevice(std::move(options));
   };
   suite.prepare = [](DevicePlan &) {};
@@ -88,8 +111,119 @@ SuiteDevice cpuWith(int threads) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, DeviceSuite, testing::Values(cpuWith(2)), suiteName);
-INSTANTIATE_TEST_SUITE_P(Cpu, KernelSuite, testing::Values(cpuWith(1), cpuWith(2), cpuWith(5)),
-                         suiteName);
+INSTANTIATE_TEST_SUITE_P(
+    Cpu, KernelSuite,
+    testing::Values(cpuWith(1), cpuWith(2), cpuWith(5), cpuWith(2, cpu::Numa::Auto, 2),
+                    cpuWith(1, cpu::Numa::Interleave), cpuWith(4, cpu::Numa::Interleave, 3),
+                    cpuWith(2, cpu::Numa::Replicate), cpuWith(5, cpu::Numa::Replicate, 2)),
+    suiteName);
+
+// Where the first operand of the kernel below, a weight, was for each worker.
+std::mutex placesMutex;
+std::set<const void *> places;
+
+void notePlace(void *const *operands, const cpu::StepInfo *, void *, int32_t, int32_t) {
+  const std::lock_guard lock(placesMutex);
+  places.insert(operands[0]);
+}
+
+Result<std::unique_ptr<Executor>> executorOf(const cpu::CpuOptions &options,
+                                             const DevicePlan &plan) {
+  MOE_ASSIGN(device, cpu::openCpuDevice(options));
+  return device->createExecutor(plan, {1, 1, {}});
+}
+
+DevicePlan placePlan() {
+  DevicePlan plan;
+  plan.sections = {std::as_bytes(std::span(bytes.weights))};
+  plan.programs = {{1, 1}};
+  plan.programs[0].calls = {{0, {{OperandKind::Weight, 0, 256}}}};
+  return plan;
+}
+
+TEST(CpuExecutor, ReadsEachNodesOwnWeights) {
+  if (cpu::allowedProcessors().size() < 2)
+    GTEST_SKIP() << "needs two processors";
+  cpu::CpuOptions options;
+  options.threads = 8; // some on each node, also where fewer run than were asked for
+  options.resolve = [](uint32_t) { return notePlace; };
+  options.nodes = madeUpNodes(2);
+  for (auto [numa, description, count] :
+       {std::tuple(cpu::Numa::Off, "cpu:test, 8 threads", 1),
+        std::tuple(cpu::Numa::Interleave, "cpu:test, 8 threads, weights interleaved over 2 nodes",
+                   1),
+        std::tuple(cpu::Numa::Replicate, "cpu:test, 8 threads, weights replicated on 2 nodes", 2),
+        std::tuple(cpu::Numa::Auto, "cpu:test, 8 threads, weights replicated on 2 nodes", 2)}) {
+    options.numa = numa;
+    auto executor = executorOf(options, placePlan());
+    ASSERT_TRUE(executor) << executor.error().message;
+    if ((*executor)->description().find("mbind") != std::string::npos)
+      GTEST_SKIP() << (*executor)->description();
+    EXPECT_EQ((*executor)->description(), description);
+    places.clear();
+    ASSERT_TRUE((*executor)->run({1, 1, {}, {}, {}}));
+    EXPECT_EQ(places.size(), size_t(count));
+    const bool inPlace = places.contains(reinterpret_cast<const std::byte *>(bytes.weights) + 256);
+    EXPECT_EQ(inPlace, numa == cpu::Numa::Off);
+    for (const void *place : places)
+      EXPECT_EQ(std::memcmp(place, reinterpret_cast<const std::byte *>(bytes.weights) + 256, 256),
+                0);
+  }
+}
+
+TEST(CpuExecutor, SaysThatCopiesDoNotFit) {
+  cpu::CpuOptions options;
+  options.resolve = [](uint32_t) { return notePlace; };
+  options.nodes = madeUpNodes(2);
+  for (cpu::Node &node : *options.nodes)
+    node.available = 500;
+  options.numa = cpu::Numa::Replicate;
+  auto executor = executorOf(options, placePlan());
+  ASSERT_FALSE(executor);
+  EXPECT_EQ(executor.error().code, Code::ResourceExhausted);
+  EXPECT_NE(executor.error().message.find("--numa replicate copies 0.0 MiB of weights to each of 2 "
+                                          "nodes, and node 0 has 0.0 MiB available"),
+            std::string::npos)
+      << executor.error().message;
+  options.numa = cpu::Numa::Auto; // takes less, and says so
+  executor = executorOf(options, placePlan());
+  ASSERT_TRUE(executor) << executor.error().message;
+  EXPECT_NE((*executor)->description().find(", weights interleaved over 2 nodes"),
+            std::string::npos);
+}
+
+TEST(CpuExecutor, RefusesNumbersOfThreads) {
+  cpu::CpuOptions options;
+  options.resolve = [](uint32_t) { return notePlace; };
+  for (int threads : {-1, cpu::kMostThreads + 1, INT_MAX}) {
+    options.threads = threads;
+    auto executor = executorOf(options, placePlan());
+    ASSERT_FALSE(executor);
+    EXPECT_EQ(executor.error().code, Code::InvalidArgument);
+    EXPECT_EQ(executor.error().message,
+              std::to_string(threads) +
+                  " threads were asked for; give 1 to 4096, or 0 for one for each core");
+  }
+}
+
+// A step of a made-up plan gives what it should.
+bool runsASuiteStep(int threads) {
+  auto device = cpuWith(threads).open();
+  if (!device)
+    return false;
+  auto executor = (*device)->createExecutor(handMadePlan(), executorOptions);
+  const Tables tables;
+  const auto logits = executor ? testplan::run(**executor, tables, {3}, {0}, {0}, {0})
+                               : Result<Logits>(executor.error());
+  return logits && *logits == expected({{3, 3}});
+}
+
+TEST(CpuExecutor, RunsOnPoorSystems) {
+  const auto runs = [] { return runsASuiteStep(0); };
+  withoutCall(SYS_sched_getaffinity, EPERM, runs); // says nothing about processors
+  withoutCall(SYS_sched_setaffinity, EPERM, runs);
+  withoutCall(SYS_madvise, EINVAL, runs); // has no huge pages
+}
 
 // Machine code in a section, mapped executable from a file and copied from memory.
 TEST(CpuExecutor, RunsCodeOfAnImage) {

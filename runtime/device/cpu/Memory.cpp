@@ -13,11 +13,16 @@ Memory::~Memory() {
     munmap(base, length);
 }
 
-Result<Memory> Memory::zeroed(uint64_t bytes, std::string_view purpose) {
+void Memory::protect() {
+  if (length)
+    mprotect(base, length, PROT_READ);
+}
+
+Result<Memory> Memory::zeroed(uint64_t bytes, std::string_view purpose, bool large) {
   constexpr uint64_t page = 4096, huge = uint64_t(2) << 20;
   if (bytes == 0)
     return Memory();
-  uint64_t unit = bytes >= huge ? huge : page;
+  uint64_t unit = large && bytes >= huge ? huge : page;
   uint64_t rounded = (bytes + unit - 1) / unit * unit;
   uint64_t mapped = unit == huge ? rounded + huge : rounded; // room to align
   int flags = MAP_PRIVATE | MAP_ANONYMOUS;
@@ -36,6 +41,8 @@ Result<Memory> Memory::zeroed(uint64_t bytes, std::string_view purpose) {
       munmap(start + head + rounded, huge - head);
     start += head;
     madvise(start, rounded, MADV_HUGEPAGE); // a wish: it may be off
+  } else if (!large) {
+    madvise(start, rounded, MADV_NOHUGEPAGE);
   }
   return Memory(start, rounded);
 }

@@ -26,14 +26,18 @@ public:
   ~Memory();
 
   // `bytes` of zeros, aligned to a page, or to 2 MB if that large; huge pages where the system has
-  // them. `purpose` is for the error: ResourceExhausted.
-  static Result<Memory> zeroed(uint64_t bytes, std::string_view purpose);
+  // them and `large` is set. `purpose` is for the error: ResourceExhausted.
+  static Result<Memory> zeroed(uint64_t bytes, std::string_view purpose, bool large = true);
 
   // Executable, read-only `code`: mapped from `file` at `offset` if file >= 0 and the system lets
   // us, otherwise a copy.
   static Result<Memory> executable(std::span<const std::byte> code, int file, uint64_t offset);
 
   std::byte *data() const { return base; }
+  std::span<std::byte> bytes() const { return {base, length}; } // whole pages
+
+  // From now on writing to it ends the process.
+  void protect();
 
 private:
   Memory(std::byte *base, size_t length) : base(base), length(length) {}
