@@ -102,7 +102,7 @@ Status CpuExecutor::loadCode(const DevicePlan &plan, const CpuOptions &cpu) {
     return ok();
   }
   std::vector<std::string> host = hostFeatures();
-  MOE_ASSIGN(chosen, chooseImage(plan.images, host));
+  MOE_ASSIGN(chosen, chooseImage(plan.images, host, falseFeatures()));
   const Image &image = plan.images[chosen];
   target = image.target;
   MOE_ASSIGN(mapped, Memory::executable(image.code, image.file, image.fileOffset));

@@ -1,6 +1,8 @@
 // Features come from the processor itself, not from /proc, which a sandbox may hide.
 #include "runtime/device/cpu/CpuFeatures.h"
 
+#include "runtime/device/cpu/FeatureProbe.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -115,9 +117,8 @@ const char *suggestedTarget(std::span<const std::string> host) {
   return nullptr;
 }
 
-} // namespace
-
-std::vector<std::string> hostFeatures() {
+// What the processor reports, without what the environment takes away: that is not tried either.
+std::vector<std::string> reportedFeatures() {
   std::vector<std::string> features = detect();
   const char *variable = std::getenv("MOE_CPU_DISABLE");
   std::string_view disabled = variable ? variable : "";
@@ -129,7 +130,19 @@ std::vector<std::string> hostFeatures() {
   return features;
 }
 
-Result<size_t> chooseImage(std::span<const Image> images, std::span<const std::string> host) {
+} // namespace
+
+std::vector<std::string> hostFeatures() {
+  std::vector<std::string> features = reportedFeatures();
+  const std::vector<std::string> untrue = notExecuted(features);
+  std::erase_if(features, [&](const std::string &feature) { return has(untrue, feature); });
+  return features;
+}
+
+std::vector<std::string> falseFeatures() { return notExecuted(reportedFeatures()); }
+
+Result<size_t> chooseImage(std::span<const Image> images, std::span<const std::string> host,
+                           std::span<const std::string> untrue) {
   std::string found;
   for (size_t i = 0; i < images.size(); ++i) {
     if (!images[i].launches.empty()) // PTX, not machine code
@@ -138,7 +151,8 @@ Result<size_t> chooseImage(std::span<const Image> images, std::span<const std::s
     for (const std::string &feature : images[i].features) {
       needs += (needs.empty() ? "" : " ") + feature;
       if (!has(host, feature))
-        lacks += (lacks.empty() ? "" : " ") + feature;
+        lacks += (lacks.empty() ? "" : " ") + feature +
+                 (has(untrue, feature) ? " (reports it, but does not execute it)" : "");
     }
     if (lacks.empty() && !needs.empty())
       return i;

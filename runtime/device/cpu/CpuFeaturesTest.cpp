@@ -53,6 +53,21 @@ TEST(CpuFeatures, SaysWhatIsMissing) {
   EXPECT_FALSE(chooseImage(nameless, v4));
 }
 
+TEST(CpuFeatures, SaysWhatIsReportedAndNotExecuted) {
+  Features host = v4;
+  std::erase(host, "avx512_bf16");
+  std::erase(host, "avx512vbmi");
+  const Image images[] = {image("cpu:x86-64-v4", v4), image("cpu:x86-64-v3", v3)};
+  EXPECT_EQ(*chooseImage(images, host, Features{"avx512_bf16"}), 1u);
+  auto chosen = chooseImage(std::span(images).first(1), host, Features{"avx512_bf16"});
+  ASSERT_FALSE(chosen);
+  EXPECT_NE(
+      chosen.error().message.find("this processor lacks avx512_bf16 (reports it, but does not "
+                                  "execute it) avx512vbmi; compile with"),
+      std::string::npos)
+      << chosen.error().message;
+}
+
 TEST(CpuFeatures, CanBeTakenAway) {
   Features all = hostFeatures();
   ASSERT_FALSE(all.empty());
