@@ -59,7 +59,7 @@ TEST_F(CApi, RunsSeveralSequences) {
   EXPECT_EQ(count, 6u);
   EXPECT_EQ(two[1], 'H');
 
-  const moe_session_options options = {nullptr, 2, 2, 100};
+  const moe_session_options options = {nullptr, 2, 2, 100, nullptr};
   ASSERT_EQ(moe_session_create(plan, &options, &session), MOE_OK) << moe_last_error();
   EXPECT_EQ(moe_session_context(session), 100);
   int32_t a, b, c;
@@ -89,6 +89,40 @@ TEST_F(CApi, RunsSeveralSequences) {
       moe_run(
           session, appends, 1, [](void *, size_t, int64_t, const float *) { return 1; }, nullptr),
       MOE_CANCELLED);
+}
+
+TEST_F(CApi, PlacesWeights) {
+  for (const char *numa : {(const char *)nullptr, "auto", "off", "interleave", "replicate"}) {
+    const moe_session_options options = {"cpu", 3, 1, 100, numa};
+    ASSERT_EQ(moe_session_create(plan, &options, &session), MOE_OK) << moe_last_error();
+    int32_t sequence;
+    ASSERT_EQ(moe_sequence_add(session, &sequence), MOE_OK);
+    const int32_t tokens[] = {10, 20};
+    const moe_append append = {sequence, tokens, 2, 1};
+    int32_t best = -1;
+    const auto note = [](void *best, size_t, int64_t, const float *logits) {
+      *static_cast<int32_t *>(best) =
+          int32_t(std::max_element(logits, logits + toy::vocab) - logits);
+      return 0;
+    };
+    ASSERT_EQ(moe_run(session, &append, 1, note, &best), MOE_OK) << moe_last_error();
+    EXPECT_EQ(best, toy::nextToken(30));
+    moe_session_free(session);
+    session = nullptr;
+  }
+}
+
+TEST_F(CApi, RefusesOptions) {
+  const auto errorOf = [&](moe_session_options options) {
+    EXPECT_EQ(moe_session_create(plan, &options, &session), MOE_INVALID_ARGUMENT);
+    return std::string(moe_last_error());
+  };
+  EXPECT_EQ(errorOf({"cpu", -1, 1, 100, nullptr}), "context, step and threads cannot be negative");
+  EXPECT_EQ(errorOf({"cpu", INT32_MAX, 1, 100, nullptr}),
+            "2147483647 threads were asked for; give 1 to 4096, or 0 for one for each core");
+  for (const char *numa : {"", "on", "Replicate"})
+    EXPECT_EQ(errorOf({"cpu", 1, 1, 100, numa}),
+              "numa is auto, off, interleave or replicate, not '" + std::string(numa) + "'");
 }
 
 TEST_F(CApi, RefusesNonsense) {

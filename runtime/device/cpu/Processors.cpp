@@ -106,9 +106,9 @@ std::optional<double> processorQuota(const std::string &root) {
   return least;
 }
 
-int defaultThreads() {
-  const int cores = coresOf(allowedProcessors());
-  const std::optional<double> quota = processorQuota();
+int defaultThreads(const std::string &root) {
+  const int cores = coresOf(allowedProcessors(), root);
+  const std::optional<double> quota = processorQuota(root);
   return quota ? int(std::clamp(std::ceil(*quota), 1.0, double(cores))) : cores;
 }
 

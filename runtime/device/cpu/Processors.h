@@ -9,7 +9,8 @@
 
 namespace moe::cpu {
 
-// Those of the affinity mask, from the lowest; never none.
+// Those of the affinity mask, from the lowest; never none: processor 0 where the system does not
+// say.
 std::vector<int> allowedProcessors();
 
 // How many cores these processors are on: two that share one (SMT) count once, and those of which
@@ -22,8 +23,8 @@ std::optional<double> processorQuota(const std::string &root = "");
 
 // How many workers fit: one for each core allowed, or the quota rounded up where that is less; at
 // least 1. A second thread of a core adds nothing to kernels that keep its vector units or the
-// memory busy.
-int defaultThreads();
+// memory busy. `root`: as above.
+int defaultThreads(const std::string &root = "");
 
 } // namespace moe::cpu
 

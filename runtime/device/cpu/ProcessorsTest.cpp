@@ -20,6 +20,26 @@ TEST_F(Processors, ThisMachine) {
   EXPECT_LE(defaultThreads(), int(allowed.size()));
 }
 
+TEST_F(Processors, WhereTheSystemDoesNotSay) {
+  for (int error : {EPERM, EINVAL, ENOSYS})
+    withoutCall(SYS_sched_getaffinity, error,
+                [] { return allowedProcessors() == std::vector{0} && defaultThreads() == 1; });
+}
+
+TEST_F(Processors, ThreadsWithinTheQuota) {
+  const int cores = defaultThreads(root); // nothing is known of any: each processor counts
+  EXPECT_EQ(cores, int(allowedProcessors().size()));
+  for (auto [quota, threads] :
+       {std::pair("1000 100000\n", 1),   // a hundredth of a core
+        std::pair("50000 100000\n", 1),  // half of one
+        std::pair("100000 100000\n", 1), // one
+        std::pair("110000 100000\n", std::min(cores, 2)), std::pair("99999900000 100000\n", cores),
+        std::pair("max 100000\n", cores)}) {
+    write("/sys/fs/cgroup/cpu.max", quota);
+    EXPECT_EQ(defaultThreads(root), threads) << quota;
+  }
+}
+
 TEST_F(Processors, SiblingsAreOneCore) {
   const auto siblings = [&](int processor, const std::string &list) {
     write("/sys/devices/system/cpu/cpu" + std::to_string(processor) +

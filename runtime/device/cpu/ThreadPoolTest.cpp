@@ -1,11 +1,13 @@
 // Barriers and runs, also with far more workers than processors.
 #include "runtime/device/cpu/ThreadPool.h"
 
+#include "runtime/device/TestSystem.h"
 #include "runtime/device/cpu/Processors.h"
 
-#include <gtest/gtest.h>
+#include <cerrno>
 #include <random>
 
+using namespace moe;
 using namespace moe::cpu;
 
 namespace {
@@ -112,6 +114,16 @@ TEST(ThreadPool, UnusedPoolsEnd) {
   for (int i = 0; i < 20; ++i)
     EXPECT_TRUE(ThreadPool::create(4));
   EXPECT_FALSE(ThreadPool::create(0));
+}
+
+TEST(ThreadPool, SaysHowManyThreadsThereAre) {
+  for (int error : {EAGAIN, EPERM})
+    for (int number : {SYS_clone3, SYS_clone})
+      withoutCall(number, error, [] {
+        auto pool = ThreadPool::create(3);
+        return pool || pool.error().message ==
+                           "the system gave 1 of 3 threads; ask for fewer with --threads";
+      });
 }
 
 TEST(ThreadPool, LeavesTheCallersAffinity) {
