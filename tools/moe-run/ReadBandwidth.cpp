@@ -3,6 +3,7 @@
 // is no limit.
 #include "tools/moe-run/ReadBandwidth.h"
 
+#include "runtime/device/cpu/CpuFeatures.h"
 #include "runtime/device/cpu/Memory.h"
 #include "runtime/device/cpu/ThreadPool.h"
 
@@ -45,9 +46,13 @@ using Sum = uint64_t (*)(const Vector *v);
 
 Sum chooseSum() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f"))
+  const std::vector<std::string> features = cpu::hostFeatures(); // as the kernels have them
+  const auto has = [&](const char *feature) {
+    return std::find(features.begin(), features.end(), feature) != features.end();
+  };
+  if (has("avx512f"))
     return sumAvx512;
-  if (__builtin_cpu_supports("avx2"))
+  if (has("avx2"))
     return sumAvx2;
 #endif
   return sumPlain;
