@@ -142,8 +142,7 @@ private:
       return o.outs[t] + vectors[v].row * 4;
     int64_t each = k.target.lanes * 4, bytes = count * vectors.size() * each;
     if (!memory.value)
-      memory = k.ptr(LLVM::AllocaOp::create(k, LLVM::LLVMPointerType::get(k.getContext()),
-                                            k.getI8Type(), k.i64(bytes).value, /*alignment=*/64));
+      memory = k.onStack(bytes);
     return memory + (t * vectors.size() + v) * each;
   }
 

@@ -281,6 +281,8 @@ func::FuncOp CpuKernel::tileFunction(StringRef product, TypeRange types, int64_t
 // accumulators stay in registers. A tile of one token takes the whole panel at once, which reads
 // the weights as one stream.
 void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool add) {
+  if (storage == Storage::BF16 && !target.bf16Dot && operands.rows.size() > 1)
+    return emitWideTile(operands, add);
   ArrayRef<Ptr> xs = operands.rows, outs = operands.outs;
   Ptr panel = operands.panel;
   Val steps = operands.steps;
@@ -326,19 +328,12 @@ void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool add
         // A bf16 is the upper half of a float: the pair's first by a shift, its second by a mask.
         Type ints = vec(lanes, i32());
         Val upper = constant(ints, -65536);
-        SmallVector<Val> first, second;
+        Val x = broadcast((xs[0] + k * 4).load(i32()), lanes);
+        Val x0 = bitcast(x << 16, floats), x1 = bitcast(x & upper, floats);
         for (int64_t v = 0; v < vectors; ++v) {
           Val pair = (w + v * lanes * 4).load(ints);
-          first.push_back(bitcast(pair << 16, floats));
-          second.push_back(bitcast(pair & upper, floats));
-        }
-        for (int64_t t = 0; t < count; ++t) {
-          Val pair = broadcast((xs[t] + k * 4).load(i32()), lanes);
-          Val x0 = bitcast(pair << 16, floats), x1 = bitcast(pair & upper, floats);
-          for (int64_t v = 0; v < vectors; ++v) {
-            Val &sum = next[t * vectors + v];
-            sum = fma(second[v], x1, fma(first[v], x0, sum));
-          }
+          next[v] =
+              fma(bitcast(pair & upper, floats), x1, fma(bitcast(pair << 16, floats), x0, next[v]));
         }
       }
       return next;
@@ -347,6 +342,74 @@ void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool add
       for (int64_t v = 0; v < vectors; ++v)
         put(sums[t * vectors + v], outs[t] + (row + v * lanes) * 4, add);
   }
+}
+
+Ptr CpuKernel::onStack(int64_t bytes) {
+  return ptr(LLVM::AllocaOp::create(*this, pointer(getContext()), getI8Type(), i64(bytes).value,
+                                    /*alignment=*/64));
+}
+
+// Where pairs of bf16 have to be taken apart, that of activations would be as much work as the
+// multiply-adds. So a part of the tokens' columns becomes float32 first, all rows of the panel use
+// it, and the sums are in the first-level cache meanwhile. They are added up in the same order.
+void CpuKernel::emitWideTile(const TileOperands &operands, bool add) {
+  constexpr int64_t most = 128; // pairs at once
+  ArrayRef<Ptr> xs = operands.rows, outs = operands.outs;
+  int64_t count = xs.size(), lanes = target.lanes, vectors = target.tileRows / lanes;
+  Type floats = vec(lanes, f32()), ints = vec(lanes, i32());
+  Val upper = constant(ints, -65536);
+  Ptr wide = onStack(count * 2 * most * 4), sums = onStack(count * kPanel * 4);
+  auto wideOf = [&](int64_t t, int64_t second, Val pair) {
+    return wide + (pair * 4 + (2 * t + second) * (most * 4));
+  };
+  if (add)
+    fetchOuts(operands);
+  for (int64_t at = 0; at < count * kPanel; at += lanes)
+    (sums + at * 4).store(constant(floats, 0));
+  loop(i64(0), operands.steps, most, [&](Val first) {
+    Val pairs = min(operands.steps - first, i64(most));
+    // Rows are padded to whole vectors.
+    loop(i64(0), pairs, lanes, [&](Val k) {
+      for (int64_t t = 0; t < count; ++t) {
+        Val pair = (xs[t] + (first + k) * 4).load(ints);
+        wideOf(t, 0, k).store(bitcast(pair << 16, floats));
+        wideOf(t, 1, k).store(bitcast(pair & upper, floats));
+      }
+    });
+    for (int64_t row = 0; row < kPanel; row += target.tileRows) {
+      auto sumOf = [&](int64_t t, int64_t v) { return sums + (t * kPanel + row + v * lanes) * 4; };
+      SmallVector<Val> init;
+      for (int64_t t = 0; t < count; ++t)
+        for (int64_t v = 0; v < vectors; ++v)
+          init.push_back(sumOf(t, v).load(floats));
+      auto next = loop(i64(0), pairs, 1, init, [&](Val k, ArrayRef<Val> before) {
+        if (row == 0)
+          fetch(operands, first + k);
+        SmallVector<Val> sums(before), columns[2];
+        for (int64_t v = 0; v < vectors; ++v) {
+          Ptr w = operands.panel + (first + k) * (kPanel * 4) + (row + v * lanes) * 4;
+          Val pair = w.load(ints);
+          columns[0].push_back(bitcast(pair << 16, floats));
+          columns[1].push_back(bitcast(pair & upper, floats));
+        }
+        for (int64_t second : {0, 1})
+          for (int64_t t = 0; t < count; ++t) {
+            Val x = broadcast(wideOf(t, second, k).load(f32()), lanes);
+            for (int64_t v = 0; v < vectors; ++v) {
+              Val &sum = sums[t * vectors + v];
+              sum = fma(columns[second][v], x, sum);
+            }
+          }
+        return sums;
+      });
+      for (int64_t t = 0; t < count; ++t)
+        for (int64_t v = 0; v < vectors; ++v)
+          sumOf(t, v).store(next[t * vectors + v]);
+    }
+  });
+  for (int64_t t = 0; t < count; ++t)
+    for (int64_t row = 0; row < kPanel; row += lanes)
+      put((sums + (t * kPanel + row) * 4).load(floats), outs[t] + row * 4, add);
 }
 
 Val CpuKernel::codeDot(Val sum, Val w, Val x) {

@@ -98,6 +98,8 @@ public:
   void tiles(llvm::StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Rows out,
              llvm::function_ref<void(const TileOperands &)> emit,
              const std::optional<FetchAhead> &ahead = {});
+  // Memory of a tile function, 64-byte aligned, until it returns.
+  Ptr onStack(int64_t bytes);
   // Ends a tile's sum: stores it, or adds it to what is there.
   void put(Val sum, Ptr to, bool add);
   // sum, int32, plus the target's dot products of neighbouring codes, four bytes a lane. w is
@@ -146,6 +148,7 @@ private:
                                   int64_t aheadBytes,
                                   llvm::function_ref<void(const TileOperands &)> emit);
   void emitTile(Storage storage, const TileOperands &operands, bool add);
+  void emitWideTile(const TileOperands &operands, bool add);
 
   mlir::ModuleOp module;
   mlir::func::FuncOp function;
