@@ -1,8 +1,10 @@
 // Maps code, and makes runs of it expectations.
 #include "compiler/targets/cpu/TestProcessor.h"
+#include "compiler/targets/cpu/TestInstructions.h"
 #include "runtime/device/cpu/CpuFeatures.h"
 #include "llvm/ADT/STLExtras.h"
 #include <gtest/gtest.h>
+#include <optional>
 #include <sys/mman.h>
 
 namespace moe::codegen {
@@ -11,18 +13,28 @@ std::unique_ptr<TestProcessor> TestProcessor::create(llvm::ArrayRef<std::string>
                                                      std::string &missing) {
   const std::vector<std::string> has = cpu::hostFeatures();
   std::unique_ptr<Emulator> emulator;
+  bool emulates = false;
   if (features[0] == "aarch64" && has[0] != "aarch64") {
     emulator = Emulator::aarch64(missing);
     if (!emulator)
       return nullptr;
   } else {
-    auto lacks = [&](const std::string &feature) { return !llvm::is_contained(has, feature); };
-    if (auto *feature = llvm::find_if(features, lacks); feature != features.end()) {
-      missing = "this processor has no " + *feature;
-      return nullptr;
+    for (const std::string &feature : features) {
+      if (llvm::is_contained(has, feature))
+        continue;
+      if (!llvm::is_contained(EmulatedInstructions::features(), feature)) {
+        missing = "this processor has no " + feature;
+        return nullptr;
+      }
+      emulates = true;
+    }
+    if (emulates) {
+      missing = EmulatedInstructions::missing();
+      if (!missing.empty())
+        return nullptr;
     }
   }
-  return std::unique_ptr<TestProcessor>(new TestProcessor(std::move(emulator)));
+  return std::unique_ptr<TestProcessor>(new TestProcessor(std::move(emulator), emulates));
 }
 
 TestProcessor::~TestProcessor() {
@@ -54,6 +66,9 @@ void TestProcessor::run(uint64_t kernel, const std::vector<Buffer> &operands,
     std::vector<void *> pointers;
     for (const Buffer &buffer : operands)
       pointers.push_back(buffer.data);
+    std::optional<EmulatedInstructions> instructions;
+    if (emulates)
+      instructions.emplace();
     faults = runWorkers(reinterpret_cast<cpu::Kernel>(kernel), pointers.data(), facts);
   }
   EXPECT_FALSE(faults & WrotePastScratch) << "the kernel wrote past its scratch memory";

@@ -1,4 +1,5 @@
-// What tests run kernels for CPUs on: this machine's processor, or an emulated one.
+// What tests run kernels for CPUs on: this machine's processor, where need be with instructions
+// that are emulated, or another processor, emulated as a whole.
 #ifndef MOE_COMPILER_TARGETS_CPU_TESTPROCESSOR_H
 #define MOE_COMPILER_TARGETS_CPU_TESTPROCESSOR_H
 
@@ -17,6 +18,9 @@ public:
   TestProcessor(const TestProcessor &) = delete;
   TestProcessor &operator=(const TestProcessor &) = delete;
 
+  // Whether all of it or some instructions are emulated, so that its speed says nothing.
+  bool isEmulated() const { return emulator || emulates; }
+
   // The address of an image's code, where the processor can run it.
   uint64_t load(llvm::ArrayRef<char> code);
 
@@ -25,9 +29,11 @@ public:
   void run(uint64_t kernel, const std::vector<Buffer> &operands, const RunFacts &facts);
 
 private:
-  explicit TestProcessor(std::unique_ptr<Emulator> emulator) : emulator(std::move(emulator)) {}
+  TestProcessor(std::unique_ptr<Emulator> emulator, bool emulates)
+      : emulator(std::move(emulator)), emulates(emulates) {}
 
   std::unique_ptr<Emulator> emulator; // where this machine's processor is another
+  bool emulates;                      // instructions that this one lacks
   std::vector<std::pair<void *, size_t>> mappings;
 };
 

@@ -213,6 +213,11 @@ public:
       llvm::errs() << "--target: " << missing << "\n";
       return;
     }
+    if (processor->isEmulated()) {
+      llvm::errs() << "--target: this processor cannot run " << target.name
+                   << ": measure where it need not be emulated\n";
+      return;
+    }
     if (attended)
       return measureAttention(attended);
     int64_t inputs = 0, outputs = 0;
