@@ -41,9 +41,11 @@ double divergence(std::span<const float> p, std::span<const float> q) {
 }
 
 Session openSession(const Plan &plan, const std::string &target, SessionOptions options) {
-  // The best image comes first, so that only the x86-64-v3 one needs help to be chosen.
-  if (target == "cpu:x86-64-v3")
+  // The best image comes first, so that others need help to be chosen.
+  if (target == "cpu:x86-64-v3-vnni")
     setenv("MOE_CPU_DISABLE", "avx512f", 1);
+  if (target == "cpu:x86-64-v3")
+    setenv("MOE_CPU_DISABLE", "avx512f,avx_vnni", 1);
   // Of a GPU the simulator takes the part.
   constexpr std::string_view gpu = "cuda:sm_";
   if (target.starts_with(gpu)) {

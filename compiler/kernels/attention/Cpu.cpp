@@ -73,7 +73,7 @@ struct Attention {
         Rows to{sums + p * kPanel * 4, width * 4, ids + r * 4};
         if (c.quantized())
           k.tiles(
-              "values", x, count, panels + at, kPageTokens / 4, to,
+              "values", x, count, panels + at, kPageTokens / 4, to, k.target.codeTokens,
               [&](const TileOperands &tile) { emitValueTile(k, tile); }, ahead);
         else
           k.product({.element = c.storage}, x, count, panels + at, kPageTokens, to, /*add=*/true,

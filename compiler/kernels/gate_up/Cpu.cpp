@@ -17,7 +17,8 @@ struct GateUp {
   const CpuGateUp &s;
   ActivationRow sharedRow{s.shared, s.hidden}, routedRow{s.experts ? s.routed : s.shared, s.hidden};
   ActivationRow sharedTo{s.sharedDown, s.width}, routedTo{s.routedDown, s.width};
-  int64_t tile = k.target.tileTokens, burst = 8 * tile;
+  // A burst's rows of x stay in the second-level cache beside a panel.
+  int64_t tile = k.target.tileTokens, burst = std::min<int64_t>(8, 64 / tile) * tile;
   // A worker makes whole units of the rows of `hidden`, and so several panels at once.
   static int64_t blockOf(const ActivationRow &row) { return std::lcm(row.unit(), kPanel / 2); }
   int64_t longestBlock = std::max(blockOf(sharedTo), blockOf(routedTo));

@@ -25,8 +25,10 @@ public:
       k.fetchOuts(o);
     int64_t rowsAtOnce = count == 1 ? kPanel : k.target.tileRows;
     // Half of the rows at once, if then the sums stay in registers: loading activations twice costs
-    // less.
-    if (takesLoaded() && !fits(rowsAtOnce) && fits(rowsAtOnce / 2))
+    // less. With fewer chains of dot products these would wait for each other.
+    constexpr int64_t chains = 8;
+    if (takesLoaded() && !fits(rowsAtOnce) && fits(rowsAtOnce / 2) &&
+        count * rowsAtOnce / 2 / k.target.lanes >= chains)
       rowsAtOnce /= 2;
     // Elsewhere the sums stay in the first-level cache.
     inRegisters = fits(rowsAtOnce);

@@ -166,6 +166,7 @@ void CpuKernel::product(const WeightFormat &format, Rows x, Val count, Ptr panel
   std::string name = nameOf(format) + (add ? "_add" : "");
   tiles(
       name, x, count, panel, steps, out,
+      infoOf(format.element).integers ? target.codeTokens : target.floatTokens,
       [&](const TileOperands &operands) {
         if (format.quantized())
           emitCodeTile(*this, format, operands, add);
@@ -176,7 +177,7 @@ void CpuKernel::product(const WeightFormat &format, Rows x, Val count, Ptr panel
 }
 
 void CpuKernel::tiles(StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Rows out,
-                      function_ref<void(const TileOperands &)> emit,
+                      int64_t held, function_ref<void(const TileOperands &)> emit,
                       const std::optional<FetchAhead> &ahead) {
   SmallVector<Value> arguments{x.base.value,   i64(x.stride).value,   x.ids.value,
                                out.base.value, i64(out.stride).value, out.ids.value,
@@ -186,7 +187,7 @@ void CpuKernel::tiles(StringRef name, Rows x, Val count, Ptr panel, int64_t step
   std::string full = name.str();
   if (ahead)
     full += llvm::formatv("_ahead{0}", ahead->bytes);
-  func::FuncOp function = chooser(full, TypeRange(arguments), ahead ? ahead->bytes : 0, emit);
+  func::FuncOp function = chooser(full, TypeRange(arguments), ahead ? ahead->bytes : 0, held, emit);
   arguments.push_back(count.value);
   func::CallOp::create(*this, function, arguments);
 }
@@ -219,14 +220,16 @@ void CpuKernel::fetchOuts(const TileOperands &operands) {
 
 void CpuKernel::put(Val sum, Ptr to, bool add) { to.store(add ? to.load(sum.type()) + sum : sum); }
 
-// Chooses the tile function for the number of tokens.
+// Chooses the tile function for the number of tokens, which take turns where a tile does not hold
+// all of them.
 func::FuncOp CpuKernel::chooser(StringRef product, TypeRange types, int64_t aheadBytes,
+                                int64_t held,
                                 function_ref<void(const TileOperands &)> emit) {
   std::string name = llvm::formatv("product_{0}", product);
   if (auto known = module.lookupSymbol<func::FuncOp>(name))
     return known;
   SmallVector<func::FuncOp> tiles;
-  for (int64_t count = 1; count <= target.tileTokens; ++count)
+  for (int64_t count = 1; count <= held; ++count)
     tiles.push_back(tileFunction(product, types, count, aheadBytes, emit));
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPointToStart(module.getBody());
@@ -236,10 +239,19 @@ func::FuncOp CpuKernel::chooser(StringRef product, TypeRange types, int64_t ahea
   function.setPrivate();
   Block *block = function.addEntryBlock();
   setInsertionPointToStart(block);
+  SmallVector<Value> arguments(block->getArguments().drop_back());
   Val count = val(block->getArguments().back());
-  for (int64_t n = 1; n <= target.tileTokens; ++n)
-    ifThen(eq(count, n), [&] {
-      func::CallOp::create(*this, tiles[n - 1], ValueRange(block->getArguments().drop_back()));
+  auto choose = [&](Val count) {
+    for (int64_t n = 1; n <= held; ++n)
+      ifThen(eq(count, n), [&] { func::CallOp::create(*this, tiles[n - 1], arguments); });
+  };
+  if (held == target.tileTokens)
+    choose(count);
+  else
+    loop(i64(0), count, held, [&](Val first) {
+      for (unsigned ids : {2, 5}) // of rows and of outs
+        arguments[ids] = (ptr(block->getArgument(ids)) + first * 4).value;
+      choose(min(count - first, i64(held)));
     });
   func::ReturnOp::create(*this);
   return function;
@@ -414,8 +426,9 @@ void CpuKernel::emitWideTile(const TileOperands &operands, bool add) {
 
 Val CpuKernel::codeDot(Val sum, Val w, Val x) {
   assert(target.codeDot != CodeDot::BytePairs && "an instruction that sums in fours");
-  StringRef name = target.codeDot == CodeDot::UnsignedBytes ? "llvm.x86.avx512.vpdpbusd.512"
-                                                            : "llvm.aarch64.neon.sdot.v4i32.v16i8";
+  StringRef name = target.codeDot == CodeDot::SignedBytes ? "llvm.aarch64.neon.sdot.v4i32.v16i8"
+                   : target.lanes == 16 ? "llvm.x86.avx512.vpdpbusd.512"
+                                        : "llvm.x86.avx512.vpdpbusd.256"; // AVX-VNNI's
   return val(LLVM::CallIntrinsicOp::create(*this, sum.type(), getStringAttr(name),
                                            ValueRange{sum.value, w.value, x.value})
                  .getResults());

@@ -94,9 +94,10 @@ public:
     return {row / target.tileTokens, ceilDiv(rows, target.tileTokens), panels};
   }
 
-  // The same of a product that `emit` has the tile of; `name` is of all that the tile depends on.
+  // The same of a product that `emit` has the tile of, for up to `held` tokens; `name` is of all
+  // that the tile depends on.
   void tiles(llvm::StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Rows out,
-             llvm::function_ref<void(const TileOperands &)> emit,
+             int64_t held, llvm::function_ref<void(const TileOperands &)> emit,
              const std::optional<FetchAhead> &ahead = {});
   // Memory of a tile function, 64-byte aligned, until it returns.
   Ptr onStack(int64_t bytes);
@@ -143,6 +144,7 @@ public:
 
 private:
   mlir::func::FuncOp chooser(llvm::StringRef product, mlir::TypeRange types, int64_t aheadBytes,
+                             int64_t held,
                              llvm::function_ref<void(const TileOperands &)> emit);
   mlir::func::FuncOp tileFunction(llvm::StringRef product, mlir::TypeRange types, int64_t count,
                                   int64_t aheadBytes,

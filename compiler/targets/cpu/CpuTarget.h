@@ -21,15 +21,17 @@ struct CpuTarget {
   std::string cpuFeatures;                    // "+avx512bf16,..."
   llvm::SmallVector<std::string, 8> required; // what the runtime asks the processor for
   int64_t lanes;                              // f32 lanes of a vector register
-  int64_t tileTokens;                         // tokens that a register tile of the product holds
+  int64_t tileTokens;                         // tokens that a product takes at once, at most
+  int64_t floatTokens;                        // tokens that a register tile holds, of floats
+  int64_t codeTokens;                         // and of codes; both divide tileTokens
   int64_t tileRows;                           // weight rows of a tile with more than one token
   int64_t registers;                          // of vectors
   bool bf16Dot;                               // has a dot product of bf16 pairs into f32
   CodeDot codeDot;
 };
 
-// "x86-64-v3", "x86-64-v4", "aarch64", or "native" for the machine at hand. An unknown name is an
-// error that lists these.
+// "x86-64-v3", "x86-64-v3-vnni", "x86-64-v4", "aarch64", or "native" for the machine at hand. An
+// unknown name is an error that lists these.
 llvm::Expected<CpuTarget> cpuTarget(llvm::StringRef name);
 
 // Every target but native, best first.

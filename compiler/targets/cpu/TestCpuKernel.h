@@ -258,7 +258,7 @@ inline std::string nameOfCase(const testing::TestParamInfo<std::tuple<std::strin
 }
 
 inline auto onAllTargets(const std::vector<Kind> &kinds) {
-  return testing::Combine(testing::Values("x86-64-v4", "x86-64-v3", "aarch64"),
+  return testing::Combine(testing::Values("x86-64-v4", "x86-64-v3-vnni", "x86-64-v3", "aarch64"),
                           testing::ValuesIn(kinds));
 }
 // Of kernels with one product: every format.
@@ -272,11 +272,11 @@ inline auto someKinds() {
                           testing::Values(kF32Kind, kBf16Kind, kInt4ZerosKind));
 }
 inline auto emulatedKinds() {
-  return testing::Combine(testing::Values("aarch64"),
+  return testing::Combine(testing::Values("aarch64", "x86-64-v3-vnni"),
                           testing::Values(kF32Kind, kBf16Kind, kInt4ZerosKind));
 }
 inline auto otherCodes() {
-  return testing::Combine(testing::Values("x86-64-v4", "aarch64"),
+  return testing::Combine(testing::Values("x86-64-v4", "x86-64-v3-vnni", "aarch64"),
                           testing::Values(kInt4Kind, kFp8Kind));
 }
 

@@ -65,9 +65,7 @@ std::vector<std::string> detect() {
   add(zmm, leaf7b.eax, 5, "avx512_bf16");
   add(zmm, leaf7.ecx, 11, "avx512_vnni");
   add(zmm, leaf7.ecx, 1, "avx512vbmi");
-  // Not needed by a plain target, but `native` ones may name them.
   add(ymm, leaf7b.eax, 4, "avx_vnni");
-  add(zmm, leaf7.ecx, 6, "avx512_vbmi2");
   return features;
 }
 
@@ -107,6 +105,7 @@ const char *suggestedTarget(std::span<const std::string> host) {
       {"cpu:x86-64-v4",
        {"x86_64", "avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl",
         "avx512cd", "avx512_bf16", "avx512_vnni", "avx512vbmi"}},
+      {"cpu:x86-64-v3-vnni", {"x86_64", "avx2", "fma", "f16c", "bmi2", "avx_vnni"}},
       {"cpu:x86-64-v3", {"x86_64", "avx2", "fma", "f16c", "bmi2"}},
       {"cpu:aarch64", {"aarch64", "asimd", "asimddp"}},
   };

@@ -20,15 +20,17 @@ Image image(std::string target, Features features) {
 }
 
 const Features v3{"x86_64", "avx2", "fma", "f16c", "bmi2"};
+const Features v3Vnni{"x86_64", "avx2", "fma", "f16c", "bmi2", "avx_vnni"};
 const Features v4{"x86_64",      "avx2",        "fma",       "f16c",     "bmi2",
                   "avx512f",     "avx512bw",    "avx512dq",  "avx512vl", "avx512cd",
                   "avx512_bf16", "avx512_vnni", "avx512vbmi"};
 
 TEST(CpuFeatures, FirstThatFits) {
   const Image images[] = {image("cpu:aarch64", {"aarch64", "asimd"}), image("cpu:x86-64-v4", v4),
-                          image("cpu:x86-64-v3", v3)};
+                          image("cpu:x86-64-v3-vnni", v3Vnni), image("cpu:x86-64-v3", v3)};
   EXPECT_EQ(*chooseImage(images, v4), 1u);
-  EXPECT_EQ(*chooseImage(images, v3), 2u);
+  EXPECT_EQ(*chooseImage(images, v3Vnni), 2u);
+  EXPECT_EQ(*chooseImage(images, v3), 3u);
   EXPECT_EQ(*chooseImage(images, Features{"aarch64", "asimd", "bf16"}), 0u);
   EXPECT_FALSE(chooseImage(images, Features{"aarch64"}));
 }
@@ -47,6 +49,8 @@ TEST(CpuFeatures, SaysWhatIsMissing) {
       "compile with --target cpu:x86-64-v3");
   EXPECT_EQ(chooseImage({}, v3).error().message,
             "plan has no code for a CPU; compile with --target cpu:x86-64-v3");
+  EXPECT_EQ(chooseImage({}, v3Vnni).error().message,
+            "plan has no code for a CPU; compile with --target cpu:x86-64-v3-vnni");
   EXPECT_NE(chooseImage(images, Features{"riscv64"}).error().message.find("no target"),
             std::string::npos);
   const Image nameless[] = {image("cpu:native", {})};
