@@ -1,6 +1,8 @@
 // Emulated instructions do what the manual says, on the registers and the memory that they name:
 // without this, tests of kernels that are made of them would prove nothing.
 #include "compiler/targets/cpu/TestInstructions.h"
+#include "runtime/device/cpu/CpuFeatures.h"
+#include "llvm/ADT/STLExtras.h"
 #include <array>
 #include <csignal>
 #include <cstring>
@@ -36,6 +38,8 @@ protected:
     munmap(at, 4096);
   }
 
+  // Where the processor has them nothing traps, and these tests are of the processor.
+  const bool hasTiles = llvm::is_contained(cpu::hostFeatures(), "amx_tile");
   std::optional<EmulatedInstructions> instructions;
 };
 
@@ -139,6 +143,110 @@ TEST_F(InstructionsTest, SeesUpperHalvesThatAreUnused) {
   EXPECT_EQ(dot.sums, want);
 }
 
+//===--- AMX ---------------------------------------------------------------------------------------
+
+// A configuration of tiles, as LDTILECFG reads it.
+struct TileConfig {
+  uint8_t bytes[64] = {1};
+
+  TileConfig &tile(int number, uint8_t rows, uint8_t rowBytes) {
+    bytes[16 + 2 * number] = rowBytes;
+    bytes[48 + number] = rows;
+    return *this;
+  }
+};
+
+// ldtilecfg [rdi]; tilerelease
+const Code kConfigure{0xc4, 0xe2, 0x78, 0x49, 0x07}, kRelease{0xc4, 0xe2, 0x78, 0x49, 0xc0};
+// From rsi, with rows 64 bytes apart: mov eax, 64; tileloadd tmm0, [rsi + rax]; tileloadd tmm4,
+// [rsi + rax + 1024]; tileloadd tmm6, [rsi + rax + 2048]
+const Code kLoadTiles{0xb8, 0x40, 0x00, 0x00, 0x00, 0xc4, 0xe2, 0x7b, 0x4b, 0x04, 0x06,
+                      0xc4, 0xe2, 0x7b, 0x4b, 0xa4, 0x06, 0x00, 0x04, 0x00, 0x00, 0xc4,
+                      0xe2, 0x7b, 0x4b, 0xb4, 0x06, 0x00, 0x08, 0x00, 0x00};
+// tilestored [rsi + rax], tmm0
+const Code kStoreTile{0xc4, 0xe2, 0x7a, 0x4b, 0x04, 0x06};
+const Code kDotFloats{0xc4, 0xe2, 0x4a, 0x5c, 0xc4}; // tdpbf16ps tmm0, tmm4, tmm6
+const Code kDotCodes{0xc4, 0xe2, 0x4a, 0x5e, 0xc4};  // tdpbsud tmm0, tmm4, tmm6
+
+// Three tiles with rows of 64 bytes: sums, activations, weights.
+template <class Sum, class X, class W> struct Memory {
+  Sum sums[16][16];
+  X x[16][64 / sizeof(X)];
+  W w[16][64 / sizeof(W)];
+};
+
+TEST_F(InstructionsTest, MultipliesTilesOfCodes) {
+  // 3 tokens by 5 rows of the panel, 8 codes.
+  TileConfig config = TileConfig().tile(0, 3, 20).tile(4, 3, 8).tile(6, 2, 20);
+  Memory<int32_t, int8_t, uint8_t> m;
+  for (int row = 0; row < 16; ++row)
+    for (int i = 0; i < 64; ++i) {
+      m.sums[row][i / 4] = 1000 * row - i / 4;
+      m.x[row][i] = int8_t(37 * row + 11 * i - 128);
+      m.w[row][i] = uint8_t(255 - 29 * row - 7 * i);
+    }
+  Memory<int32_t, int8_t, uint8_t> want = m;
+  for (int t = 0; t < 3; ++t)
+    for (int n = 0; n < 5; ++n)
+      for (int k = 0; k < 8; ++k)
+        want.sums[t][n] += m.x[t][k] * m.w[k / 4][n * 4 + k % 4];
+  call(kConfigure + kLoadTiles + kDotCodes + kStoreTile, &config, &m);
+  EXPECT_EQ(EmulatedInstructions::holdTiles(), !hasTiles);
+  EXPECT_EQ(0, memcmp(&m, &want, sizeof m)); // nothing beyond the tile was written
+  call(kRelease, nullptr);
+  EXPECT_FALSE(EmulatedInstructions::holdTiles());
+}
+
+uint16_t bf16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return uint16_t(bits >> 16);
+}
+
+// Even and odd products are summed apart, each rounded once, and then added to what was there.
+TEST_F(InstructionsTest, MultipliesTilesOfFloats) {
+  TileConfig config = TileConfig().tile(0, 2, 8).tile(4, 2, 12).tile(6, 3, 8);
+  Memory<float, uint16_t, uint16_t> m{};
+  const float x[2][6] = {{1, 0x1p24f, 1, -0x1p24f, 1, 1}, {3, 5, 7, 0.5, 0.25, -2}};
+  for (int t = 0; t < 2; ++t)
+    for (int k = 0; k < 6; ++k)
+      m.x[t][k] = bf16(x[t][k]);
+  for (int k = 0; k < 6; ++k) {
+    m.w[k / 2][k % 2] = bf16(1);            // row 0 of the panel
+    m.w[k / 2][2 + k % 2] = bf16(k + 2.0f); // row 1
+  }
+  m.sums[0][0] = 0.5f;
+  call(kConfigure + kLoadTiles + kDotFloats + kStoreTile + kRelease, &config, &m);
+  // Even: 1 + 1 + 1. Odd: 2^24 - 2^24 + 1. In the order of columns 2^24 would swallow ones.
+  EXPECT_EQ(m.sums[0][0], 0.5f + 4);
+  EXPECT_EQ(m.sums[1][0], 3 + 7 + 0.25f + 5 + 0.5f - 2);
+  EXPECT_EQ(m.sums[1][1], 3 * 2 + 7 * 4 + 0.25f * 6 + 5 * 3 + 0.5f * 5 - 2 * 7);
+}
+
+TEST_F(InstructionsTest, TilesOfFloatsHaveNoDenormals) {
+  TileConfig config = TileConfig().tile(0, 1, 4).tile(4, 1, 8).tile(6, 2, 4);
+  Memory<float, uint16_t, uint16_t> m{};
+  m.sums[0][0] = -0x1p-130f;                              // counts as zero
+  m.x[0][0] = bf16(0x1p-70f), m.w[0][0] = bf16(0x1p-70f); // too small a product
+  m.x[0][1] = bf16(0x1p-130f), m.w[0][1] = bf16(0x1p10f); // too small a factor
+  m.x[0][2] = bf16(0x1p-100f), m.w[1][0] = bf16(1);
+  call(kConfigure + kLoadTiles + kDotFloats + kStoreTile + kRelease, &config, &m);
+  EXPECT_EQ(m.sums[0][0], 0x1p-100f);
+}
+
+TEST_F(InstructionsTest, ZeroesTiles) {
+  TileConfig config = TileConfig().tile(0, 16, 64).tile(4, 16, 64).tile(6, 16, 64);
+  Memory<int32_t, int8_t, uint8_t> m;
+  memset(&m, 1, sizeof m);
+  // tilezero tmm0
+  call(kConfigure + kLoadTiles + Code{0xc4, 0xe2, 0x7b, 0x49, 0xc0} + kStoreTile + kRelease,
+       &config, &m);
+  for (auto &row : m.sums)
+    for (int32_t sum : row)
+      EXPECT_EQ(sum, 0);
+  EXPECT_EQ(m.x[0][0], 1);
+}
+
 using InstructionsDeathTest = InstructionsTest;
 
 TEST_F(InstructionsDeathTest, SayWhatNobodyKnows) {
@@ -150,6 +258,33 @@ TEST_F(InstructionsDeathTest, SayWhatNobodyKnows) {
     EXPECT_EXIT(call(code, nullptr), testing::ExitedWithCode(1),
                 std::string("has the instruction: ") + bytes);
   }
+}
+
+// What would fault on a processor with AMX, which ends the process otherwise.
+TEST_F(InstructionsDeathTest, SayHowTilesAreMisused) {
+  if (hasTiles)
+    GTEST_SKIP() << "this processor has AMX";
+  Memory<int32_t, int8_t, uint8_t> m{};
+  auto dies = [&](TileConfig config, const Code &code, const std::string &why) {
+    EXPECT_EXIT(call(kConfigure + code, &config, &m), testing::ExitedWithCode(1), why);
+  };
+  TileConfig reserved, palette;
+  reserved.bytes[40] = 1;
+  palette.bytes[0] = 2;
+  dies(reserved, {}, "reserved is not zero");
+  dies(palette, {}, "palette is not 1");
+  dies(TileConfig().tile(3, 17, 64), {}, "larger than 16 rows of 64 bytes");
+  dies(TileConfig().tile(3, 16, 68), {}, "larger than 16 rows of 64 bytes");
+  dies(TileConfig().tile(3, 1, 0), {}, "rows or with columns alone");
+  dies(TileConfig().tile(0, 3, 20), kLoadTiles, "not configured");
+  const TileConfig good = TileConfig().tile(0, 3, 20).tile(4, 3, 8).tile(6, 2, 20);
+  dies(good, kLoadTiles + kRelease + kDotCodes, "not configured");
+  dies(TileConfig(good).tile(6, 3, 20), kLoadTiles + kDotCodes, "do not fit");
+  dies(TileConfig(good).tile(4, 2, 8), kLoadTiles + kDotFloats, "do not fit");
+  // tdpbsud tmm0, tmm4, tmm4
+  dies(good, kLoadTiles + Code{0xc4, 0xe2, 0x5a, 0x5e, 0xc4}, "twice");
+  // tileloadd tmm0, [rsi] without an index
+  dies(good, {0xc4, 0xe2, 0x7b, 0x4b, 0x06}, "no index");
 }
 
 TEST_F(InstructionsDeathTest, EndsWithItsObject) {

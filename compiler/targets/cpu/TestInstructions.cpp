@@ -2,6 +2,7 @@
 #include "compiler/targets/cpu/TestInstructions.h"
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -16,7 +17,7 @@
 namespace moe::codegen {
 
 std::span<const std::string_view> EmulatedInstructions::features() {
-  static constexpr std::string_view names[] = {"avx_vnni"};
+  static constexpr std::string_view names[] = {"avx_vnni", "amx_tile", "amx_bf16", "amx_int8"};
   return names;
 }
 
@@ -185,19 +186,6 @@ void dotUnsignedSigned(Registers &registers, const Instruction &i) {
   registers.setVector(i.reg, sum);
 }
 
-// False where it is none that this knows.
-bool carryOut(Registers &registers) {
-  const std::optional<Instruction> i = Instruction::decode(registers);
-  if (!i)
-    return false;
-  if (i->opcode == 0x50 && i->prefix == Instruction::P66)
-    dotUnsignedSigned(registers, *i);
-  else
-    return false;
-  registers.goOn(i->next);
-  return true;
-}
-
 [[noreturn]] void die(const char *why, const Registers &registers) {
   char text[256];
   int length = snprintf(text, sizeof text, "%s:", why);
@@ -207,6 +195,151 @@ bool carryOut(Registers &registers) {
   text[length++] = '\n';
   (void)!write(STDERR_FILENO, text, size_t(length));
   _exit(1);
+}
+
+//===--- AMX ---------------------------------------------------------------------------------------
+
+struct Tiles {
+  static constexpr size_t count = 8, mostRows = 16, mostBytes = 64; // of palette 1
+
+  bool configured = false;
+  size_t rows[count], rowBytes[count];
+  uint8_t data[count][mostRows][mostBytes];
+};
+thread_local Tiles tiles;
+
+// Denormals count as zeros, on the way in and on the way out, whatever MXCSR says.
+float flushed(float x) { return std::fpclassify(x) == FP_SUBNORMAL ? std::copysign(0.0f, x) : x; }
+float fmaFlushed(float x, float y, float z) { return flushed(std::fma(flushed(x), flushed(y), z)); }
+
+// This and what follows return why the instruction would fault, or null.
+const char *configureTiles(const uint8_t *from) {
+  tiles.configured = false;
+  memset(tiles.data, 0, sizeof tiles.data);
+  if (from[0] != 1)
+    return "the tiles' palette is not 1";
+  for (size_t i = 1; i < 64; ++i)
+    if ((i < 16 || (i >= 32 && i < 48) || i >= 56) && from[i] != 0)
+      return "a byte of the tiles' configuration that is reserved is not zero";
+  for (size_t i = 0; i < Tiles::count; ++i) {
+    uint16_t bytes;
+    memcpy(&bytes, from + 16 + 2 * i, sizeof bytes);
+    tiles.rowBytes[i] = bytes;
+    tiles.rows[i] = from[48 + i];
+    if (bytes > Tiles::mostBytes || tiles.rows[i] > Tiles::mostRows)
+      return "a tile is configured larger than 16 rows of 64 bytes";
+    if ((bytes == 0) != (tiles.rows[i] == 0))
+      return "a tile is configured with rows or with columns alone";
+  }
+  tiles.configured = true;
+  return nullptr;
+}
+
+bool usable(size_t tile) { return tiles.configured && tile < Tiles::count && tiles.rows[tile] > 0; }
+
+const char *moveTile(const Instruction &i, bool store) {
+  const size_t tile = size_t(i.reg);
+  if (!i.sib)
+    return "a tile's address has no index";
+  if (!usable(tile))
+    return "a tile is not configured";
+  if (!store)
+    memset(tiles.data[tile], 0, sizeof tiles.data[tile]);
+  for (size_t row = 0; row < tiles.rows[tile]; ++row) {
+    void *at = reinterpret_cast<void *>(i.address + row * i.index);
+    if (store)
+      memcpy(at, tiles.data[tile][row], tiles.rowBytes[tile]);
+    else
+      memcpy(tiles.data[tile][row], at, tiles.rowBytes[tile]);
+  }
+  return nullptr;
+}
+
+float widened(const uint8_t *bf16) {
+  const uint32_t bits = uint32_t(bf16[0]) << 16 | uint32_t(bf16[1]) << 24;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// A row of activations with a column of the tile w, of so many units of 4 bytes: sum plus the
+// products of two bf16 each.
+float dotFloats(float sum, const uint8_t *x, size_t w, size_t column, size_t units) {
+  float even = 0, odd = 0;
+  for (size_t k = 0; k < units; ++k) {
+    const uint8_t *pair = &tiles.data[w][k][column * 4];
+    even = fmaFlushed(widened(x + k * 4), widened(pair), even);
+    odd = fmaFlushed(widened(x + k * 4 + 2), widened(pair + 2), odd);
+  }
+  return flushed(flushed(sum) + flushed(even + odd));
+}
+
+// sum plus the products of four signed and unsigned bytes each.
+uint32_t dotCodes(uint32_t sum, const uint8_t *x, size_t w, size_t column, size_t units) {
+  for (size_t k = 0; k < units; ++k)
+    for (size_t c = 0; c < 4; ++c)
+      sum += uint32_t(int8_t(x[k * 4 + c]) * int32_t(tiles.data[w][k][column * 4 + c]));
+  return sum;
+}
+
+template <class T>
+const char *multiplyTiles(const Instruction &i,
+                          T (*dot)(T, const uint8_t *, size_t, size_t, size_t)) {
+  const size_t sums = size_t(i.reg), a = size_t(i.other), b = size_t(i.source);
+  if (i.other < 0 || !usable(sums) || !usable(a) || !usable(b))
+    return "a tile is not configured";
+  if (a == b || a == sums || b == sums)
+    return "a product of tiles has one of them twice";
+  if (tiles.rows[sums] != tiles.rows[a] || tiles.rowBytes[sums] != tiles.rowBytes[b] ||
+      tiles.rowBytes[a] != tiles.rows[b] * 4 || tiles.rowBytes[b] % 4 != 0)
+    return "tiles do not fit each other";
+  for (size_t row = 0; row < tiles.rows[sums]; ++row)
+    for (size_t column = 0; column < tiles.rowBytes[sums] / 4; ++column) {
+      uint8_t *at = &tiles.data[sums][row][column * 4];
+      T sum;
+      memcpy(&sum, at, sizeof sum);
+      sum = dot(sum, tiles.data[a][row], b, column, tiles.rows[b]);
+      memcpy(at, &sum, sizeof sum);
+    }
+  return nullptr;
+}
+
+//===--- All of them -------------------------------------------------------------------------------
+
+// False where it is none that this knows.
+bool carryOut(Registers &registers) {
+  const std::optional<Instruction> i = Instruction::decode(registers);
+  if (!i || (i->wide && i->opcode != 0x50))
+    return false;
+  auto is = [&](uint8_t opcode, Instruction::Prefix prefix, bool memory) {
+    return i->opcode == opcode && i->prefix == prefix && (i->other < 0) == memory;
+  };
+  const char *fault = nullptr;
+  if (i->opcode == 0x50 && i->prefix == Instruction::P66)
+    dotUnsignedSigned(registers, *i);
+  else if (is(0x49, Instruction::None, true) && i->reg == 0)
+    fault = configureTiles(reinterpret_cast<const uint8_t *>(i->address + i->index));
+  else if (is(0x49, Instruction::None, false) && i->reg == 0 && i->other == 0)
+    tiles.configured = false;
+  else if (is(0x49, Instruction::PF2, false) && i->other == 0) {
+    if (usable(size_t(i->reg)))
+      memset(tiles.data[i->reg], 0, sizeof tiles.data[i->reg]);
+    else
+      fault = "a tile is not configured";
+  } else if (is(0x4b, Instruction::PF2, true))
+    fault = moveTile(*i, /*store=*/false);
+  else if (is(0x4b, Instruction::PF3, true))
+    fault = moveTile(*i, /*store=*/true);
+  else if (is(0x5c, Instruction::PF3, false))
+    fault = multiplyTiles(*i, dotFloats);
+  else if (is(0x5e, Instruction::PF3, false))
+    fault = multiplyTiles(*i, dotCodes);
+  else
+    return false;
+  if (fault)
+    die(fault, registers);
+  registers.goOn(i->next);
+  return true;
 }
 
 void onTrap(int, siginfo_t *, void *context) {
@@ -222,6 +355,8 @@ void onTrap(int, siginfo_t *, void *context) {
 
 } // namespace
 
+bool EmulatedInstructions::holdTiles() { return tiles.configured; }
+
 std::string EmulatedInstructions::missing() {
   return upperHalves() ? "" : "this processor has no vector registers of 256 bits";
 }
@@ -234,6 +369,8 @@ EmulatedInstructions::EmulatedInstructions() {
 }
 
 #else
+
+bool EmulatedInstructions::holdTiles() { return false; }
 
 std::string EmulatedInstructions::missing() {
   return "instructions are emulated on x86-64 under Linux alone";

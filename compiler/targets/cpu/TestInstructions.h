@@ -20,6 +20,9 @@ public:
   // What this machine lacks for it; empty where it can emulate.
   static std::string missing();
 
+  // Whether this thread's tiles of AMX are configured and not released.
+  static bool holdTiles();
+
   // Emulates from here on until it is destroyed, in all threads, where nothing else takes the
   // signal for itself (as the linker does that makes images). An instruction that neither the
   // processor has nor this knows ends the process, with a message.

@@ -70,6 +70,7 @@ void TestProcessor::run(uint64_t kernel, const std::vector<Buffer> &operands,
     if (emulates)
       instructions.emplace();
     faults = runWorkers(reinterpret_cast<cpu::Kernel>(kernel), pointers.data(), facts);
+    EXPECT_FALSE(EmulatedInstructions::holdTiles()) << "the kernel keeps AMX's tiles configured";
   }
   EXPECT_FALSE(faults & WrotePastScratch) << "the kernel wrote past its scratch memory";
   EXPECT_FALSE(faults & WrotePastOperand) << "the kernel wrote past an operand";
