@@ -42,6 +42,8 @@ double divergence(std::span<const float> p, std::span<const float> q) {
 
 Session openSession(const Plan &plan, const std::string &target, SessionOptions options) {
   // The best image comes first, so that others need help to be chosen.
+  if (target == "cpu:x86-64-v4")
+    setenv("MOE_CPU_DISABLE", "amx_tile", 1);
   if (target == "cpu:x86-64-v3-vnni")
     setenv("MOE_CPU_DISABLE", "avx512f", 1);
   if (target == "cpu:x86-64-v3")

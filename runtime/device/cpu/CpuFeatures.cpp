@@ -10,6 +10,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
@@ -43,12 +45,20 @@ uint64_t savedStates(const Registers &leaf1) {
   return uint64_t(high) << 32 | low;
 }
 
+// Asks for room for the data of tiles where a thread's registers are saved, as Linux wants before
+// the first use. It refuses where a thread's alternative stack for signals has no such room.
+bool mayUseTiles() {
+  constexpr long requestPermission = 0x1023, tileData = 18; // <asm/prctl.h>, register states
+  return syscall(SYS_arch_prctl, requestPermission, tileData) == 0;
+}
+
 std::vector<std::string> detect() {
   std::vector<std::string> features{"x86_64"};
   Registers leaf1 = cpuid(1, 0), leaf7 = cpuid(7, 0), leaf7b = cpuid(7, 1);
   uint64_t saved = savedStates(leaf1);
   bool ymm = (saved & 0x06) == 0x06;
   bool zmm = (saved & 0xe6) == 0xe6; // and mask registers
+  bool tmm = (saved & 0x60000) == 0x60000 && (leaf7.edx >> 24 & 1) && mayUseTiles();
   auto add = [&](bool usable, uint32_t word, int bit, const char *name) {
     if (usable && (word >> bit & 1))
       features.push_back(name);
@@ -66,6 +76,9 @@ std::vector<std::string> detect() {
   add(zmm, leaf7.ecx, 11, "avx512_vnni");
   add(zmm, leaf7.ecx, 1, "avx512vbmi");
   add(ymm, leaf7b.eax, 4, "avx_vnni");
+  add(tmm, leaf7.edx, 24, "amx_tile");
+  add(tmm, leaf7.edx, 22, "amx_bf16");
+  add(tmm, leaf7.edx, 25, "amx_int8");
   return features;
 }
 
@@ -102,6 +115,10 @@ const char *suggestedTarget(std::span<const std::string> host) {
     std::vector<std::string_view> features;
   };
   const Target targets[] = {
+      {"cpu:x86-64-v4-amx",
+       {"x86_64", "avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl",
+        "avx512cd", "avx512_bf16", "avx512_vnni", "avx512vbmi", "amx_tile", "amx_bf16",
+        "amx_int8"}},
       {"cpu:x86-64-v4",
        {"x86_64", "avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl",
         "avx512cd", "avx512_bf16", "avx512_vnni", "avx512vbmi"}},

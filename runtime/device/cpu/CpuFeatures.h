@@ -13,8 +13,10 @@ namespace moe::cpu {
 
 // The architecture ("x86_64", "aarch64"), then the features that plans name, as /proc/cpuinfo
 // spells them; only those whose registers the operating system saves, and those that the processor
-// executes when it is tried. The environment variable
-// MOE_CPU_DISABLE="avx512_bf16,avx512_vnni" takes some away, to test a machine one does not have.
+// executes when it is tried. The tiles of AMX it saves for programs that ask: this asks, for the
+// whole process, and where it is refused the processor counts as one without AMX. The environment
+// variable MOE_CPU_DISABLE="avx512_bf16,avx512_vnni" takes some away, to test a machine one does
+// not have.
 std::vector<std::string> hostFeatures();
 
 // Those that the processor reports and does not execute.

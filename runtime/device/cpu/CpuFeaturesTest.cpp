@@ -25,6 +25,11 @@ const Features v4{"x86_64",      "avx2",        "fma",       "f16c",     "bmi2",
                   "avx512f",     "avx512bw",    "avx512dq",  "avx512vl", "avx512cd",
                   "avx512_bf16", "avx512_vnni", "avx512vbmi"};
 
+Features withAmx(Features features) {
+  features.insert(features.end(), {"amx_tile", "amx_bf16", "amx_int8"});
+  return features;
+}
+
 TEST(CpuFeatures, FirstThatFits) {
   const Image images[] = {image("cpu:aarch64", {"aarch64", "asimd"}), image("cpu:x86-64-v4", v4),
                           image("cpu:x86-64-v3-vnni", v3Vnni), image("cpu:x86-64-v3", v3)};
@@ -33,6 +38,21 @@ TEST(CpuFeatures, FirstThatFits) {
   EXPECT_EQ(*chooseImage(images, v3), 3u);
   EXPECT_EQ(*chooseImage(images, Features{"aarch64", "asimd", "bf16"}), 0u);
   EXPECT_FALSE(chooseImage(images, Features{"aarch64"}));
+}
+
+// Where the system does not let this process have tiles, the next image fits.
+TEST(CpuFeatures, TilesMayBeRefused) {
+  const Image images[] = {image("cpu:x86-64-v4-amx", withAmx(v4)), image("cpu:x86-64-v4", v4)};
+  EXPECT_EQ(*chooseImage(images, withAmx(v4)), 0u);
+  EXPECT_EQ(*chooseImage(images, v4), 1u);
+  auto chosen = chooseImage(std::span(images).first(1), v4);
+  ASSERT_FALSE(chosen);
+  EXPECT_NE(chosen.error().message.find("this processor lacks amx_tile amx_bf16 amx_int8; "
+                                        "compile with --target cpu:x86-64-v4"),
+            std::string::npos)
+      << chosen.error().message;
+  EXPECT_EQ(chooseImage({}, withAmx(v4)).error().message,
+            "plan has no code for a CPU; compile with --target cpu:x86-64-v4-amx");
 }
 
 TEST(CpuFeatures, SaysWhatIsMissing) {

@@ -1,8 +1,10 @@
 // One instruction of each feature, on registers alone.
 #include "runtime/device/cpu/FeatureProbe.h"
 
+#include <array>
 #include <csetjmp>
 #include <csignal>
+#include <cstdint>
 #include <mutex>
 #include <pthread.h>
 #include <string_view>
@@ -18,6 +20,23 @@ struct Probe {
 #if defined(__x86_64__)
 
 #define MOE_VECTOR(text) [] { asm volatile(text "\n\tvzeroupper" ::: "xmm0"); }
+
+// Three tiles of one row of four bytes; ldtilecfg, what is tried, and tilerelease by their
+// encoding, which older assemblers do not know.
+constexpr std::array<uint8_t, 64> kTileConfig = [] {
+  std::array<uint8_t, 64> config{1};
+  for (int tile = 0; tile < 3; ++tile) {
+    config[16 + 2 * tile] = 4;
+    config[48 + tile] = 1;
+  }
+  return config;
+}();
+#define MOE_TILES(bytes)                                                                           \
+  [] {                                                                                             \
+    asm volatile(".byte 0xc4, 0xe2, 0x78, 0x49, 0x07" bytes                                        \
+                 "; .byte 0xc4, 0xe2, 0x78, 0x49, 0xc0" ::"D"(kTileConfig.data())                         \
+                 : "memory");                                                                      \
+  }
 
 constexpr Probe kProbes[] = {
     {"avx2", MOE_VECTOR("vpaddd %%ymm0, %%ymm0, %%ymm0")},
@@ -36,10 +55,13 @@ constexpr Probe kProbes[] = {
     {"avx512_vnni", MOE_VECTOR("vpdpbusd %%zmm0, %%zmm0, %%zmm0")},
     {"avx512vbmi", MOE_VECTOR("vpermb %%zmm0, %%zmm0, %%zmm0")},
     {"avx_vnni", MOE_VECTOR("%{vex%} vpdpbusd %%ymm0, %%ymm0, %%ymm0")},
-    {"avx512_vbmi2", MOE_VECTOR("vpshldvd %%zmm0, %%zmm0, %%zmm0")},
+    {"amx_tile", MOE_TILES("")},
+    {"amx_bf16", MOE_TILES("; .byte 0xc4, 0xe2, 0x6a, 0x5c, 0xc1")}, // tdpbf16ps tmm0, tmm1, tmm2
+    {"amx_int8", MOE_TILES("; .byte 0xc4, 0xe2, 0x6a, 0x5e, 0xc1")}, // tdpbsud
 };
 
 #undef MOE_VECTOR
+#undef MOE_TILES
 
 #elif defined(__aarch64__)
 
