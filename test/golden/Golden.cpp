@@ -111,8 +111,8 @@ std::string caseCheckpoint(const std::string &name, const std::string &dtype,
 
 const std::vector<std::string> &hostTargets() {
 #if defined(__x86_64__)
-  static const std::vector<std::string> targets{"cpu:x86-64-v4", "cpu:x86-64-v3-vnni",
-                                                "cpu:x86-64-v3"};
+  static const std::vector<std::string> targets{"cpu:x86-64-v4-amx", "cpu:x86-64-v4",
+                                                "cpu:x86-64-v3-vnni", "cpu:x86-64-v3"};
 #else
   static const std::vector<std::string> targets{"cpu:aarch64"};
 #endif

@@ -114,5 +114,6 @@ TEST_P(FeedForwardKernels, MoeAndDenseBlocks) {
 INSTANTIATE_TEST_SUITE_P(Cpu, FeedForwardKernels, someKinds(), nameOfCase);
 INSTANTIATE_TEST_SUITE_P(Long, FeedForwardKernels, emulatedKinds(), nameOfCase);
 INSTANTIATE_TEST_SUITE_P(CpuCodes, FeedForwardKernels, otherCodes(), nameOfCase);
+INSTANTIATE_TEST_SUITE_P(Emulated, FeedForwardKernels, emulatedInstructions(), nameOfCase);
 
 } // namespace

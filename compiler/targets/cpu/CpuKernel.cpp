@@ -1,5 +1,6 @@
 // Implements the parts that CPU kernels are built of.
 #include "compiler/targets/cpu/CpuKernel.h"
+#include "compiler/targets/cpu/AmxTile.h"
 #include "compiler/targets/cpu/CodeTile.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -164,21 +165,28 @@ void CpuKernel::product(const WeightFormat &format, Rows x, Val count, Ptr panel
                   : format.element == Storage::F32 ? k
                                                    : llvm::divideCeil(k, 2);
   std::string name = nameOf(format) + (add ? "_add" : "");
+  int64_t held = infoOf(format.element).integers ? target.codeTokens : target.floatTokens;
+  auto amxTile = [&](const AmxOperands &operands) { emitAmxTile(*this, format, operands, add); };
+  function_ref<void(const AmxOperands &)> emitAmx = nullptr;
+  if (takesAmx(target, format)) {
+    held = tokensBelowAmx(target, format);
+    emitAmx = amxTile;
+  }
   tiles(
-      name, x, count, panel, steps, out,
-      infoOf(format.element).integers ? target.codeTokens : target.floatTokens,
+      name, x, count, panel, steps, out, held,
       [&](const TileOperands &operands) {
         if (format.quantized())
           emitCodeTile(*this, format, operands, add);
         else
           emitTile(format.element, operands, add);
       },
-      ahead);
+      ahead, emitAmx);
 }
 
 void CpuKernel::tiles(StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Rows out,
                       int64_t held, function_ref<void(const TileOperands &)> emit,
-                      const std::optional<FetchAhead> &ahead) {
+                      const std::optional<FetchAhead> &ahead,
+                      function_ref<void(const AmxOperands &)> emitAmx) {
   SmallVector<Value> arguments{x.base.value,   i64(x.stride).value,   x.ids.value,
                                out.base.value, i64(out.stride).value, out.ids.value,
                                panel.value,    i64(steps).value};
@@ -187,7 +195,8 @@ void CpuKernel::tiles(StringRef name, Rows x, Val count, Ptr panel, int64_t step
   std::string full = name.str();
   if (ahead)
     full += llvm::formatv("_ahead{0}", ahead->bytes);
-  func::FuncOp function = chooser(full, TypeRange(arguments), ahead ? ahead->bytes : 0, held, emit);
+  func::FuncOp function =
+      chooser(full, TypeRange(arguments), ahead ? ahead->bytes : 0, held, emit, emitAmx);
   arguments.push_back(count.value);
   func::CallOp::create(*this, function, arguments);
 }
@@ -223,14 +232,15 @@ void CpuKernel::put(Val sum, Ptr to, bool add) { to.store(add ? to.load(sum.type
 // Chooses the tile function for the number of tokens, which take turns where a tile does not hold
 // all of them.
 func::FuncOp CpuKernel::chooser(StringRef product, TypeRange types, int64_t aheadBytes,
-                                int64_t held,
-                                function_ref<void(const TileOperands &)> emit) {
+                                int64_t held, function_ref<void(const TileOperands &)> emit,
+                                function_ref<void(const AmxOperands &)> emitAmx) {
   std::string name = llvm::formatv("product_{0}", product);
   if (auto known = module.lookupSymbol<func::FuncOp>(name))
     return known;
   SmallVector<func::FuncOp> tiles;
   for (int64_t count = 1; count <= held; ++count)
     tiles.push_back(tileFunction(product, types, count, aheadBytes, emit));
+  func::FuncOp amxTile = emitAmx ? amxFunction(product, types, aheadBytes, emitAmx) : nullptr;
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPointToStart(module.getBody());
   SmallVector<Type> withCount(types);
@@ -245,14 +255,48 @@ func::FuncOp CpuKernel::chooser(StringRef product, TypeRange types, int64_t ahea
     for (int64_t n = 1; n <= held; ++n)
       ifThen(eq(count, n), [&] { func::CallOp::create(*this, tiles[n - 1], arguments); });
   };
-  if (held == target.tileTokens)
+  if (amxTile) {
     choose(count);
-  else
+    ifThen(gt(count, held),
+           [&] { func::CallOp::create(*this, amxTile, ValueRange(block->getArguments())); });
+  } else if (held == target.tileTokens) {
+    choose(count);
+  } else {
     loop(i64(0), count, held, [&](Val first) {
       for (unsigned ids : {2, 5}) // of rows and of outs
         arguments[ids] = (ptr(block->getArgument(ids)) + first * 4).value;
       choose(min(count - first, i64(held)));
     });
+  }
+  func::ReturnOp::create(*this);
+  return function;
+}
+
+func::FuncOp CpuKernel::amxFunction(StringRef product, TypeRange types, int64_t aheadBytes,
+                                    function_ref<void(const AmxOperands &)> emit) {
+  OpBuilder::InsertionGuard guard(*this);
+  setInsertionPointToStart(module.getBody());
+  std::string name = llvm::formatv("tile_{0}_amx", product);
+  SmallVector<Type> withCount(types);
+  withCount.push_back(i64());
+  auto function = func::FuncOp::create(*this, name, getFunctionType(withCount, {}));
+  function.setPrivate();
+  function->setAttr("no_inline", getUnitAttr());
+  Block *block = function.addEntryBlock();
+  setInsertionPointToStart(block);
+  auto rowsOf = [&](unsigned first) {
+    return AmxRows{ptr(block->getArgument(first)), val(block->getArgument(first + 1)),
+                   ptr(block->getArgument(first + 2))};
+  };
+  AmxOperands operands{.rows = rowsOf(0),
+                       .outs = rowsOf(3),
+                       .count = val(block->getArguments().back()),
+                       .panel = ptr(block->getArgument(6)),
+                       .steps = val(block->getArgument(7)),
+                       .ahead = {}};
+  if (aheadBytes)
+    operands.ahead = {ptr(block->getArgument(8)), val(block->getArgument(9)), aheadBytes};
+  emit(operands);
   func::ReturnOp::create(*this);
   return function;
 }

@@ -40,6 +40,7 @@ struct Claims {
 };
 
 struct TileOperands; // compiler/targets/cpu/CodeTile.h
+struct AmxOperands;  // compiler/targets/cpu/AmxTile.h
 
 class CpuKernel : public Builder {
 public:
@@ -94,11 +95,12 @@ public:
     return {row / target.tileTokens, ceilDiv(rows, target.tileTokens), panels};
   }
 
-  // The same of a product that `emit` has the tile of, for up to `held` tokens; `name` is of all
-  // that the tile depends on.
+  // The same of a product that `emit` has the tile of, for up to `held` tokens, and `emitAmx`,
+  // where there is one, that for more; `name` is of all that the tile depends on.
   void tiles(llvm::StringRef name, Rows x, Val count, Ptr panel, int64_t steps, Rows out,
              int64_t held, llvm::function_ref<void(const TileOperands &)> emit,
-             const std::optional<FetchAhead> &ahead = {});
+             const std::optional<FetchAhead> &ahead = {},
+             llvm::function_ref<void(const AmxOperands &)> emitAmx = nullptr);
   // Memory of a tile function, 64-byte aligned, until it returns.
   Ptr onStack(int64_t bytes);
   // Ends a tile's sum: stores it, or adds it to what is there.
@@ -144,8 +146,10 @@ public:
 
 private:
   mlir::func::FuncOp chooser(llvm::StringRef product, mlir::TypeRange types, int64_t aheadBytes,
-                             int64_t held,
-                             llvm::function_ref<void(const TileOperands &)> emit);
+                             int64_t held, llvm::function_ref<void(const TileOperands &)> emit,
+                             llvm::function_ref<void(const AmxOperands &)> emitAmx);
+  mlir::func::FuncOp amxFunction(llvm::StringRef product, mlir::TypeRange types, int64_t aheadBytes,
+                                 llvm::function_ref<void(const AmxOperands &)> emit);
   mlir::func::FuncOp tileFunction(llvm::StringRef product, mlir::TypeRange types, int64_t count,
                                   int64_t aheadBytes,
                                   llvm::function_ref<void(const TileOperands &)> emit);

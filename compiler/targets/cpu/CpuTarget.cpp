@@ -54,6 +54,17 @@ static CpuTarget x86V4() {
           .codeDot = CodeDot::UnsignedBytes};
 }
 
+// A tile has 16 rows. What AMX does not multiply is as on the target without it.
+CpuTarget withAmx(CpuTarget target) {
+  target.name += "-amx";
+  target.cpuFeatures += target.cpuFeatures.empty() ? "" : ",";
+  target.cpuFeatures += "+amx-tile,+amx-bf16,+amx-int8";
+  target.required.append({"amx_tile", "amx_bf16", "amx_int8"});
+  target.tileTokens = 16;
+  target.amx = true;
+  return target;
+}
+
 // Armv8.2-A with NEON and its dot product: 32 registers hold 4 tokens by 16 rows.
 static CpuTarget aarch64() {
   return {.name = "cpu:aarch64",
@@ -72,7 +83,8 @@ static CpuTarget aarch64() {
 }
 
 llvm::ArrayRef<llvm::StringRef> cpuTargetNames() {
-  static const llvm::StringRef names[] = {"x86-64-v4", "x86-64-v3-vnni", "x86-64-v3", "aarch64"};
+  static const llvm::StringRef names[] = {"x86-64-v4-amx", "x86-64-v4", "x86-64-v3-vnni",
+                                          "x86-64-v3", "aarch64"};
   return names;
 }
 
@@ -83,6 +95,8 @@ llvm::Expected<CpuTarget> cpuTarget(llvm::StringRef name) {
     return x86V3Vnni();
   if (name == "x86-64-v4")
     return x86V4();
+  if (name == "x86-64-v4-amx")
+    return withAmx(x86V4());
   if (name == "aarch64")
     return aarch64();
   if (name == "native") {
@@ -90,17 +104,23 @@ llvm::Expected<CpuTarget> cpuTarget(llvm::StringRef name) {
     CpuTarget target = aarch64();
 #else
     llvm::StringMap<bool> has = llvm::sys::getHostCPUFeatures();
-    bool v4 = llvm::all_of(llvm::ArrayRef<llvm::StringRef>{"avx512f", "avx512bw", "avx512dq",
-                                                           "avx512vl", "avx512cd", "avx512bf16",
-                                                           "avx512vnni", "avx512vbmi"},
-                           [&](llvm::StringRef f) { return has.lookup(f); });
-    CpuTarget target = v4 ? x86V4() : has.lookup("avxvnni") ? x86V3Vnni() : x86V3();
+    auto all = [&](std::initializer_list<llvm::StringRef> features) {
+      return llvm::all_of(features, [&](llvm::StringRef f) { return has.lookup(f); });
+    };
+    bool v4 = all({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd", "avx512bf16",
+                   "avx512vnni", "avx512vbmi"});
+    bool amx = all({"amx-tile", "amx-bf16", "amx-int8"});
+    CpuTarget target = v4 && amx               ? withAmx(x86V4())
+                       : v4                    ? x86V4()
+                       : has.lookup("avxvnni") ? x86V3Vnni()
+                                               : x86V3();
 #endif
     return target;
   }
-  return llvm::createStringError("unknown CPU target '" + name +
-                                 "': use cpu:x86-64-v4, cpu:x86-64-v3-vnni, cpu:x86-64-v3, "
-                                 "cpu:aarch64 or cpu:native");
+  return llvm::createStringError(
+      "unknown CPU target '" + name +
+      "': use cpu:x86-64-v4-amx, cpu:x86-64-v4, cpu:x86-64-v3-vnni, cpu:x86-64-v3, "
+      "cpu:aarch64 or cpu:native");
 }
 
 } // namespace moe::codegen

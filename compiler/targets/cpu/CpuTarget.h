@@ -23,16 +23,20 @@ struct CpuTarget {
   int64_t lanes;                              // f32 lanes of a vector register
   int64_t tileTokens;                         // tokens that a product takes at once, at most
   int64_t floatTokens;                        // tokens that a register tile holds, of floats
-  int64_t codeTokens;                         // and of codes; both divide tileTokens
+  int64_t codeTokens;                         // and of codes
   int64_t tileRows;                           // weight rows of a tile with more than one token
   int64_t registers;                          // of vectors
   bool bf16Dot;                               // has a dot product of bf16 pairs into f32
   CodeDot codeDot;
+  bool amx = false; // multiplies tiles of bf16 and of bytes
 };
 
-// "x86-64-v3", "x86-64-v3-vnni", "x86-64-v4", "aarch64", or "native" for the machine at hand. An
-// unknown name is an error that lists these.
+// "x86-64-v3", "x86-64-v3-vnni", "x86-64-v4", "x86-64-v4-amx", "aarch64", or "native" for the
+// machine at hand. An unknown name is an error that lists these.
 llvm::Expected<CpuTarget> cpuTarget(llvm::StringRef name);
+
+// A target for x86-64 with AMX, of whatever vectors.
+CpuTarget withAmx(CpuTarget target);
 
 // Every target but native, best first.
 llvm::ArrayRef<llvm::StringRef> cpuTargetNames();

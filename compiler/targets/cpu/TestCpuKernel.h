@@ -45,13 +45,17 @@ struct Kind {
   }
 };
 
+// The tiles of AMX where the rest of a kernel is for AVX2: a target for tests alone, since a
+// processor can emulate AMX and not AVX-512.
+inline constexpr llvm::StringLiteral kAmxOnAvx2 = "x86-64-v3-amx";
+
 class Kernels : public testing::TestWithParam<std::tuple<std::string, Kind>> {
 protected:
   // A processor for the target, or nothing and, in `missing`, what this machine lacks.
   bool open(llvm::StringRef name, std::string &missing) {
     context.loadDialect<func::FuncDialect, arith::ArithDialect, LLVM::LLVMDialect,
                         math::MathDialect, scf::SCFDialect, vector::VectorDialect>();
-    target = *cpuTarget(name);
+    target = name == kAmxOnAvx2 ? withAmx(*cpuTarget("x86-64-v3")) : *cpuTarget(name);
     processor = TestProcessor::create({target.required.begin(), target.required.end()}, missing);
     return bool(processor);
   }
@@ -258,7 +262,8 @@ inline std::string nameOfCase(const testing::TestParamInfo<std::tuple<std::strin
 }
 
 inline auto onAllTargets(const std::vector<Kind> &kinds) {
-  return testing::Combine(testing::Values("x86-64-v4", "x86-64-v3-vnni", "x86-64-v3", "aarch64"),
+  return testing::Combine(testing::Values("x86-64-v4-amx", kAmxOnAvx2.str(), "x86-64-v4",
+                                          "x86-64-v3-vnni", "x86-64-v3", "aarch64"),
                           testing::ValuesIn(kinds));
 }
 // Of kernels with one product: every format.
@@ -268,16 +273,21 @@ inline auto allKinds() {
 // Of those with more. Emulated they take minutes (`emulatedKinds`), so only ./test.sh --all has
 // them.
 inline auto someKinds() {
-  return testing::Combine(testing::Values("x86-64-v4", "x86-64-v3"),
+  return testing::Combine(testing::Values("x86-64-v4-amx", "x86-64-v4", "x86-64-v3"),
                           testing::Values(kF32Kind, kBf16Kind, kInt4ZerosKind));
 }
 inline auto emulatedKinds() {
-  return testing::Combine(testing::Values("aarch64", "x86-64-v3-vnni"),
+  return testing::Combine(testing::Values("aarch64", "x86-64-v3-vnni", kAmxOnAvx2.str()),
                           testing::Values(kF32Kind, kBf16Kind, kInt4ZerosKind));
 }
 inline auto otherCodes() {
-  return testing::Combine(testing::Values("x86-64-v4", "x86-64-v3-vnni", "aarch64"),
+  return testing::Combine(testing::Values("x86-64-v4-amx", "x86-64-v4", "aarch64"),
                           testing::Values(kInt4Kind, kFp8Kind));
+}
+// What the instructions do that a processor with AVX2 alone emulates one by one.
+inline auto emulatedInstructions() {
+  return testing::Combine(testing::Values("x86-64-v3-vnni", kAmxOnAvx2.str()),
+                          testing::Values(kBf16Kind, kInt4Kind));
 }
 
 } // namespace moe::codegen

@@ -34,7 +34,7 @@ constexpr std::array<uint8_t, 64> kTileConfig = [] {
 #define MOE_TILES(bytes)                                                                           \
   [] {                                                                                             \
     asm volatile(".byte 0xc4, 0xe2, 0x78, 0x49, 0x07" bytes                                        \
-                 "; .byte 0xc4, 0xe2, 0x78, 0x49, 0xc0" ::"D"(kTileConfig.data())                         \
+                 "; .byte 0xc4, 0xe2, 0x78, 0x49, 0xc0" ::"D"(kTileConfig.data())                  \
                  : "memory");                                                                      \
   }
 
