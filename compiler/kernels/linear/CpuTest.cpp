@@ -15,6 +15,7 @@ constexpr float kEps = 1e-5f;
 
 class LinearKernel : public Kernels {};
 class HeadKernel : public Kernels {};
+class CodesKernel : public Kernels {};
 
 TEST_P(LinearKernel, AddsToTheResidual) {
   for (auto [inputs, outputs] :
@@ -98,7 +99,34 @@ TEST_P(HeadKernel, GivesTheLogitsOfRows) {
   }
 }
 
+// Sums of codes are exact, and all targets scale them in the same order.
+TEST_P(CodesKernel, HaveTheBitsOfAnotherTarget) {
+  const int64_t inputs = 640, outputs = 64, tokens = 17;
+  const WeightFormat format = kind.of(inputs);
+  const ActivationRow row{format, inputs};
+  TestWeight w =
+      matrix({outputs, inputs}, WeightLayout::Kind::Panel, format, 1 / std::sqrt(float(inputs)));
+  Bytes xs = activations(random(tokens * inputs), row);
+  const Bytes before = rowsOf(random(tokens * outputs), outputs, Storage::F32);
+  auto result = [&] {
+    Bytes h = before;
+    run(compile(CpuLinearResidual{inputs, outputs, format}),
+        {{Operand::X, xs}, {Operand::Weight, w.bytes}, {Operand::H, h}}, tokens, 0, 0, 1);
+    return h;
+  };
+  const Bytes here = result();
+  std::string missing;
+  if (!open("x86-64-v3", missing))
+    GTEST_SKIP() << missing;
+  EXPECT_EQ(here, result());
+}
+
 INSTANTIATE_TEST_SUITE_P(Cpu, LinearKernel, allKinds(), nameOfCase);
+INSTANTIATE_TEST_SUITE_P(Cpu, CodesKernel,
+                         testing::Combine(testing::Values("x86-64-v4-amx", kAmxOnAvx2.str(),
+                                                          "x86-64-v4", "x86-64-v3-vnni", "aarch64"),
+                                          testing::Values(kInt8Kind, kInt4Kind, kInt4ZerosKind)),
+                         nameOfCase);
 INSTANTIATE_TEST_SUITE_P(Cpu, HeadKernel, allKinds(), nameOfCase);
 
 } // namespace
