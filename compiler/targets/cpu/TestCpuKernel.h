@@ -272,13 +272,17 @@ inline auto allKinds() {
 }
 // Of those with more. Emulated they take minutes (`emulatedKinds`), so only ./test.sh --all has
 // them.
-inline auto someKinds() {
+inline auto someKinds(const std::vector<Kind> &kinds = {kF32Kind, kBf16Kind, kInt4ZerosKind}) {
   return testing::Combine(testing::Values("x86-64-v4-amx", "x86-64-v4", "x86-64-v3"),
-                          testing::Values(kF32Kind, kBf16Kind, kInt4ZerosKind));
+                          testing::ValuesIn(kinds));
 }
 inline auto emulatedKinds() {
   return testing::Combine(testing::Values("aarch64", "x86-64-v3-vnni", kAmxOnAvx2.str()),
                           testing::Values(kF32Kind, kBf16Kind, kInt4ZerosKind));
+}
+// Of those that take too long where instructions are emulated one by one.
+inline auto aarch64Kinds(const std::vector<Kind> &kinds) {
+  return testing::Combine(testing::Values("aarch64"), testing::ValuesIn(kinds));
 }
 inline auto otherCodes() {
   return testing::Combine(testing::Values("x86-64-v4-amx", "x86-64-v4", "aarch64"),
