@@ -17,6 +17,18 @@ class LinearKernel : public Kernels {};
 class HeadKernel : public Kernels {};
 class CodesKernel : public Kernels {};
 
+// Weights that are just large enough for workers to claim their parts, of an odd number of rows.
+class LinearClaims : public Kernels {
+protected:
+  static constexpr int64_t columns = 1024;
+  int64_t rows = 0;
+
+  void SetUp() override {
+    Kernels::SetUp();
+    rows = llvm::divideCeil(kClaimedBytes, panelBytes(kind.of(columns), columns)) * kPanel - 30;
+  }
+};
+
 TEST_P(LinearKernel, AddsToTheResidual) {
   for (auto [inputs, outputs] :
        std::vector<std::pair<int64_t, int64_t>>{{64, 64}, {96, 200}, {640, 130}, {300, 64}}) {
@@ -121,6 +133,78 @@ TEST_P(CodesKernel, HaveTheBitsOfAnotherTarget) {
   EXPECT_EQ(here, result());
 }
 
+TEST_P(LinearClaims, LinearKeepsBitsOnAnyWorkers) {
+  const WeightFormat format = kind.of(columns);
+  const ActivationRow row{format, columns};
+  const CpuLinearResidual contract{columns, rows, format};
+  ASSERT_GE(contract.weightBytes(), kClaimedBytes);
+  Compiled kernel = compile(contract);
+  TestWeight w =
+      matrix({rows, columns}, WeightLayout::Kind::Panel, format, 1 / std::sqrt(float(columns)));
+  const int64_t most = 40, rowBytes = padded(rows) * 4;
+  Floats x = random(most * columns), h = random(most * rows);
+  Bytes xs = activations(x, row);
+  auto go = [&](int64_t tokens, int workers) {
+    Bytes result = rowsOf(h, rows, Storage::F32);
+    result.resize(tokens * rowBytes);
+    run(kernel, {{Operand::X, xs}, {Operand::Weight, w.bytes}, {Operand::H, result}},
+        int32_t(tokens), 0, 0, workers);
+    return result;
+  };
+  const Bytes whole = go(most, 1);
+  expectNear(valuesOf(whole, most, rows, Storage::F32),
+             reference::linearResidual(x, w.values, h, columns));
+  for (int64_t tokens : {int64_t(1), int64_t(3), most})
+    for (int workers : {1, 2, 3, 7, 64})
+      EXPECT_EQ(go(tokens, workers), Bytes(whole.begin(), whole.begin() + tokens * rowBytes))
+          << tokens << " tokens, " << workers << " workers";
+}
+
+TEST_P(LinearClaims, HeadKeepsBitsOnAnyWorkers) {
+  const CpuHead contract{columns, rows, kind.of(columns), kEps};
+  ASSERT_GE(contract.weightBytes(), kClaimedBytes);
+  Compiled kernel = compile(contract);
+  TestWeight w = matrix({rows, columns}, WeightLayout::Kind::Panel, kind.of(columns), 0.1f),
+             norm = norms(columns);
+  const int64_t most = 40;
+  Floats h = random(most * columns);
+  Bytes hs = rowsOf(h, columns, Storage::F32);
+  Ints wanted(most);
+  for (int32_t i = 0; i < most; ++i)
+    wanted[i] = (i * 7 + 3) % int32_t(most);
+  auto go = [&](int64_t count, int workers) {
+    Floats logits(count * rows);
+    run(kernel,
+        {{Operand::Rows, wanted},
+         {Operand::H, hs},
+         {Operand::Norm, norm.bytes},
+         {Operand::Weight, w.bytes},
+         {Operand::Logits, logits}},
+        int32_t(most), int32_t(count), 0, workers);
+    return logits;
+  };
+  const Floats whole = go(most, 1);
+  expectNear(whole, reference::head(h, wanted, norm.values, w.values, kEps));
+  for (int64_t count : {int64_t(1), int64_t(3), most})
+    for (int workers : {1, 2, 3, 7, 64})
+      EXPECT_EQ(go(count, workers), Floats(whole.begin(), whole.begin() + count * rows))
+          << count << " rows, " << workers << " workers";
+}
+
+// A weight of a panel less than is claimed has no counters.
+TEST_P(LinearClaims, SmallerWeightsAreNotClaimed) {
+  const WeightFormat format = kind.of(columns);
+  for (int64_t less : {int64_t(0), kPanel}) {
+    bool claimed = less == 0;
+    EXPECT_EQ(llvm::is_contained(CpuLinearResidual{columns, rows - less, format}.operands(),
+                                 Operand::Counters),
+              claimed);
+    EXPECT_EQ(llvm::is_contained(CpuHead{columns, rows - less, format, kEps}.operands(),
+                                 Operand::Counters),
+              claimed);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Cpu, LinearKernel, allKinds(), nameOfCase);
 INSTANTIATE_TEST_SUITE_P(Cpu, CodesKernel,
                          testing::Combine(testing::Values("x86-64-v4-amx", kAmxOnAvx2.str(),
@@ -128,5 +212,7 @@ INSTANTIATE_TEST_SUITE_P(Cpu, CodesKernel,
                                           testing::Values(kInt8Kind, kInt4Kind, kInt4ZerosKind)),
                          nameOfCase);
 INSTANTIATE_TEST_SUITE_P(Cpu, HeadKernel, allKinds(), nameOfCase);
+INSTANTIATE_TEST_SUITE_P(Cpu, LinearClaims, someKinds(kClaimedKinds), nameOfCase);
+INSTANTIATE_TEST_SUITE_P(Long, LinearClaims, aarch64Kinds(kClaimedKinds), nameOfCase);
 
 } // namespace

@@ -284,6 +284,8 @@ inline auto emulatedKinds() {
 inline auto aarch64Kinds(const std::vector<Kind> &kinds) {
   return testing::Combine(testing::Values("aarch64"), testing::ValuesIn(kinds));
 }
+// Where workers claim parts of weights.
+inline const std::vector<Kind> kClaimedKinds{kBf16Kind, kInt8Kind, kInt4Kind};
 inline auto otherCodes() {
   return testing::Combine(testing::Values("x86-64-v4-amx", "x86-64-v4", "aarch64"),
                           testing::Values(kInt4Kind, kFp8Kind));
