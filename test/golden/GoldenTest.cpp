@@ -4,7 +4,11 @@
 #include "runtime/session/Generate.h"
 #include "test/golden/Running.h"
 
+#include "llvm/Support/JSON.h"
+#include "llvm/Support/MemoryBuffer.h"
+
 #include <cmath>
+#include <fstream>
 #include <gtest/gtest.h>
 #include <numeric>
 #include <set>
@@ -142,3 +146,86 @@ INSTANTIATE_TEST_SUITE_P(Tiny, GoldenTest,
                          testing::Combine(testing::ValuesIn(caseNames()),
                                           testing::ValuesIn(hostTargets())),
                          testName);
+
+// A model with random weights, so large that workers claim parts of each, and with a text so long
+// that they claim segments of what its tokens attend to.
+class LargeModel : public testing::TestWithParam<std::string> {
+protected:
+  void SetUp() override {
+    if (!canRun(GetParam()))
+      GTEST_SKIP() << "this processor cannot run " << GetParam();
+    auto file = llvm::MemoryBuffer::getFile(caseFolder("scout") + "/config.json");
+    ASSERT_TRUE(file);
+    llvm::json::Value value = valueOf(llvm::json::parse((*file)->getBuffer()));
+    llvm::json::Object &config = *value.getAsObject();
+    config["hidden_size"] = 512;
+    config["num_attention_heads"] = 16;
+    config["num_key_value_heads"] = 4;
+    config["head_dim"] = 64;
+    config["intermediate_size"] = 512;
+    config["intermediate_size_mlp"] = 1024;
+    config["moe_layers"] = llvm::json::Array{0, 1};
+    config["no_rope_layers"] = llvm::json::Array{1, 0};
+    config["num_hidden_layers"] = 2;
+    config["attention_chunk_size"] = 600;
+    config["vocab_size"] = 1024;
+    std::string text;
+    llvm::raw_string_ostream(text) << value;
+    std::ofstream(temporaryFolder() + "/large.json") << text;
+  }
+};
+
+// The kernels of the plan that have counters, without what follows the first word of their names.
+std::set<std::string> claimingKernels(const Plan &plan) {
+  std::set<std::string> names;
+  for (const fb::Program *program : plan.programs("cpu"))
+    for (const fb::Call *call : *program->calls()) {
+      const fb::KernelCall &kernel = *call->operation_as_KernelCall();
+      std::string name = plan.index().kernels()->Get(kernel.kernel())->name()->str();
+      for (const fb::Operand *operand : *kernel.operands())
+        if (operand->kind() == fb::OperandKind::Counters)
+          names.insert(name.substr(0, name.find('_')));
+    }
+  return names;
+}
+
+TEST_P(LargeModel, ManyWorkersGiveTheSameBits) {
+  const Plan &plan = planOf(temporaryFolder() + "/large.json", "bf16", {GetParam()}, 1);
+  EXPECT_EQ(claimingKernels(plan),
+            (std::set<std::string>{"attention", "down", "gate", "head", "linear", "qkv"}));
+  std::vector<Ids> texts{Ids(1100), Ids(30)};
+  for (Ids &text : texts)
+    for (size_t i = 0; i < text.size(); ++i)
+      text[i] = int32_t((i * i + 7 * i + text.size()) % 1021);
+  SessionOptions options;
+  options.context = int64_t(texts[0].size());
+  options.maxSequences = 2;
+  std::vector<Logits> expected;
+  for (int threads : {1, 3, 64}) {
+    options.threads = threads;
+    Session session = openSession(plan, GetParam(), options);
+    if (expected.empty())
+      expected = runTexts(session, texts, whole);
+    // Both texts in each step, of one to four tokens around the ends of the first two segments.
+    auto small = [](int64_t step, size_t text) {
+      if (text == 1)
+        return int64_t(step % 3 == 0);
+      return step == 0 ? int64_t(500) : step == 12 ? int64_t(480) : 1 + step % 4;
+    };
+    for (auto [schedule, how] : {std::pair<Schedule, const char *>(mixed, "mixed"),
+                                 std::pair<Schedule, const char *>(small, "small")}) {
+      const std::vector<Logits> found = runTexts(session, texts, schedule);
+      for (size_t i = 0; i < texts.size(); ++i)
+        expectSameBits(expected[i], found[i],
+                       std::string(how) + " steps on " + std::to_string(threads) +
+                           " threads, text " + std::to_string(i));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, LargeModel, testing::ValuesIn(hostTargets()),
+                         [](const testing::TestParamInfo<std::string> &info) {
+                           std::string name = info.param.substr(4);
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
