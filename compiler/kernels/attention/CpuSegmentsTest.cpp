@@ -137,7 +137,9 @@ TEST_P(AttentionSegments, KeepBits) {
 }
 
 // Chunks so long that their segments grow, and that begin in the midst of a segment.
-TEST_P(AttentionSegments, KeepBitsInLongChunks) {
+class LongAttentionSegments : public AttentionSegments {};
+
+TEST_P(LongAttentionSegments, KeepBits) {
   const int32_t chunk = kLonger + 100;
   make({64, 6, 1, 16, chunk, false, false, false}, storages().back());
   // Of 16384 tokens; of a chunk; of 256 and 257 pages.
@@ -162,6 +164,7 @@ TEST_P(RandomAttentionSegments, KeepBits) {
 const std::vector<Kind> kCaches{kF32Kind, kBf16Kind};
 INSTANTIATE_TEST_SUITE_P(Cpu, AttentionSegments, someKinds(kCaches), nameOfCase);
 INSTANTIATE_TEST_SUITE_P(Long, AttentionSegments, aarch64Kinds(kCaches), nameOfCase);
+INSTANTIATE_TEST_SUITE_P(Long, LongAttentionSegments, someKinds(kCaches), nameOfCase);
 INSTANTIATE_TEST_SUITE_P(Long, RandomAttentionSegments, someKinds(kCaches), nameOfCase);
 
 } // namespace

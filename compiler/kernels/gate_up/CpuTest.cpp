@@ -169,8 +169,8 @@ TEST_P(FeedForwardClaims, KeepBitsOnAnyWorkers) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, FeedForwardClaims, someKinds(kClaimedKinds), nameOfCase);
-INSTANTIATE_TEST_SUITE_P(Long, FeedForwardClaims, aarch64Kinds(kClaimedKinds), nameOfCase);
+INSTANTIATE_TEST_SUITE_P(Cpu, FeedForwardClaims, someKinds({kInt4Kind}), nameOfCase);
+INSTANTIATE_TEST_SUITE_P(Long, FeedForwardClaims, allClaimedKinds(), nameOfCase);
 INSTANTIATE_TEST_SUITE_P(Cpu, FeedForwardKernels, someKinds(), nameOfCase);
 INSTANTIATE_TEST_SUITE_P(Long, FeedForwardKernels, emulatedKinds(), nameOfCase);
 INSTANTIATE_TEST_SUITE_P(CpuCodes, FeedForwardKernels, otherCodes(), nameOfCase);

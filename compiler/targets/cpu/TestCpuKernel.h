@@ -286,6 +286,10 @@ inline auto aarch64Kinds(const std::vector<Kind> &kinds) {
 }
 // Where workers claim parts of weights.
 inline const std::vector<Kind> kClaimedKinds{kBf16Kind, kInt8Kind, kInt4Kind};
+inline auto allClaimedKinds() {
+  return testing::Combine(testing::Values("aarch64", "x86-64-v4-amx", "x86-64-v4", "x86-64-v3"),
+                          testing::ValuesIn(kClaimedKinds));
+}
 inline auto otherCodes() {
   return testing::Combine(testing::Values("x86-64-v4-amx", "x86-64-v4", "aarch64"),
                           testing::Values(kInt4Kind, kFp8Kind));
