@@ -15,7 +15,7 @@ public:
     if (f.element == Storage::F8E4M3)
       pieceColumns = f.group;
     unitBytes = moe::unitBytes(f.element);
-    bool pairs = f.element == Storage::F8E4M3 && k.target.bf16Dot;
+    bool pairs = f.element == Storage::F8E4M3 && k.target.takesBf16();
     split = f.element == Storage::I4 || pairs ? 2 : 1;
     rawBytes = k.target.lanes * unitColumns * (pairs ? 2 : 1);
   }
@@ -71,10 +71,6 @@ private:
   Type ints() { return k.vec(k.target.lanes, k.i32()); }
   Type bytes() { return k.vec(k.target.lanes * 4, k.getI8Type()); }
   Type words() { return k.vec(k.target.lanes * 2, k.getI16Type()); }
-  Val intrinsic(StringRef name, Type result, ValueRange arguments) {
-    return k.val(
-        LLVM::CallIntrinsicOp::create(k, result, k.getStringAttr(name), arguments).getResults());
-  }
 
   // All rows of `raws` vector loads of each unit.
   void block(int64_t firstRaw, int64_t raws) {
@@ -304,9 +300,7 @@ private:
 
   Val dot(Val sum, Val w, Val x) {
     if (!integers())
-      return k.target.bf16Dot ? intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", floats(),
-                                          {sum.value, w.value, x.value})
-                              : fma(w, x, sum);
+      return k.target.takesBf16() ? k.bf16Dot(sum, w, x) : fma(w, x, sum);
     return k.codeDot(sum, w, x);
   }
 
@@ -314,8 +308,8 @@ private:
   // code goes to the activation: 2 * 128 * 127 fits, where 2 * 255 * 127 would saturate.
   Val pairsDot(Val sum, const Parts &w, Val x) {
     if (f.element == Storage::I8)
-      x = intrinsic("llvm.x86.avx2.psign.b", bytes(), {x.value, w[1].value});
-    Val pairs = intrinsic("llvm.x86.avx2.pmadd.ub.sw", words(), {w[0].value, x.value});
+      x = k.intrinsic("llvm.x86.avx2.psign.b", bytes(), {x, w[1]});
+    Val pairs = k.intrinsic("llvm.x86.avx2.pmadd.ub.sw", words(), {w[0], x});
     return sumsShorts() ? sum + pairs : addPairs(sum, pairs);
   }
   Val addPairs(Val sum, Val pairs) { return k.wordDot(sum, pairs, k.constant(words(), 1)); }
@@ -327,14 +321,14 @@ private:
 
   void unpackFloats(Ptr at, SmallVectorImpl<Parts> &weights) {
     int64_t lanes = k.target.lanes;
-    if (k.target.bf16Dot) {
+    if (k.target.takesBf16()) {
       // Each byte of the bf16 comes from a table of the 128 magnitudes; bytes are paired within 128
       // bits, so that one vector gets the even quarters of the rows and the other the odd ones.
       Val code = at.load(k.vec(64, k.getI8Type()));
       auto byteOf = [&](int shift) {
         Val first = table(shift, 0), second = table(shift, 64);
-        return intrinsic("llvm.x86.avx512.vpermi2var.qi.512", first.type(),
-                         {first.value, code.value, second.value});
+        return k.intrinsic("llvm.x86.avx512.vpermi2var.qi.512", first.type(),
+                           {first, code, second});
       };
       Val lower = byteOf(0), upper = byteOf(8) | (code & -128);
       for (int64_t half : {0, 8}) {
@@ -383,7 +377,7 @@ private:
   }
 
   Parts floatActivation(Val pair) {
-    if (k.target.bf16Dot)
+    if (k.target.takesBf16())
       return {k.bitcast(pair, k.vec(2 * k.target.lanes, k.bf16()))};
     return {k.bitcast(pair << 16, floats()), k.bitcast(pair & -65536, floats())};
   }

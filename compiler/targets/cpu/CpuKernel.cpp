@@ -337,7 +337,7 @@ func::FuncOp CpuKernel::tileFunction(StringRef product, TypeRange types, int64_t
 // accumulators stay in registers. A tile of one token takes the whole panel at once, which reads
 // the weights as one stream.
 void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool add) {
-  if (storage == Storage::BF16 && !target.bf16Dot && operands.rows.size() > 1)
+  if (storage == Storage::BF16 && !target.takesBf16() && operands.rows.size() > 1)
     return emitWideTile(operands, add);
   ArrayRef<Ptr> xs = operands.rows, outs = operands.outs;
   Ptr panel = operands.panel;
@@ -365,7 +365,7 @@ void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool add
           for (int64_t v = 0; v < vectors; ++v)
             next[t * vectors + v] = fma(weights[v], xk, next[t * vectors + v]);
         }
-      } else if (target.bf16Dot) {
+      } else if (target.takesBf16()) {
         Type pairs = vec(2 * lanes, bf16());
         SmallVector<Val> weights;
         for (int64_t v = 0; v < vectors; ++v)
@@ -374,10 +374,7 @@ void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool add
           Val xk = bitcast(broadcast((xs[t] + k * 4).load(i32()), lanes), pairs);
           for (int64_t v = 0; v < vectors; ++v) {
             Val &sum = next[t * vectors + v];
-            sum = val(LLVM::CallIntrinsicOp::create(
-                          *this, floats, getStringAttr("llvm.x86.avx512bf16.dpbf16ps.512"),
-                          ValueRange{sum.value, weights[v].value, xk.value})
-                          .getResults());
+            sum = bf16Dot(sum, weights[v], xk);
           }
         }
       } else {
@@ -468,21 +465,34 @@ void CpuKernel::emitWideTile(const TileOperands &operands, bool add) {
       put((sums + (t * kPanel + row) * 4).load(floats), outs[t] + row * 4, add);
 }
 
+Val CpuKernel::intrinsic(StringRef name, Type result, ArrayRef<Val> arguments) {
+  SmallVector<Value> values;
+  for (Val argument : arguments)
+    values.push_back(argument.value);
+  return val(
+      LLVM::CallIntrinsicOp::create(*this, result, getStringAttr(name), values).getResults());
+}
+
+Val CpuKernel::bf16Dot(Val sum, Val w, Val x) {
+  switch (target.bf16Dot) {
+  case Bf16Dot::Widened:
+    break;
+  case Bf16Dot::Vdpbf16ps:
+    return intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", sum.type(), {sum, w, x});
+  }
+  llvm_unreachable("a target without a dot product of bf16");
+}
+
 Val CpuKernel::codeDot(Val sum, Val w, Val x) {
   assert(target.codeDot != CodeDot::BytePairs && "an instruction that sums in fours");
   StringRef name = target.codeDot == CodeDot::SignedBytes ? "llvm.aarch64.neon.sdot.v4i32.v16i8"
                    : target.lanes == 16 ? "llvm.x86.avx512.vpdpbusd.512"
                                         : "llvm.x86.avx512.vpdpbusd.256"; // AVX-VNNI's
-  return val(LLVM::CallIntrinsicOp::create(*this, sum.type(), getStringAttr(name),
-                                           ValueRange{sum.value, w.value, x.value})
-                 .getResults());
+  return intrinsic(name, sum.type(), {sum, w, x});
 }
 
 Val CpuKernel::wordDot(Val sum, Val w, Val x) {
-  return sum + val(LLVM::CallIntrinsicOp::create(*this, sum.type(),
-                                                 getStringAttr("llvm.x86.avx2.pmadd.wd"),
-                                                 ValueRange{w.value, x.value})
-                       .getResults());
+  return sum + intrinsic("llvm.x86.avx2.pmadd.wd", sum.type(), {w, x});
 }
 
 //===----------------------------------------------------------------------===//
@@ -538,7 +548,7 @@ Val CpuKernel::loadFloats(Ptr from, int64_t lanes, Storage storage) {
 }
 
 Val CpuKernel::toStorage(Val x, Storage storage) {
-  if (storage == Storage::F32 || target.bf16Dot)
+  if (storage == Storage::F32 || target.takesBf16())
     return convert(x, typeOf(storage));
   // Without an instruction for it LLVM would call a library. To the nearest, ties to even; a NaN is
   // left as it is, so that the carry cannot make a number of it.

@@ -105,6 +105,10 @@ public:
   Ptr onStack(int64_t bytes);
   // Ends a tile's sum: stores it, or adds it to what is there.
   void put(Val sum, Ptr to, bool add);
+  // A call of an intrinsic of LLVM.
+  Val intrinsic(llvm::StringRef name, mlir::Type result, llvm::ArrayRef<Val> arguments);
+  // sum, float32, plus the products of pairs of bf16, two a lane. The target takesBf16().
+  Val bf16Dot(Val sum, Val w, Val x);
   // sum, int32, plus the target's dot products of neighbouring codes, four bytes a lane. w is
   // unsigned where the target says so. Not of a target of byte pairs.
   Val codeDot(Val sum, Val w, Val x);

@@ -18,7 +18,7 @@ static CpuTarget x86V3() {
           .codeTokens = 4,
           .tileRows = 16,
           .registers = 16,
-          .bf16Dot = false,
+          .bf16Dot = Bf16Dot::Widened,
           .codeDot = CodeDot::BytePairs};
 }
 
@@ -50,7 +50,7 @@ static CpuTarget x86V4() {
           .codeTokens = 6,
           .tileRows = 64,
           .registers = 32,
-          .bf16Dot = true,
+          .bf16Dot = Bf16Dot::Vdpbf16ps,
           .codeDot = CodeDot::UnsignedBytes};
 }
 
@@ -78,7 +78,7 @@ static CpuTarget aarch64() {
           .codeTokens = 4,
           .tileRows = 16,
           .registers = 32,
-          .bf16Dot = false,
+          .bf16Dot = Bf16Dot::Widened,
           .codeDot = CodeDot::SignedBytes};
 }
 

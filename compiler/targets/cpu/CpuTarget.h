@@ -14,6 +14,10 @@ namespace moe::codegen {
 // saturate, and these by another instruction (vpmaddubsw, vpmaddwd).
 enum class CodeDot { UnsignedBytes, SignedBytes, BytePairs };
 
+// A product of pairs of bf16, summed into float32 lanes: by multiply-adds of what they are in
+// float32, or by an instruction.
+enum class Bf16Dot { Widened, Vdpbf16ps };
+
 struct CpuTarget {
   std::string name;   // in the plan: "cpu:x86-64-v4"
   std::string triple; // LLVM's names for it
@@ -26,9 +30,12 @@ struct CpuTarget {
   int64_t codeTokens;                         // and of codes
   int64_t tileRows;                           // weight rows of a tile with more than one token
   int64_t registers;                          // of vectors
-  bool bf16Dot;                               // has a dot product of bf16 pairs into f32
+  Bf16Dot bf16Dot;
   CodeDot codeDot;
   bool amx = false; // multiplies tiles of bf16 and of bytes
+
+  // Has instructions for bf16: they multiply pairs, and round float32 to it.
+  bool takesBf16() const { return bf16Dot != Bf16Dot::Widened; }
 };
 
 // "x86-64-v3", "x86-64-v3-vnni", "x86-64-v4", "x86-64-v4-amx", "aarch64", or "native" for the
