@@ -15,9 +15,8 @@ public:
     if (f.element == Storage::F8E4M3)
       pieceColumns = f.group;
     unitBytes = moe::unitBytes(f.element);
-    bool pairs = f.element == Storage::F8E4M3 && k.target.takesBf16();
-    split = f.element == Storage::I4 || pairs ? 2 : 1;
-    rawBytes = k.target.lanes * unitColumns * (pairs ? 2 : 1);
+    split = f.element == Storage::I4 || looksUp() ? 2 : 1;
+    rawBytes = k.target.lanes * unitColumns * (looksUp() ? 2 : 1);
   }
 
   void emit() {
@@ -63,6 +62,8 @@ private:
   bool signedCodes() const {
     return f.element == Storage::I8 && k.target.codeDot != CodeDot::UnsignedBytes;
   }
+  // Bytes of F8E4M3 are looked up in a table of AVX-512.
+  bool looksUp() const { return !integers() && k.target.bf16Dot == Bf16Dot::Vdpbf16ps; }
   // Unmasked codes of the upper half stand for 16 upper + lower: one mask less in each step.
   bool takesWhole(const Vector &v) const {
     return integers() && v.upper && k.target.codeDot == CodeDot::UnsignedBytes;
@@ -151,7 +152,9 @@ private:
     int64_t lanes = k.target.lanes;
     for (const Vector &v : vectors) {
       Val scale = k.loadFloats(head + v.row * bytesOf(f.scale), lanes, f.scale);
-      scales.push_back(takesWhole(v) ? scale * 0.0625 : scale);
+      // Without a table, weights of F8E4M3 are 2^-8 of what they stand for.
+      double factor = takesWhole(v) ? 0x1p-4 : integers() || looksUp() ? 1 : 0x1p8;
+      scales.push_back(factor == 1 ? scale : scale * factor);
     }
     if (f.zeros)
       for (const Vector &v : vectors)
@@ -213,7 +216,7 @@ private:
             k.fetch(o, firstUnit + u);
           return unit(codes, rows, u, dots);
         });
-    if (!integers() && split == 2)
+    if (looksUp())
       sortRows(dots);
     SmallVector<Val> result(sums);
     if (!inRegisters)
@@ -321,7 +324,7 @@ private:
 
   void unpackFloats(Ptr at, SmallVectorImpl<Parts> &weights) {
     int64_t lanes = k.target.lanes;
-    if (k.target.takesBf16()) {
+    if (looksUp()) {
       // Each byte of the bf16 comes from a table of the 128 magnitudes; bytes are paired within 128
       // bits, so that one vector gets the even quarters of the rows and the other the odd ones.
       Val code = at.load(k.vec(64, k.getI8Type()));
@@ -343,7 +346,7 @@ private:
     // As float16 with the exponent's bits in place: 2^-8 of the value, subnormals included.
     Val pair = at.load(k.vec(lanes, k.getI16Type()));
     auto widen = [&](Val bits) {
-      return k.convert(k.bitcast(bits, k.vec(lanes, k.getF16Type())), k.f32()) * 256;
+      return k.convert(k.bitcast(bits, k.vec(lanes, k.getF16Type())), k.f32());
     };
     weights.push_back({widen(((pair << 7) & 0x3f80) | ((pair << 8) & -32768)),
                        widen((shiftRight(pair, 1) & 0x3f80) | (pair & -32768))});
