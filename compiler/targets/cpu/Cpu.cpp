@@ -22,6 +22,11 @@ public:
       return found.takeError();
     if (llvm::none_of(chosen, [&](const auto &other) { return other.name == found->name; }))
       chosen.push_back(*found);
+    // A machine takes the first image that it can run.
+    auto rank = [](const codegen::CpuTarget &target) {
+      return llvm::find(codegen::cpuTargetNames(), StringRef(target.name).split(':').second);
+    };
+    llvm::sort(chosen, [&](const auto &a, const auto &b) { return rank(a) < rank(b); });
     return llvm::Error::success();
   }
   size_t versions() const override { return chosen.size(); }
