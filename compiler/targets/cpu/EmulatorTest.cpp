@@ -63,6 +63,25 @@ TEST_F(EmulatorTest, SeesAWaitThatNothingEnds) {
   EXPECT_EQ(run(code, two), 0u);
 }
 
+// A processor that lacks an instruction does not run it. So a target's kernels that run on one are
+// known to need nothing more.
+TEST_F(EmulatorTest, ProcessorsLackInstructions) {
+  constexpr uint32_t usmmla = 0x4e80'ac00, bfmmla = 0x6e40'ec00; // of v0
+  for (uint32_t instruction : {usmmla, bfmmla})
+    for (bool newer : {true, false}) {
+      std::string missing;
+      emulator = Emulator::aarch64(missing, newer ? "max" : "cortex-a76");
+      std::vector<uint32_t> code{instruction, kReturn};
+      std::vector<int32_t> operand{1};
+      death.clear();
+      run(code, operand);
+      if (newer)
+        EXPECT_EQ(death, "");
+      else
+        EXPECT_NE(death.find("Illegal instruction"), std::string::npos) << death;
+    }
+}
+
 TEST_F(EmulatorTest, TellsOfADeath) {
   std::vector<int32_t> operand{1};
   run({0}, operand); // udf #0

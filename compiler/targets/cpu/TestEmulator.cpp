@@ -9,7 +9,7 @@
 
 namespace moe::codegen {
 
-std::unique_ptr<Emulator> Emulator::aarch64(std::string &missing) {
+std::unique_ptr<Emulator> Emulator::aarch64(std::string &missing, std::string processor) {
   const std::string program = MOE_AARCH64_TEST_PROGRAM;
   if (program.empty()) {
     missing = "no aarch64-linux-gnu-g++ when the tests were configured";
@@ -23,8 +23,8 @@ std::unique_ptr<Emulator> Emulator::aarch64(std::string &missing) {
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, ends[1], STDIN_FILENO);
-  std::string emulator = "qemu-aarch64", path = program;
-  char *arguments[] = {emulator.data(), path.data(), nullptr};
+  std::string emulator = "qemu-aarch64", option = "-cpu", path = program;
+  char *arguments[] = {emulator.data(), option.data(), processor.data(), path.data(), nullptr};
   pid_t process = -1;
   int error = posix_spawnp(&process, emulator.c_str(), &actions, nullptr, arguments, environ);
   posix_spawn_file_actions_destroy(&actions);

@@ -28,8 +28,9 @@ struct Buffer {
 
 class Emulator {
 public:
-  // An emulated 64-bit Arm processor, or nothing and, in `missing`, what this machine lacks.
-  static std::unique_ptr<Emulator> aarch64(std::string &missing);
+  // An emulated 64-bit Arm processor, one of qemu's -cpu, or nothing and, in `missing`, what this
+  // machine lacks. By default it has all that the emulator knows.
+  static std::unique_ptr<Emulator> aarch64(std::string &missing, std::string processor = "max");
   ~Emulator();
   Emulator(const Emulator &) = delete;
   Emulator &operator=(const Emulator &) = delete;
