@@ -49,8 +49,8 @@ void addCompile(CLI::App &app, CompileCommand &command) {
   app.add_option(
       "--target", command.options.targets,
       "cuda:sm_100a, cuda:sm_90a, cuda:sm_80, cpu:x86-64-v4-amx, cpu:x86-64-v4, "
-      "cpu:x86-64-v3-vnni, "
-      "cpu:x86-64-v3, cpu:aarch64 or cpu:native; may be repeated (all CPUs if there is none)");
+      "cpu:x86-64-v3-vnni, cpu:x86-64-v3, cpu:armv8.6-a, cpu:aarch64 or cpu:native; may be "
+      "repeated (all CPUs if there is none)");
   app.add_option("--weights", command.options.weights,
                  "format of the weights: keep (as the checkpoint has them: its codes, or bf16), "
                  "f32, bf16, int4, int8 or fp8, the last three with details as in int4-g32 or "

@@ -114,7 +114,7 @@ const std::vector<std::string> &hostTargets() {
   static const std::vector<std::string> targets{"cpu:x86-64-v4-amx", "cpu:x86-64-v4",
                                                 "cpu:x86-64-v3-vnni", "cpu:x86-64-v3"};
 #else
-  static const std::vector<std::string> targets{"cpu:aarch64"};
+  static const std::vector<std::string> targets{"cpu:armv8.6-a", "cpu:aarch64"};
 #endif
   return targets;
 }

@@ -48,6 +48,8 @@ Session openSession(const Plan &plan, const std::string &target, SessionOptions 
     setenv("MOE_CPU_DISABLE", "avx512f", 1);
   if (target == "cpu:x86-64-v3")
     setenv("MOE_CPU_DISABLE", "avx512f,avx_vnni", 1);
+  if (target == "cpu:aarch64")
+    setenv("MOE_CPU_DISABLE", "i8mm", 1);
   // Of a GPU the simulator takes the part.
   constexpr std::string_view gpu = "cuda:sm_";
   if (target.starts_with(gpu)) {

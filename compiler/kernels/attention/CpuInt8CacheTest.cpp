@@ -267,5 +267,6 @@ TEST_P(Int8Cache, NotANumberStaysOne) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, Int8Cache, onAllTargets({kF32Kind}), nameOfCase);
+INSTANTIATE_TEST_SUITE_P(Long, Int8Cache, onNewerArm({kF32Kind}), nameOfCase);
 
 } // namespace

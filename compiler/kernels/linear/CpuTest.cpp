@@ -206,12 +206,19 @@ TEST_P(LinearClaims, SmallerWeightsAreNotClaimed) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, LinearKernel, allKinds(), nameOfCase);
+INSTANTIATE_TEST_SUITE_P(NewerArm, LinearKernel, onNewerArm({kBf16Kind, kFp8Kind}), nameOfCase);
+INSTANTIATE_TEST_SUITE_P(Long, LinearKernel,
+                         onNewerArm({kF32Kind, kInt8Kind, kInt4Kind, kInt4ZerosKind}), nameOfCase);
 INSTANTIATE_TEST_SUITE_P(Cpu, CodesKernel,
                          testing::Combine(testing::Values("x86-64-v4-amx", kAmxOnAvx2.str(),
-                                                          "x86-64-v4", "x86-64-v3-vnni", "aarch64"),
+                                                          "x86-64-v4", "x86-64-v3-vnni",
+                                                          "armv8.6-a", "aarch64"),
                                           testing::Values(kInt8Kind, kInt4Kind, kInt4ZerosKind)),
                          nameOfCase);
 INSTANTIATE_TEST_SUITE_P(Cpu, HeadKernel, allKinds(), nameOfCase);
+INSTANTIATE_TEST_SUITE_P(Long, HeadKernel,
+                         onNewerArm({kF32Kind, kBf16Kind, kInt8Kind, kInt4ZerosKind, kFp8Kind}),
+                         nameOfCase);
 INSTANTIATE_TEST_SUITE_P(Cpu, LinearClaims, someKinds(kClaimedKinds), nameOfCase);
 INSTANTIATE_TEST_SUITE_P(Long, LinearClaims, aarch64Kinds(kClaimedKinds), nameOfCase);
 

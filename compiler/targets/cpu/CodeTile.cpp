@@ -1,6 +1,7 @@
 // Implements the tile of codes. The integer accumulators of a piece begin at -zero times the sum of
 // the activations' codes, so that what is left at its end is the sum over (code - zero) * x.
 #include "compiler/targets/cpu/CodeTile.h"
+#include "compiler/targets/cpu/MatrixTile.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 
 using namespace mlir;
@@ -48,11 +49,16 @@ private:
   using Parts = SmallVector<Val, 2>;
 
   // Weights and activations that a dot product takes as they are loaded need few registers.
-  bool takesLoaded() const { return integers() && k.target.codeDot == CodeDot::UnsignedBytes; }
+  bool takesLoaded() const {
+    return integers() && k.target.codeDot == CodeDot::UnsignedBytes && !k.target.arm();
+  }
   // Whether the sums of so many rows fit in registers beside the pieces' accumulators.
   bool fits(int64_t rows) const {
-    return 2 * count * rows / k.target.lanes <= k.target.registers * (takesLoaded() ? 6 : 5) / 8;
+    int64_t tokens = matrices() ? MatrixTile::even(count) : count;
+    return 2 * tokens * rows / k.target.lanes <= k.target.registers * (takesLoaded() ? 6 : 5) / 8;
   }
+  // As products of matrices.
+  bool matrices() const { return MatrixTile::takes(k.target, count); }
   bool integers() const { return f.element != Storage::F8E4M3; }
   bool bytePairs() const { return integers() && k.target.codeDot == CodeDot::BytePairs; }
   // Whether a few units of products are summed in 16 bits: a pair of 4-bit codes gives at most
@@ -210,12 +216,13 @@ private:
     SmallVector<Val> start;
     for (Ptr row : rows)
       begin(row, start);
-    auto dots =
-        units(llvm::divideCeil(columns, unitColumns), start, [&](Val u, ArrayRef<Val> dots) {
-          if (firstRaw == 0)
-            k.fetch(o, firstUnit + u);
-          return unit(codes, rows, u, dots);
-        });
+    const int64_t count = llvm::divideCeil(columns, unitColumns);
+    auto dots = matrices() ? matrixDots(codes, rows, count, firstUnit, start)
+                           : units(count, start, [&](Val u, ArrayRef<Val> dots) {
+                               if (firstRaw == 0)
+                                 k.fetch(o, firstUnit + u);
+                               return unit(codes, rows, u, dots);
+                             });
     if (looksUp())
       sortRows(dots);
     SmallVector<Val> result(sums);
@@ -255,18 +262,65 @@ private:
                               LLVM::TailCallKind::None, dialect, ArrayAttr());
   }
 
+  SmallVector<Val> matrixDots(Ptr codes, ArrayRef<Ptr> rows, int64_t units, Val firstUnit,
+                              ArrayRef<Val> start) {
+    MatrixTile tile(k, count, vectors.size());
+    auto add = [&](Val u, ArrayRef<Val> registers, bool one) {
+      if (firstRaw == 0)
+        for (int64_t i = 0; i < (one ? 1 : 2); ++i)
+          k.fetch(o, firstUnit + u + i);
+      SmallVector<Ptr> xs;
+      for (Ptr row : rows)
+        xs.push_back(activationsOf(row, u));
+      SmallVector<Val> next(registers);
+      tile.add(next, xs, one, [&](int64_t v) {
+        Ptr at = codes + u * unitBytes + (firstRaw + v / split) * rawBytes;
+        Type type = k.vec(k.target.lanes, k.getIntegerType(8 * unitColumns));
+        auto [lower, upper] = tile.interleave(
+            at.load(type), one ? std::nullopt : std::optional((at + unitBytes).load(type)));
+        SmallVector<MatrixTile::Weights, 2> weights;
+        for (auto [first, second] : llvm::zip_equal(unpack(lower), unpack(upper)))
+          weights.push_back({first.front(), second.front()});
+        return weights;
+      });
+      return next;
+    };
+    auto registers = k.loop(k.i64(0), k.i64(units / 2 * 2), 2, tile.arrange(start),
+                            [&](Val u, ArrayRef<Val> before) { return add(u, before, false); });
+    if (units % 2)
+      registers = add(k.i64(units - 1), registers, true);
+    return tile.separate(registers);
+  }
+
+  // Four codes of a unit, or two bf16 channels.
+  Ptr activationsOf(Ptr row, Val u) {
+    return (integers() ? row + activations.codesAt() : row) + u * 4;
+  }
+
   // The columns that lie together.
   SmallVector<Val> unit(Ptr codes, ArrayRef<Ptr> rows, Val u, ArrayRef<Val> dots) {
     SmallVector<Parts> weights;
     k.fetchStream(o, codes + u * unitBytes + firstRaw * rawBytes, raws * rawBytes);
-    for (int64_t raw = 0; raw < raws; ++raw)
-      unpack(codes + u * unitBytes + (firstRaw + raw) * rawBytes, weights);
+    auto load = [&](int64_t end) {
+      for (int64_t raw = weights.size() / split; raw < end; ++raw)
+        weights.append(unpack((codes + u * unitBytes + (firstRaw + raw) * rawBytes)
+                                  .load(k.vec(rawBytes, k.getI8Type()))));
+    };
+    // Registers have no room for all weights beside the sums of one token: where LLVM would spill,
+    // they are loaded in parts.
+    const int64_t part = k.target.bf16Dot == Bf16Dot::Bfdot ? raws / 4 : raws;
+    load(part);
     SmallVector<Val> next(dots);
     for (size_t t = 0; t < rows.size(); ++t) {
-      // Four codes, or two bf16 channels.
-      Ptr at = integers() ? rows[t] + activations.codesAt() : rows[t];
-      Parts x = activation(k.broadcast((at + u * 4).load(k.i32()), k.target.lanes));
+      Parts x = activation(k.broadcast(activationsOf(rows[t], u).load(k.i32()), k.target.lanes));
       for (size_t v = 0; v < vectors.size(); ++v) {
+        if (v == weights.size()) {
+          SmallVector<Val *> sums;
+          for (size_t made = v - part * split; made < v; ++made)
+            sums.push_back(&next[made]);
+          k.loadAfter(sums);
+          load(v / split + part);
+        }
         Val &sum = next[t * vectors.size() + v];
         if (bytePairs()) {
           sum = pairsDot(sum, weights[v], x[0]);
@@ -279,20 +333,19 @@ private:
     return next;
   }
 
-  void unpack(Ptr at, SmallVectorImpl<Parts> &weights) {
+  // The weights of one vector of rows, or of two, by the bytes of a load.
+  SmallVector<Parts, 2> unpack(Val raw) {
     if (!integers())
-      return unpackFloats(at, weights);
-    Val raw = at.load(bytes());
-    if (f.element == Storage::I8) {
-      Val code = signedCodes() ? raw ^ -128 : raw;
-      if (bytePairs()) // magnitudes and signs
-        weights.push_back({absolute(code), code});
-      else
-        weights.push_back({code});
-    } else {
-      weights.push_back({raw & 0xf});
-      weights.push_back({takesLoaded() ? raw : shiftRight(raw, 4)});
-    }
+      return unpackFloats(raw);
+    Val code = k.bitcast(raw, bytes());
+    if (f.element == Storage::I4)
+      return {{code & 0xf},
+              {k.target.codeDot == CodeDot::UnsignedBytes ? code : shiftRight(code, 4)}};
+    if (signedCodes())
+      code = code ^ -128;
+    if (bytePairs()) // magnitudes and signs
+      return {{absolute(code), code}};
+    return {{code}};
   }
 
   Parts activation(Val quad) {
@@ -322,18 +375,17 @@ private:
 
   //===--- F8E4M3 --------------------------------------------------------------------------------
 
-  void unpackFloats(Ptr at, SmallVectorImpl<Parts> &weights) {
+  SmallVector<Parts, 2> unpackFloats(Val raw) {
     int64_t lanes = k.target.lanes;
     if (looksUp()) {
       // Each byte of the bf16 comes from a table of the 128 magnitudes; bytes are paired within 128
       // bits, so that one vector gets the even quarters of the rows and the other the odd ones.
-      Val code = at.load(k.vec(64, k.getI8Type()));
       auto byteOf = [&](int shift) {
         Val first = table(shift, 0), second = table(shift, 64);
-        return k.intrinsic("llvm.x86.avx512.vpermi2var.qi.512", first.type(),
-                           {first, code, second});
+        return k.intrinsic("llvm.x86.avx512.vpermi2var.qi.512", first.type(), {first, raw, second});
       };
-      Val lower = byteOf(0), upper = byteOf(8) | (code & -128);
+      Val lower = byteOf(0), upper = byteOf(8) | (raw & -128);
+      SmallVector<Parts, 2> weights;
       for (int64_t half : {0, 8}) {
         SmallVector<int64_t> pairs;
         for (int64_t quarter = 0; quarter < 64; quarter += 16)
@@ -341,15 +393,23 @@ private:
             pairs.append({quarter + half + i, 64 + quarter + half + i});
         weights.push_back({k.bitcast(k.shuffle(lower, upper, pairs), k.vec(32, k.bf16()))});
       }
-      return;
+      return weights;
     }
     // As float16 with the exponent's bits in place: 2^-8 of the value, subnormals included.
-    Val pair = at.load(k.vec(lanes, k.getI16Type()));
     auto widen = [&](Val bits) {
-      return k.convert(k.bitcast(bits, k.vec(lanes, k.getF16Type())), k.f32());
+      return k.convert(k.bitcast(bits, k.vec(bits.lanes(), k.getF16Type())), k.f32());
     };
-    weights.push_back({widen(((pair << 7) & 0x3f80) | ((pair << 8) & -32768)),
-                       widen((shiftRight(pair, 1) & 0x3f80) | (pair & -32768))});
+    if (k.target.takesBf16()) {
+      // All of a byte moves by 7, and of its sign, which is there twice then, the lower one goes. A
+      // bf16 is the upper half of the float32: its four bits of significand fit.
+      Val word = k.convert(k.bitcast(raw, k.vec(2 * lanes, k.getI8Type())), k.getI16Type());
+      Val wide = k.bitcast(widen((word << 7) & -16385), k.vec(2 * lanes, k.i32()));
+      Val half = k.convert(shiftRight(wide, 16), k.getI16Type());
+      return {{k.bitcast(half, k.vec(2 * lanes, k.bf16()))}};
+    }
+    Val pair = k.bitcast(raw, k.vec(lanes, k.getI16Type()));
+    return {{widen(((pair << 7) & 0x3f80) | ((pair << 8) & -32768)),
+             widen((shiftRight(pair, 1) & 0x3f80) | (pair & -32768))}};
   }
 
   // A byte of the bf16 of 64 codes, from `first` on.

@@ -2,6 +2,7 @@
 #include "compiler/targets/cpu/CpuKernel.h"
 #include "compiler/targets/cpu/AmxTile.h"
 #include "compiler/targets/cpu/CodeTile.h"
+#include "compiler/targets/cpu/MatrixTile.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -348,9 +349,10 @@ void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool add
   Type floats = vec(lanes, f32());
   if (add)
     fetchOuts(operands);
+  const bool matrices = storage == Storage::BF16 && MatrixTile::takes(target, count);
   for (int64_t row = 0; row < kPanel; row += rowsAtOnce) {
     SmallVector<Val> init(count * vectors, constant(floats, 0));
-    auto sums = loop(i64(0), steps, 1, init, [&](Val k, ArrayRef<Val> sums) {
+    auto step = [&](Val k, ArrayRef<Val> sums) {
       if (row == 0)
         fetch(operands, k);
       SmallVector<Val> next(sums);
@@ -368,11 +370,19 @@ void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool add
       } else if (target.takesBf16()) {
         Type pairs = vec(2 * lanes, bf16());
         SmallVector<Val> weights;
-        for (int64_t v = 0; v < vectors; ++v)
-          weights.push_back((w + v * lanes * 4).load(pairs));
+        auto load = [&](int64_t end) {
+          for (int64_t v = weights.size(); v < end; ++v)
+            weights.push_back((w + v * lanes * 4).load(pairs));
+        };
+        const bool inHalves = 2 * vectors >= target.registers; // or they would not fit beside sums
+        load(inHalves ? vectors / 2 : vectors);
         for (int64_t t = 0; t < count; ++t) {
           Val xk = bitcast(broadcast((xs[t] + k * 4).load(i32()), lanes), pairs);
           for (int64_t v = 0; v < vectors; ++v) {
+            if (v == int64_t(weights.size())) {
+              loadAfter({&next[v - 1]});
+              load(vectors);
+            }
             Val &sum = next[t * vectors + v];
             sum = bf16Dot(sum, weights[v], xk);
           }
@@ -390,11 +400,40 @@ void CpuKernel::emitTile(Storage storage, const TileOperands &operands, bool add
         }
       }
       return next;
-    });
+    };
+    auto sums = matrices ? matrixSums(operands, row, init) : loop(i64(0), steps, 1, init, step);
     for (int64_t t = 0; t < count; ++t)
       for (int64_t v = 0; v < vectors; ++v)
         put(sums[t * vectors + v], outs[t] + (row + v * lanes) * 4, add);
   }
+}
+
+SmallVector<Val> CpuKernel::matrixSums(const TileOperands &operands, int64_t row,
+                                       ArrayRef<Val> sums) {
+  const int64_t count = operands.rows.size(), vectors = sums.size() / count;
+  MatrixTile tile(*this, count, vectors);
+  auto add = [&](Val unit, ArrayRef<Val> registers, bool one) {
+    if (row == 0)
+      for (int64_t u = 0; u < (one ? 1 : 2); ++u)
+        fetch(operands, unit + u);
+    SmallVector<Ptr> xs;
+    for (Ptr x : operands.rows)
+      xs.push_back(x + unit * 4);
+    SmallVector<Val> next(registers);
+    tile.add(next, xs, one, [&](int64_t v) -> SmallVector<MatrixTile::Weights, 2> {
+      Ptr w = operands.panel + unit * (kPanel * 4) + (row + v * target.lanes) * 4;
+      Type type = vec(target.lanes, i32());
+      return {tile.interleave(w.load(type),
+                              one ? std::nullopt : std::optional((w + kPanel * 4).load(type)))};
+    });
+    return next;
+  };
+  Val paired = operands.steps & -2;
+  auto registers = loop(i64(0), paired, 2, tile.arrange(sums),
+                        [&](Val u, ArrayRef<Val> before) { return add(u, before, false); });
+  registers = loop(paired, operands.steps, 1, registers,
+                   [&](Val u, ArrayRef<Val> before) { return add(u, before, true); });
+  return tile.separate(registers);
 }
 
 Ptr CpuKernel::onStack(int64_t bytes) {
@@ -479,20 +518,59 @@ Val CpuKernel::bf16Dot(Val sum, Val w, Val x) {
     break;
   case Bf16Dot::Vdpbf16ps:
     return intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", sum.type(), {sum, w, x});
+  case Bf16Dot::Bfdot:
+    return intrinsic("llvm.aarch64.neon.bfdot.v4f32.v8bf16", sum.type(), {sum, w, x});
   }
   llvm_unreachable("a target without a dot product of bf16");
 }
 
 Val CpuKernel::codeDot(Val sum, Val w, Val x) {
-  assert(target.codeDot != CodeDot::BytePairs && "an instruction that sums in fours");
-  StringRef name = target.codeDot == CodeDot::SignedBytes ? "llvm.aarch64.neon.sdot.v4i32.v16i8"
-                   : target.lanes == 16 ? "llvm.x86.avx512.vpdpbusd.512"
-                                        : "llvm.x86.avx512.vpdpbusd.256"; // AVX-VNNI's
-  return intrinsic(name, sum.type(), {sum, w, x});
+  switch (target.codeDot) {
+  case CodeDot::UnsignedBytes:
+    return intrinsic(target.arm()         ? "llvm.aarch64.neon.usdot.v4i32.v16i8"
+                     : target.lanes == 16 ? "llvm.x86.avx512.vpdpbusd.512"
+                                          : "llvm.x86.avx512.vpdpbusd.256", // AVX-VNNI's
+                     sum.type(), {sum, w, x});
+  case CodeDot::SignedBytes:
+    return intrinsic("llvm.aarch64.neon.sdot.v4i32.v16i8", sum.type(), {sum, w, x});
+  case CodeDot::BytePairs:
+    break;
+  }
+  llvm_unreachable("a target without an instruction that sums in fours");
 }
 
 Val CpuKernel::wordDot(Val sum, Val w, Val x) {
   return sum + intrinsic("llvm.x86.avx2.pmadd.wd", sum.type(), {w, x});
+}
+
+void CpuKernel::loadAfter(ArrayRef<Val *> sums) {
+  SmallVector<Value> values;
+  std::string results, operands;
+  for (Val *sum : sums) {
+    operands += std::to_string(values.size()) + ",";
+    results += "=w,";
+    values.push_back(sum->value);
+  }
+  Type type = sums.front()->type();
+  if (sums.size() > 1)
+    type = LLVM::LLVMStructType::getLiteral(getContext(), SmallVector<Type>(sums.size(), type));
+  Value all = LLVM::InlineAsmOp::create(
+                  *this, type, values, "", results + operands + "~{memory}",
+                  /*has_side_effects=*/true, /*is_align_stack=*/false, LLVM::TailCallKind::None,
+                  LLVM::AsmDialectAttr::get(getContext(), LLVM::AsmDialect::AD_ATT), ArrayAttr())
+                  .getResults()
+                  .front();
+  for (auto [i, sum] : llvm::enumerate(sums))
+    *sum = val(sums.size() == 1
+                   ? all
+                   : LLVM::ExtractValueOp::create(*this, all, ArrayRef<int64_t>{int64_t(i)}));
+}
+
+Val CpuKernel::matrixDot(Val sum, Val w, Val x) {
+  Type type = sum.isFloat() ? vec(2 * target.lanes, bf16()) : vec(4 * target.lanes, getI8Type());
+  return intrinsic(sum.isFloat() ? "llvm.aarch64.neon.bfmmla"
+                                 : "llvm.aarch64.neon.usmmla.v4i32.v16i8",
+                   sum.type(), {sum, bitcast(w, type), bitcast(x, type)});
 }
 
 //===----------------------------------------------------------------------===//
@@ -550,8 +628,9 @@ Val CpuKernel::loadFloats(Ptr from, int64_t lanes, Storage storage) {
 Val CpuKernel::toStorage(Val x, Storage storage) {
   if (storage == Storage::F32 || target.takesBf16())
     return convert(x, typeOf(storage));
-  // Without an instruction for it LLVM would call a library. To the nearest, ties to even; a NaN is
-  // left as it is, so that the carry cannot make a number of it.
+  // Instructions give the same but for a signalling NaN, which they make quiet, and denormals,
+  // which those of x86 flush. Without one LLVM would call a library. To the nearest, ties to even;
+  // a NaN is left as it is, so that the carry cannot make a number of it.
   auto like = [&](Type type) { return x.lanes() ? vec(x.lanes(), type) : type; };
   Val bits = bitcast(x, like(i32()));
   Val rounded = bits + 0x7fff + (shiftRight(bits, 16) & 1);

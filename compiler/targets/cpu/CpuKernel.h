@@ -114,6 +114,12 @@ public:
   Val codeDot(Val sum, Val w, Val x);
   // The same of two signed words a lane, for targets of byte pairs.
   Val wordDot(Val sum, Val w, Val x);
+  // sum plus products of matrices of two rows of eight bytes, in each 128 bits: of bf16 where the
+  // sum is float32, else of unsigned w with signed x. The target has matrixDots.
+  Val matrixDot(Val sum, Val w, Val x);
+  // What follows reads memory only once these sums, of vectors, are made: LLVM would load all
+  // weights of a tile at once, more than there are registers for.
+  void loadAfter(llvm::ArrayRef<Val *> sums);
   // Emits what a unit of the tile fetches ahead.
   void fetch(const TileOperands &operands, Val unit);
   // In tiles of one token, which read their panel once, as fast as memory gives: begins to bring
@@ -158,6 +164,10 @@ private:
                                   int64_t aheadBytes,
                                   llvm::function_ref<void(const TileOperands &)> emit);
   void emitTile(Storage storage, const TileOperands &operands, bool add);
+  // Adds to sums[t * vectors + v] of a tile of bf16 all of the row, in matrices; the vectors are of
+  // the rows from `row` on.
+  llvm::SmallVector<Val> matrixSums(const TileOperands &operands, int64_t row,
+                                    llvm::ArrayRef<Val> sums);
   void emitWideTile(const TileOperands &operands, bool add);
 
   mlir::ModuleOp module;

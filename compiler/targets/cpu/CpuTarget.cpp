@@ -3,6 +3,11 @@
 #include "llvm/ADT/StringMap.h"
 #include "llvm/TargetParser/Host.h"
 
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace moe::codegen {
 
 // AVX2: 16 registers hold 4 tokens by 16 rows of accumulators, the weights and one broadcast.
@@ -82,9 +87,28 @@ static CpuTarget aarch64() {
           .codeDot = CodeDot::SignedBytes};
 }
 
+// What Armv8.6-A adds and some processors of older versions have too: 32 registers hold 6 tokens by
+// 16 rows, and of each two units of the weights twice a vector of interleaved rows.
+static CpuTarget armV86() {
+  return {.name = "cpu:armv8.6-a",
+          .triple = "aarch64-unknown-linux-gnu",
+          .cpu = "generic",
+          .cpuFeatures = "+neon,+dotprod,+i8mm,+bf16",
+          .required = {"aarch64", "asimd", "asimddp", "i8mm", "bf16"},
+          .lanes = 4,
+          .tileTokens = 6,
+          .floatTokens = 6,
+          .codeTokens = 6,
+          .tileRows = 16,
+          .registers = 32,
+          .bf16Dot = Bf16Dot::Bfdot,
+          .codeDot = CodeDot::UnsignedBytes,
+          .matrixDots = true};
+}
+
 llvm::ArrayRef<llvm::StringRef> cpuTargetNames() {
   static const llvm::StringRef names[] = {"x86-64-v4-amx", "x86-64-v4", "x86-64-v3-vnni",
-                                          "x86-64-v3", "aarch64"};
+                                          "x86-64-v3",     "armv8.6-a", "aarch64"};
   return names;
 }
 
@@ -99,9 +123,13 @@ llvm::Expected<CpuTarget> cpuTarget(llvm::StringRef name) {
     return withAmx(x86V4());
   if (name == "aarch64")
     return aarch64();
+  if (name == "armv8.6-a")
+    return armV86();
   if (name == "native") {
 #if defined(__aarch64__)
-    CpuTarget target = aarch64();
+    // From the kernel: LLVM's list of what an Arm host has leaves these out.
+    constexpr unsigned long needed = HWCAP2_I8MM | HWCAP2_BF16;
+    CpuTarget target = (getauxval(AT_HWCAP2) & needed) == needed ? armV86() : aarch64();
 #else
     llvm::StringMap<bool> has = llvm::sys::getHostCPUFeatures();
     auto all = [&](std::initializer_list<llvm::StringRef> features) {
@@ -119,7 +147,7 @@ llvm::Expected<CpuTarget> cpuTarget(llvm::StringRef name) {
   }
   return llvm::createStringError(
       "unknown CPU target '" + name +
-      "': use cpu:x86-64-v4-amx, cpu:x86-64-v4, cpu:x86-64-v3-vnni, cpu:x86-64-v3, "
+      "': use cpu:x86-64-v4-amx, cpu:x86-64-v4, cpu:x86-64-v3-vnni, cpu:x86-64-v3, cpu:armv8.6-a, "
       "cpu:aarch64 or cpu:native");
 }
 

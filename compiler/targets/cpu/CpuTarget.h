@@ -16,7 +16,7 @@ enum class CodeDot { UnsignedBytes, SignedBytes, BytePairs };
 
 // A product of pairs of bf16, summed into float32 lanes: by multiply-adds of what they are in
 // float32, or by an instruction.
-enum class Bf16Dot { Widened, Vdpbf16ps };
+enum class Bf16Dot { Widened, Vdpbf16ps, Bfdot };
 
 struct CpuTarget {
   std::string name;   // in the plan: "cpu:x86-64-v4"
@@ -32,14 +32,16 @@ struct CpuTarget {
   int64_t registers;                          // of vectors
   Bf16Dot bf16Dot;
   CodeDot codeDot;
-  bool amx = false; // multiplies tiles of bf16 and of bytes
+  bool amx = false;        // multiplies tiles of bf16 and of bytes
+  bool matrixDots = false; // has both dot products as products of matrices, too: see MatrixTile.h
 
+  bool arm() const { return required.front() == "aarch64"; }
   // Has instructions for bf16: they multiply pairs, and round float32 to it.
   bool takesBf16() const { return bf16Dot != Bf16Dot::Widened; }
 };
 
-// "x86-64-v3", "x86-64-v3-vnni", "x86-64-v4", "x86-64-v4-amx", "aarch64", or "native" for the
-// machine at hand. An unknown name is an error that lists these.
+// "x86-64-v3", "x86-64-v3-vnni", "x86-64-v4", "x86-64-v4-amx", "aarch64", "armv8.6-a", or "native"
+// for the machine at hand. An unknown name is an error that lists these.
 llvm::Expected<CpuTarget> cpuTarget(llvm::StringRef name);
 
 // A target for x86-64 with AMX, of whatever vectors.

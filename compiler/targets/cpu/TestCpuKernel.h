@@ -256,9 +256,7 @@ inline const Kind kF32Kind{"f32", Storage::F32}, kBf16Kind{"bf16", Storage::BF16
     kFp8Kind{"fp8", Storage::F8E4M3, 32, Storage::F32};
 
 inline std::string nameOfCase(const testing::TestParamInfo<std::tuple<std::string, Kind>> &info) {
-  std::string name = std::get<0>(info.param) + "_" + std::get<1>(info.param).name;
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
+  return identifier(std::get<0>(info.param) + "_" + std::get<1>(info.param).name);
 }
 
 inline auto onAllTargets(const std::vector<Kind> &kinds) {
@@ -277,8 +275,9 @@ inline auto someKinds(const std::vector<Kind> &kinds = {kF32Kind, kBf16Kind, kIn
                           testing::ValuesIn(kinds));
 }
 inline auto emulatedKinds() {
-  return testing::Combine(testing::Values("aarch64", "x86-64-v3-vnni", kAmxOnAvx2.str()),
-                          testing::Values(kF32Kind, kBf16Kind, kInt4ZerosKind));
+  return testing::Combine(
+      testing::Values("armv8.6-a", "aarch64", "x86-64-v3-vnni", kAmxOnAvx2.str()),
+      testing::Values(kF32Kind, kBf16Kind, kInt4ZerosKind));
 }
 // Of those that take too long where instructions are emulated one by one.
 inline auto aarch64Kinds(const std::vector<Kind> &kinds) {
@@ -289,6 +288,11 @@ inline const std::vector<Kind> kClaimedKinds{kBf16Kind, kInt8Kind, kInt4Kind};
 inline auto allClaimedKinds() {
   return testing::Combine(testing::Values("aarch64", "x86-64-v4-amx", "x86-64-v4", "x86-64-v3"),
                           testing::ValuesIn(kClaimedKinds));
+}
+// Emulated as well. OpTest has all kernels of this target and CodesKernel the bits of its products
+// of codes, so that of the other tests only products of bf16 and fp8 run always.
+inline auto onNewerArm(const std::vector<Kind> &kinds) {
+  return testing::Combine(testing::Values("armv8.6-a"), testing::ValuesIn(kinds));
 }
 inline auto otherCodes() {
   return testing::Combine(testing::Values("x86-64-v4-amx", "x86-64-v4", "aarch64"),

@@ -1,5 +1,6 @@
 // Implements the tile of int8 values: the digits of the weights take turns in one accumulator.
 #include "compiler/targets/cpu/ValueTile.h"
+#include "compiler/targets/cpu/MatrixTile.h"
 
 using namespace mlir;
 
@@ -73,9 +74,27 @@ struct ValueTile {
     }
   }
 
+  // The same of units u and u + 1, as matrices.
+  void twoUnits(MatrixTile &tile, Val u, int64_t firstChannel, int64_t at,
+                SmallVectorImpl<Val> &registers) {
+    if (firstChannel == 0 && at == 0)
+      for (int64_t i : {0, 1})
+        k.fetch(o, u + i);
+    SmallVector<Ptr> xs;
+    for (Ptr row : o.rows)
+      xs.push_back(row + (PageWeights::codesAt + at) + u * 4);
+    tile.add(registers, xs, /*one=*/false, [&](int64_t v) -> SmallVector<MatrixTile::Weights, 2> {
+      Ptr codes = o.panel + u * (kPanel * 4) + (firstChannel + v * lanes) * 4;
+      return {tile.interleave(codes.load(ints), (codes + kPanel * 4).load(ints))};
+    });
+  }
+
   // Channels firstChannel and what follows in `vectors` registers.
   void block(int64_t firstChannel) {
     bool bytes = k.target.codeDot != CodeDot::BytePairs;
+    std::optional<MatrixTile> tile;
+    if (MatrixTile::takes(k.target, count))
+      tile.emplace(k, count, vectors);
     SmallVector<Val> sums(count * vectors, k.constant(ints, 0));
     for (int64_t digit = bytes ? 0 : 1; digit < 2; ++digit) {
       for (int64_t t = 0; digit == 1 && t < count; ++t) {
@@ -89,11 +108,20 @@ struct ValueTile {
         }
       }
       int64_t at = bytes ? digit * kPageTokens : 0;
-      sums = k.loop(k.i64(0), k.i64(kPageTokens / 4), 1, sums, [&](Val u, ArrayRef<Val> before) {
-        SmallVector<Val> next(before);
-        unit(u, firstChannel, at, next);
-        return next;
-      });
+      auto units = [&](int64_t step, ArrayRef<Val> sums, auto add) {
+        return k.loop(k.i64(0), k.i64(kPageTokens / 4), step, sums,
+                      [&](Val u, ArrayRef<Val> before) {
+                        SmallVector<Val> next(before);
+                        add(u, next);
+                        return next;
+                      });
+      };
+      if (tile)
+        sums = tile->separate(units(2, tile->arrange(sums), [&](Val u, auto &next) {
+          twoUnits(*tile, u, firstChannel, at, next);
+        }));
+      else
+        sums = units(1, sums, [&](Val u, auto &next) { unit(u, firstChannel, at, next); });
     }
     for (int64_t t = 0; t < count; ++t) {
       Val scale = k.broadcast((o.rows[t] + PageWeights::scaleAt).load(k.f32()), lanes);
