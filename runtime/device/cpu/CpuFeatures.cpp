@@ -124,6 +124,7 @@ const char *suggestedTarget(std::span<const std::string> host) {
         "avx512cd", "avx512_bf16", "avx512_vnni", "avx512vbmi"}},
       {"cpu:x86-64-v3-vnni", {"x86_64", "avx2", "fma", "f16c", "bmi2", "avx_vnni"}},
       {"cpu:x86-64-v3", {"x86_64", "avx2", "fma", "f16c", "bmi2"}},
+      {"cpu:armv8.6-a", {"aarch64", "asimd", "asimddp", "i8mm", "bf16"}},
       {"cpu:aarch64", {"aarch64", "asimd", "asimddp"}},
   };
   for (const Target &target : targets)

@@ -55,6 +55,25 @@ TEST(CpuFeatures, TilesMayBeRefused) {
             "plan has no code for a CPU; compile with --target cpu:x86-64-v4-amx");
 }
 
+TEST(CpuFeatures, NewerArmTakesItsOwn) {
+  const Features older{"aarch64", "asimd", "asimddp"};
+  Features newer = older;
+  newer.insert(newer.end(), {"i8mm", "bf16"});
+  const Image images[] = {image("cpu:armv8.6-a", newer), image("cpu:aarch64", older)};
+  EXPECT_EQ(*chooseImage(images, newer), 0u);
+  for (const char *taken : {"i8mm", "bf16"}) {
+    Features host = newer;
+    std::erase(host, taken);
+    EXPECT_EQ(*chooseImage(images, host), 1u);
+    EXPECT_EQ(
+        chooseImage(std::span(images, 1), host).error().message,
+        "plan has cpu:armv8.6-a (needs aarch64 asimd asimddp i8mm bf16), this processor lacks " +
+            std::string(taken) + "; compile with --target cpu:aarch64");
+  }
+  EXPECT_NE(chooseImage({}, newer).error().message.find("--target cpu:armv8.6-a"),
+            std::string::npos);
+}
+
 TEST(CpuFeatures, SaysWhatIsMissing) {
   Features host = v4;
   std::erase(host, "avx512_bf16");
