@@ -289,8 +289,8 @@ inline auto allClaimedKinds() {
   return testing::Combine(testing::Values("aarch64", "x86-64-v4-amx", "x86-64-v4", "x86-64-v3"),
                           testing::ValuesIn(kClaimedKinds));
 }
-// Emulated as well. OpTest has all kernels of this target and CodesKernel the bits of its products
-// of codes, so that of the other tests only products of bf16 and fp8 run always.
+// Emulated as well. OpTest has all kernels of this target, in int4, and CodesKernel the bits of its
+// products of codes, so that of the other tests only products of bf16 and fp8 run always.
 inline auto onNewerArm(const std::vector<Kind> &kinds) {
   return testing::Combine(testing::Values("armv8.6-a"), testing::ValuesIn(kinds));
 }
