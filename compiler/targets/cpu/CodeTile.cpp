@@ -68,6 +68,8 @@ private:
   bool signedCodes() const {
     return f.element == Storage::I8 && k.target.codeDot != CodeDot::UnsignedBytes;
   }
+  // Bytes of F8E4M3 become float32.
+  bool widensFloats() const { return !integers() && !k.target.takesBf16(); }
   // Bytes of F8E4M3 are looked up in a table of AVX-512.
   bool looksUp() const { return !integers() && k.target.bf16Dot == Bf16Dot::Vdpbf16ps; }
   // Unmasked codes of the upper half stand for 16 upper + lower: one mask less in each step.
@@ -302,9 +304,10 @@ private:
     SmallVector<Parts> weights;
     k.fetchStream(o, codes + u * unitBytes + firstRaw * rawBytes, raws * rawBytes);
     auto load = [&](int64_t end) {
-      for (int64_t raw = weights.size() / split; raw < end; ++raw)
+      const int64_t atOnce = widensFloats() ? 2 : 1;
+      for (int64_t raw = weights.size() / split; raw < end; raw += atOnce)
         weights.append(unpack((codes + u * unitBytes + (firstRaw + raw) * rawBytes)
-                                  .load(k.vec(rawBytes, k.getI8Type()))));
+                                  .load(k.vec(atOnce * rawBytes, k.getI8Type()))));
     };
     // Registers have no room for all weights beside the sums of one token: where LLVM would spill,
     // they are loaded in parts.
@@ -407,9 +410,18 @@ private:
       Val half = k.convert(shiftRight(wide, 16), k.getI16Type());
       return {{k.bitcast(half, k.vec(2 * lanes, k.bf16()))}};
     }
-    Val pair = k.bitcast(raw, k.vec(lanes, k.getI16Type()));
-    return {{widen(((pair << 7) & 0x3f80) | ((pair << 8) & -32768)),
-             widen((shiftRight(pair, 1) & 0x3f80) | (pair & -32768))}};
+    // Two loads at once, which fill a register of integers. An arithmetic shift has the sign twice,
+    // and the mask takes the lower one away.
+    Val pairs = k.bitcast(raw, k.vec(2 * lanes, k.getI16Type()));
+    auto half = [&](Val upperByte) { return shiftRightSigned(upperByte, 1) & -16512; };
+    Val first = half(pairs << 8), second = half(pairs);
+    SmallVector<Parts, 2> weights;
+    for (int64_t from : {int64_t(0), lanes}) {
+      auto order = llvm::to_vector(llvm::seq(from, from + lanes));
+      weights.push_back(
+          {widen(k.shuffle(first, first, order)), widen(k.shuffle(second, second, order))});
+    }
+    return weights;
   }
 
   // A byte of the bf16 of 64 codes, from `first` on.
