@@ -30,11 +30,17 @@ WorkerGovernor::WorkerGovernor(int most) {
   untried.reserve(choices.size());
 }
 
-double WorkerGovernor::costOf(uint64_t kind, double took) {
+std::optional<double> WorkerGovernor::costOf(uint64_t kind, double took) {
   Cost &cost = costs[kind * 0x9E3779B97F4A7C15u >> 58];
-  if (cost.kind != kind)
-    cost = {kind, took};
-  else if (tried == 0)
+  if (cost.kind != kind || cost.once) {
+    // The first step of a kind may have waited for the plan's file, and says nothing. Fewer workers
+    // cannot say what all need, so that a step of theirs speaks neither for them nor against them.
+    const bool first = cost.kind != kind && tried == 0 && best == 0;
+    cost = {kind, tried == 0 ? took : took * std::min(1.0, choices[best].speed()),
+            first || tried != 0};
+    return first ? std::nullopt : std::optional(cost.seconds);
+  }
+  if (tried == 0)
     cost.seconds += (std::min(took, 2 * cost.seconds) - cost.seconds) *
                     (1 - std::exp(-took / (took < cost.seconds ? kDown : kUp)));
   return cost.seconds;
@@ -45,9 +51,12 @@ void WorkerGovernor::ran(uint64_t kind, Duration duration) {
     return;
   const double took = std::max(std::chrono::duration<double>(duration).count(), 1e-9);
   now += took;
+  const std::optional<double> cost = costOf(kind, took);
+  if (!cost)
+    return;
   Choice &choice = choices[tried];
   const double kept = tried == best ? std::exp(-took / kMemory) : 1;
-  choice.cost = choice.cost * kept + costOf(kind, took);
+  choice.cost = choice.cost * kept + *cost;
   choice.time = choice.time * kept + took;
 
   if (tried == best) {

@@ -9,16 +9,18 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace moe::cpu {
 
 // Steps of one kind (a program and a number of tokens) should take equally long. What all workers
-// usually need for them is their cost; the speed of a number of workers is cost by time, over the
-// last steps. While all workers are about as fast as usual, they run. Otherwise smaller numbers are
-// tried, for up to a tenth of a second each, and the fastest stays; from time to time the others
-// are tried again. A trial that goes badly ends early, and what was lost by trials decides when the
-// next may begin: it is kept under a fortieth of the time, and under a hundredth while all run.
+// usually need for them, but for the first, which may wait for the plan's file, is their cost; the
+// speed of a number of workers is cost by time, over the last steps. While all workers are about as
+// fast as usual, they run. Otherwise smaller numbers are tried, for up to a tenth of a second each,
+// and the fastest stays; from time to time the others are tried again. A trial that goes badly ends
+// early, and what was lost by trials decides when the next may begin: it is kept under a fortieth
+// of the time, and under a hundredth while all run.
 //
 // From one thread at a time. Allocates in its constructor alone.
 class WorkerGovernor {
@@ -44,9 +46,10 @@ private:
   struct Cost {
     uint64_t kind = UINT64_MAX;
     double seconds = 0;
+    bool once = false; // to be replaced by what all workers need for the next step
   };
 
-  double costOf(uint64_t kind, double took);
+  std::optional<double> costOf(uint64_t kind, double took);
   void beginSearch();
   void nextTrial();
   void endTrial();

@@ -65,6 +65,23 @@ struct Shared {
   }
 };
 
+// The first step after a start waits for the plan's file, twenty times as long as the next ones.
+TEST(WorkerGovernor, AColdStartDoesNotSpeakForFewerWorkers) {
+  for (double alone : {0.01, 0.3}) {
+    WorkerGovernor governor(2);
+    double all = 0, seconds = 0;
+    for (int step = 0; seconds < 20; ++step) {
+      const double took = alone / governor.workers() * (step ? 1 : 20);
+      if (step) {
+        seconds += took;
+        all += governor.workers() == 2 ? took : 0;
+      }
+      governor.ran(7, std::chrono::nanoseconds(int64_t(took * 1e9)));
+    }
+    EXPECT_GT(all, 0.9 * seconds) << alone;
+  }
+}
+
 TEST(WorkerGovernor, OneWorkerIsOne) {
   WorkerGovernor governor(1);
   for (int i = 0; i < 1000; ++i)
@@ -132,15 +149,18 @@ TEST(WorkerGovernor, IsNeverMuchSlowerThanAnyNumber) {
   auto between = [&](double low, double high) {
     return low * std::pow(high / low, std::uniform_real_distribution<double>(0, 1)(random));
   };
+  int below = 0;
   for (int round = 0; round < 40; ++round) {
     const int most = 2 + int(random() % 3);
     const Shared machine{between(5e-5, 0.1), between(1.2, most), int(random() % (most + 1)),
                          between(5, 300), between(1e-3, 2e-2)};
     const double best = bestFixed(machine, most, 30), governed = run(machine, most, 30).rate();
-    EXPECT_GE(governed, 0.9 * best)
+    below += governed < 0.9 * best;
+    EXPECT_GE(governed, 0.85 * best)
         << "alone " << machine.alone << " enough " << machine.enough << " free " << machine.free
         << " of " << most << " chance " << machine.chance << " slice " << machine.slice;
   }
+  EXPECT_LE(below, 1); // by chance, one in 400 is
 }
 
 // Steps of other kinds have costs of their own: a long prompt between short steps disturbs nothing.
