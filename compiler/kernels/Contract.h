@@ -99,8 +99,15 @@ struct Step {
 };
 
 // Workers of a CPU claim the parts of a weight that is so large, in bytes that a token reads; of
-// smaller ones each has its share. Kernels that claim have counters for it (CpuKernel::parts).
-inline constexpr int64_t kClaimedBytes = int64_t(1) << 20;
+// smaller ones each has its share. Kernels that claim have counters for it (CpuKernel::parts), of
+// so many bytes where they have no others.
+inline constexpr int64_t kClaimedBytes = int64_t(1) << 20, kClaimCounterBytes = 4;
+
+// Adds those counters, where such a weight is so large.
+inline void addClaims(Operands &operands, int64_t weightBytes) {
+  if (weightBytes >= kClaimedBytes)
+    operands.push_back(Operand::Counters);
+}
 
 inline constexpr int64_t kPanel = WeightLayout::panelLanes;
 

@@ -15,14 +15,13 @@ Operands CpuDown::operands() const {
   Operands all{Operand::Hidden, Operand::SharedWeight, Operand::H};
   if (experts)
     all.append({Operand::Experts, Operand::RoutedWeight});
-  if (weightBytes() >= kClaimedBytes)
-    all.push_back(Operand::Counters);
+  addClaims(all, weightBytes());
   return all;
 }
 
 int64_t CpuDown::bytes(Operand operand, Step) const {
   assert(operand == Operand::Counters);
-  return 4;
+  return kClaimCounterBytes;
 }
 
 std::string CudaSmallDown::name() const {

@@ -28,8 +28,7 @@ Operands CpuGateUp::operands() const {
   all.push_back(Operand::Hidden);
   if (experts && !prepared)
     all.push_back(Operand::Experts);
-  if (weightBytes() >= kClaimedBytes)
-    all.push_back(Operand::Counters);
+  addClaims(all, weightBytes());
   return all;
 }
 
@@ -37,7 +36,7 @@ int64_t CpuGateUp::bytes(Operand operand, Step step) const {
   if (operand == Operand::Experts)
     return step.tokens * k * 4;
   if (operand == Operand::Counters)
-    return 4;
+    return kClaimCounterBytes;
   assert(operand == Operand::Hidden);
   ActivationRow own{sharedDown, width}, others{routedDown, width};
   return step.tokens * (own.bytes() + (experts ? k * others.bytes() : 0));

@@ -11,14 +11,13 @@ std::string CpuHead::name() const {
 
 Operands CpuHead::operands() const {
   Operands all{Operand::Rows, Operand::H, Operand::Norm, Operand::Weight, Operand::Logits};
-  if (weightBytes() >= kClaimedBytes)
-    all.push_back(Operand::Counters);
+  addClaims(all, weightBytes());
   return all;
 }
 
 int64_t CpuHead::bytes(Operand operand, Step) const {
   assert(operand == Operand::Counters);
-  return 4;
+  return kClaimCounterBytes;
 }
 
 std::string CudaSmallHead::name() const {

@@ -12,14 +12,13 @@ std::string CpuLinearResidual::name() const {
 // The linears of GPUs differ in what becomes of the sums, and in how they are cut.
 Operands CpuLinearResidual::operands() const {
   Operands all{Operand::X, Operand::Weight, Operand::H};
-  if (weightBytes() >= kClaimedBytes)
-    all.push_back(Operand::Counters);
+  addClaims(all, weightBytes());
   return all;
 }
 
 int64_t CpuLinearResidual::bytes(Operand operand, Step) const {
   assert(operand == Operand::Counters);
-  return 4;
+  return kClaimCounterBytes;
 }
 
 template <class Linear> static std::string linearName(const char *kernel, const Linear &s) {

@@ -77,7 +77,7 @@ int64_t CpuQkv::bytes(Operand operand, Step step) const {
   if (operand == Operand::Partials)
     return SharedSegments::bytes({finish.heads, *attention, finish.cache}, step.tokens);
   assert(operand == Operand::Counters);
-  return attention ? segments() + step.tokens * finish.cache.heads * 4 : 4;
+  return attention ? segments() + step.tokens * finish.cache.heads * 4 : kClaimCounterBytes;
 }
 
 std::string CudaSmallQkv::name() const {
