@@ -31,13 +31,13 @@ public:
   }
 
   void emit() {
-    config = stack(64);
-    sums = stack(kTileRows * kPanel * 4);
-    gathered = stack(kTileRows * (codes() ? ActivationRow::longestPiece : kTileBytes));
+    config = k.onStack(64);
+    sums = k.onStack(kTileRows * kPanel * 4);
+    gathered = k.onStack(kTileRows * (codes() ? ActivationRow::longestPiece : kTileBytes));
     if (codes())
-      dots = stack(kTileRows * kPanel * 4);
+      dots = k.onStack(kTileRows * kPanel * 4);
     if (f.element == Storage::I4)
-      lower = stack(ActivationRow::longestPiece / 4 * unitBytes);
+      lower = k.onStack(ActivationRow::longestPiece / 4 * unitBytes);
     together = rowsAreTogether();
     fetchOuts();
     if (codes())
@@ -57,10 +57,6 @@ private:
   Type floats() { return k.vec(k.target.lanes, k.f32()); }
   Type ints() { return k.vec(k.target.lanes, k.i32()); }
 
-  Ptr stack(int64_t bytes) {
-    return k.ptr(LLVM::AllocaOp::create(k, LLVM::LLVMPointerType::get(k.getContext()),
-                                        k.getI8Type(), k.i64(bytes).value, /*alignment=*/64));
-  }
   void amx(StringRef name, ArrayRef<Value> arguments) {
     LLVM::CallIntrinsicOp::create(k, k.getStringAttr("llvm.x86." + name), arguments);
   }

@@ -243,13 +243,10 @@ func::FuncOp CpuKernel::chooser(StringRef product, TypeRange types, int64_t ahea
     tiles.push_back(tileFunction(product, types, count, aheadBytes, emit));
   func::FuncOp amxTile = emitAmx ? amxFunction(product, types, aheadBytes, emitAmx) : nullptr;
   OpBuilder::InsertionGuard guard(*this);
-  setInsertionPointToStart(module.getBody());
   SmallVector<Type> withCount(types);
   withCount.push_back(i64());
-  auto function = func::FuncOp::create(*this, name, getFunctionType(withCount, {}));
-  function.setPrivate();
-  Block *block = function.addEntryBlock();
-  setInsertionPointToStart(block);
+  func::FuncOp function = startFunction(name, withCount);
+  Block *block = &function.front();
   SmallVector<Value> arguments(block->getArguments().drop_back());
   Val count = val(block->getArguments().back());
   auto choose = [&](Val count) {
@@ -273,18 +270,22 @@ func::FuncOp CpuKernel::chooser(StringRef product, TypeRange types, int64_t ahea
   return function;
 }
 
+func::FuncOp CpuKernel::startFunction(const Twine &name, TypeRange types) {
+  setInsertionPointToStart(module.getBody());
+  auto function = func::FuncOp::create(*this, name.str(), getFunctionType(types, {}));
+  function.setPrivate();
+  setInsertionPointToStart(function.addEntryBlock());
+  return function;
+}
+
 func::FuncOp CpuKernel::amxFunction(StringRef product, TypeRange types, int64_t aheadBytes,
                                     function_ref<void(const AmxOperands &)> emit) {
   OpBuilder::InsertionGuard guard(*this);
-  setInsertionPointToStart(module.getBody());
-  std::string name = llvm::formatv("tile_{0}_amx", product);
   SmallVector<Type> withCount(types);
   withCount.push_back(i64());
-  auto function = func::FuncOp::create(*this, name, getFunctionType(withCount, {}));
-  function.setPrivate();
+  func::FuncOp function = startFunction("tile_" + product + "_amx", withCount);
   function->setAttr("no_inline", getUnitAttr());
-  Block *block = function.addEntryBlock();
-  setInsertionPointToStart(block);
+  Block *block = &function.front();
   auto rowsOf = [&](unsigned first) {
     return AmxRows{ptr(block->getArgument(first)), val(block->getArgument(first + 1)),
                    ptr(block->getArgument(first + 2))};
@@ -306,13 +307,9 @@ func::FuncOp CpuKernel::tileFunction(StringRef product, TypeRange types, int64_t
                                      int64_t aheadBytes,
                                      function_ref<void(const TileOperands &)> emit) {
   OpBuilder::InsertionGuard guard(*this);
-  setInsertionPointToStart(module.getBody());
-  std::string name = llvm::formatv("tile_{0}_{1}", product, count);
-  auto function = func::FuncOp::create(*this, name, getFunctionType(types, {}));
-  function.setPrivate();
+  func::FuncOp function = startFunction("tile_" + product + "_" + Twine(count), types);
   function->setAttr("no_inline", getUnitAttr());
-  Block *block = function.addEntryBlock();
-  setInsertionPointToStart(block);
+  Block *block = &function.front();
   auto rowsOf = [&](unsigned first) {
     Ptr base = ptr(block->getArgument(first)), ids = ptr(block->getArgument(first + 2));
     Val stride = val(block->getArgument(first + 1));

@@ -158,6 +158,8 @@ private:
   mlir::func::FuncOp chooser(llvm::StringRef product, mlir::TypeRange types, int64_t aheadBytes,
                              int64_t held, llvm::function_ref<void(const TileOperands &)> emit,
                              llvm::function_ref<void(const AmxOperands &)> emitAmx);
+  // A private function of the module; goes on inside of it.
+  mlir::func::FuncOp startFunction(const llvm::Twine &name, mlir::TypeRange types);
   mlir::func::FuncOp amxFunction(llvm::StringRef product, mlir::TypeRange types, int64_t aheadBytes,
                                  llvm::function_ref<void(const AmxOperands &)> emit);
   mlir::func::FuncOp tileFunction(llvm::StringRef product, mlir::TypeRange types, int64_t count,
@@ -172,7 +174,7 @@ private:
 
   mlir::ModuleOp module;
   mlir::func::FuncOp function;
-  const Operands names; // of the operands
+  const Operands names;
   mlir::Value operands, step, scratchBase;
   Val scratchRows;
   int64_t scratchFixed = 0, scratchPerRow = 0;

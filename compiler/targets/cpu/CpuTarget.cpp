@@ -90,20 +90,15 @@ static CpuTarget aarch64() {
 // What Armv8.6-A adds and some processors of older versions have too: 32 registers hold 6 tokens by
 // 16 rows, and of each two units of the weights twice a vector of interleaved rows.
 static CpuTarget armV86() {
-  return {.name = "cpu:armv8.6-a",
-          .triple = "aarch64-unknown-linux-gnu",
-          .cpu = "generic",
-          .cpuFeatures = "+neon,+dotprod,+i8mm,+bf16",
-          .required = {"aarch64", "asimd", "asimddp", "i8mm", "bf16"},
-          .lanes = 4,
-          .tileTokens = 6,
-          .floatTokens = 6,
-          .codeTokens = 6,
-          .tileRows = 16,
-          .registers = 32,
-          .bf16Dot = Bf16Dot::Bfdot,
-          .codeDot = CodeDot::UnsignedBytes,
-          .matrixDots = true};
+  CpuTarget target = aarch64();
+  target.name = "cpu:armv8.6-a";
+  target.cpuFeatures += ",+i8mm,+bf16";
+  target.required.append({"i8mm", "bf16"});
+  target.tileTokens = target.floatTokens = target.codeTokens = 6;
+  target.bf16Dot = Bf16Dot::Bfdot;
+  target.codeDot = CodeDot::UnsignedBytes;
+  target.matrixDots = true;
+  return target;
 }
 
 llvm::ArrayRef<llvm::StringRef> cpuTargetNames() {
