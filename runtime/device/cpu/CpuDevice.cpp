@@ -203,10 +203,10 @@ Status CpuExecutor::runProgram(const Step &step, size_t program) {
   inputs.fill(step, program, inputBlock.data());
   current = program;
   info = {step.tokens, step.rows, options.tableStride, 0, ThreadPool::awaitCounter};
-  workers = governor->workers();
+  const uint64_t kind = (uint64_t(program) << 32 | uint32_t(step.rows)) * 65599 + step.tokens;
+  workers = governor->workers(kind);
   const auto start = std::chrono::steady_clock::now();
   threads->run(runWorker, this, workers);
-  const uint64_t kind = (uint64_t(program) << 32 | uint32_t(step.rows)) * 65599 + step.tokens;
   governor->ran(kind, std::chrono::steady_clock::now() - start);
   return ok();
 }

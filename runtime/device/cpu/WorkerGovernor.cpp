@@ -11,6 +11,10 @@ namespace {
 constexpr double kMemory = 0.3, kTrial = 0.1, kShortestTrial = 0.01;
 constexpr double kLongestPause = 8;
 
+// The time between searches, as a multiple of what trials lose: while all run, while fewer do or
+// before the first, and where all have become slow.
+constexpr double kLossOfAll = 100, kLoss = 40, kLossAtOnce = 10;
+
 // All are slow: below this speed something is in the way. A trial has failed early below this part
 // of the speed that it is compared with, and has won above that one.
 constexpr double kSlow = 0.75, kMuchWorse = 0.8, kBetter = 1.05;
@@ -30,17 +34,24 @@ WorkerGovernor::WorkerGovernor(int most) {
   untried.reserve(choices.size());
 }
 
+int WorkerGovernor::workers(uint64_t kind) {
+  const Cost &cost = entryOf(kind);
+  const bool tooLong = cost.kind == kind && cost.seconds > longest;
+  running = tried != best && tooLong ? best : tried;
+  return choices[running].workers;
+}
+
 std::optional<double> WorkerGovernor::costOf(uint64_t kind, double took) {
-  Cost &cost = costs[kind * 0x9E3779B97F4A7C15u >> 58];
+  Cost &cost = entryOf(kind);
   if (cost.kind != kind || cost.once) {
     // The first step of a kind may have waited for the plan's file, and says nothing. Fewer workers
     // cannot say what all need, so that a step of theirs speaks neither for them nor against them.
-    const bool first = cost.kind != kind && tried == 0 && best == 0;
-    cost = {kind, tried == 0 ? took : took * std::min(1.0, choices[best].speed()),
-            first || tried != 0};
+    const bool first = cost.kind != kind && running == 0 && best == 0;
+    cost = {kind, running == 0 ? took : took * std::min(1.0, choices[best].speed()),
+            first || running != 0};
     return first ? std::nullopt : std::optional(cost.seconds);
   }
-  if (tried == 0)
+  if (running == 0)
     cost.seconds += (std::min(took, 2 * cost.seconds) - cost.seconds) *
                     (1 - std::exp(-took / (took < cost.seconds ? kDown : kUp)));
   return cost.seconds;
@@ -54,23 +65,34 @@ void WorkerGovernor::ran(uint64_t kind, Duration duration) {
   const std::optional<double> cost = costOf(kind, took);
   if (!cost)
     return;
-  Choice &choice = choices[tried];
-  const double kept = tried == best ? std::exp(-took / kMemory) : 1;
+  Choice &choice = choices[running];
+  const double kept = running == best ? std::exp(-took / kMemory) : 1;
   choice.cost = choice.cost * kept + *cost;
   choice.time = choice.time * kept + took;
 
+  if (running != tried)
+    return; // a long step amid a trial
   if (tried == best) {
-    const bool due = now >= searchAt && (best != 0 || choice.speed() < kSlow);
-    const bool changed = choice.speed() < kMuchWorse * speedThen;
-    if ((due || changed || now >= searchAnyway) && choice.time >= kShortestTrial)
-      beginSearch();
+    if (choice.time >= kShortestTrial && wantsSearch(*cost))
+      beginSearch(*cost);
   } else if (choice.time >= kTrial || (choice.time >= kShortestTrial &&
                                        choice.speed() < kMuchWorse * choices[best].speed())) {
     endTrial();
   }
 }
 
-void WorkerGovernor::beginSearch() {
+// `cost`: of the last step. A trial takes one such step at least, and may lose as much again.
+bool WorkerGovernor::wantsSearch(double cost) const {
+  const double speed = choices[best].speed(), since = now - searched;
+  if (now >= searchAt && (best != 0 || speed < kSlow))
+    return true;
+  if (speed < kMuchWorse * speedThen)
+    return since >= kLossAtOnce * cost;
+  return now >= searchAnyway && since >= (searched > 0 ? kLossOfAll : kLoss) * cost;
+}
+
+void WorkerGovernor::beginSearch(double cost) {
+  longest = std::max(2 * cost, kTrial);
   lost = 0;
   worse = 0;
   // From the last element on: all, and what is near; where all run, fewer and fewer.
@@ -89,8 +111,10 @@ void WorkerGovernor::beginSearch() {
 void WorkerGovernor::nextTrial() {
   if (untried.empty() || worse == 2) {
     tried = best;
-    const double pause = lost * (best == 0 ? 100 : 40);
-    searchAt = now + std::clamp(pause, best == 0 ? 0.5 : 0.1, kLongestPause);
+    const double pause = lost * (best == 0 ? kLossOfAll : kLoss);
+    const double longestPause = std::max(kLongestPause, kLoss * longest / 2);
+    searchAt = now + std::clamp(pause, best == 0 ? 0.5 : 0.1, longestPause);
+    searched = now;
     searchAnyway = now + kLongestPause;
     speedThen = std::min(choices[best].speed(), 1.0);
     return;

@@ -25,7 +25,7 @@ Figures run(const Machine &machine, int most, double seconds, int fixed = 0, dou
   WorkerGovernor governor(most);
   Figures counted;
   for (double now = 0; now < start + seconds;) {
-    const int workers = fixed ? fixed : governor.workers();
+    const int workers = fixed ? fixed : governor.workers(7);
     EXPECT_GE(workers, 1);
     EXPECT_LE(workers, most);
     const double took = machine(now, workers);
@@ -71,10 +71,11 @@ TEST(WorkerGovernor, AColdStartDoesNotSpeakForFewerWorkers) {
     WorkerGovernor governor(2);
     double all = 0, seconds = 0;
     for (int step = 0; seconds < 20; ++step) {
-      const double took = alone / governor.workers() * (step ? 1 : 20);
+      const int workers = governor.workers(7);
+      const double took = alone / workers * (step ? 1 : 20);
       if (step) {
         seconds += took;
-        all += governor.workers() == 2 ? took : 0;
+        all += workers == 2 ? took : 0;
       }
       governor.ran(7, std::chrono::nanoseconds(int64_t(took * 1e9)));
     }
@@ -86,7 +87,7 @@ TEST(WorkerGovernor, OneWorkerIsOne) {
   WorkerGovernor governor(1);
   for (int i = 0; i < 1000; ++i)
     governor.ran(i, std::chrono::nanoseconds(i % 3 ? 1000 : 1000000000));
-  EXPECT_EQ(governor.workers(), 1);
+  EXPECT_EQ(governor.workers(1), 1);
 }
 
 TEST(WorkerGovernor, AQuietMachineRunsAll) {
@@ -169,10 +170,46 @@ TEST(WorkerGovernor, KindsAreToldApart) {
   int fewer = 0;
   for (int i = 0; i < 20000; ++i) {
     const int kind = i % 100 == 0 ? 900 : i % 7;
-    governor.ran(kind, std::chrono::microseconds(100 * (kind + 1)));
-    fewer += governor.workers() < 2;
+    fewer += governor.workers(uint64_t(kind)) < 2;
+    governor.ran(uint64_t(kind), std::chrono::microseconds(100 * (kind + 1)));
   }
   EXPECT_LE(fewer, 20000 / 50);
+}
+
+// A trial on a step of a prompt would cost as much as the whole step.
+TEST(WorkerGovernor, LongStepsAreNotTriedOn) {
+  for (double alone : {0.4, 3.0}) {
+    const Shared quiet{alone, 1.9, 2, 0, 0};
+    EXPECT_GE(run(quiet, 2, 60, 0, 0).rate(), 0.985 * run(quiet, 2, 60, 2, 0).rate()) << alone;
+  }
+}
+
+// Nor when they become slower as a sequence grows, which is not another program's doing.
+TEST(WorkerGovernor, AGrowingPromptRunsAll) {
+  const Machine growing = [](double now, int workers) { return (1 + now / 10) * 0.8 / workers; };
+  const Figures governed = run(growing, 2, 60, 0, 0);
+  EXPECT_GE(governed.all, 0.93 * governed.seconds);
+}
+
+// Short steps are tried on between those of prompts, which run with all meanwhile.
+TEST(WorkerGovernor, TriesBetweenLongSteps) {
+  WorkerGovernor governor(2);
+  std::mt19937 random(3);
+  int longWithOne = 0, shortWithOne = 0;
+  for (int i = 0; i < 20000; ++i) {
+    const bool isLong = random() % 100 == 0;
+    const int workers = governor.workers(isLong);
+    (isLong ? longWithOne : shortWithOne) += workers == 1;
+    governor.ran(isLong, std::chrono::microseconds((isLong ? 1500000 : 5000) / workers));
+  }
+  EXPECT_LE(longWithOne, 1); // the first, whose cost is not known
+  EXPECT_GE(shortWithOne, 1);
+}
+
+// Where all are disturbed and all steps are long, fewer workers are found nonetheless.
+TEST(WorkerGovernor, FindsFewerWithLongStepsAlone) {
+  const Shared busy{0.3, 1.2, 1, 200, 6e-3};
+  EXPECT_GE(run(busy, 2, 120, 0, 30).rate(), 0.93 * bestFixed(busy, 2, 60));
 }
 
 } // namespace
