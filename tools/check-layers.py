@@ -17,7 +17,8 @@ LIBRARIES = [
 ]
 
 # Folder or file: what it may include besides itself. The longest matching entry counts. An entry of
-# the right side is a library above, a folder (with a slash at its end) or a file.
+# the right side is a library above, a folder (with a slash at its end) or a file; after a ! what it
+# may not include although it lies in such a folder.
 STATUS = "runtime/Status.h"
 WEIGHTS = "runtime/weights/"  # formats and layouts of weights
 SCHEMA = "runtime/plan/Plan_generated.h"
@@ -35,6 +36,7 @@ RULES = {
     "runtime/device/null/": [STATUS, "runtime/device/*"],
     "runtime/device/ptxsim/": [STATUS, "runtime/device/*", "runtime/device/cuda/DriverApi.h"],
     "runtime/session/": ["runtime/"],
+    "runtime/server/": ["runtime/", "!runtime/server/api/", "!runtime/server/http/"],
     "runtime/moe.cpp": ["runtime/"],  # the C interface
     "dialects/": [STATUS, WEIGHTS, "MLIR", "LLVM"],
     "dialects/moe/MoeReference.h": [],
@@ -77,6 +79,8 @@ def complaint(path, spelling):
             if path.startswith("runtime/") and library in ("MLIR", "LLVM") else None
     rule = ruleOf(path)
     own = rule if rule.endswith("/") else path
+    if any(entry[0] == "!" and allows(entry[1:], target) for entry in RULES[rule]):
+        return f"{spelling}: {rule} may not include it"
     if library is None and target.startswith(own) or library in RULES[rule]:
         return None
     if library is None and any(allows(entry, target) for entry in RULES[rule]):
@@ -132,6 +136,7 @@ def selfTest():
         ("runtime/device/ptxsim/A.cpp", ['"runtime/device/cuda/DriverApi.h"', '"runtime/device/cuda/CudaDevice.h"'], 2),
         ("runtime/session/A.cpp", ['"runtime/plan/Plan.h"', '"runtime/device/Device.h"', "<llvm/ADT/APInt.h>"], 3),
         ("runtime/session/B.cpp", ["<string>", "<CLI/CLI.hpp>"], 2),
+        ("runtime/server/A.cpp", ['"runtime/session/Session.h"', '"runtime/server/Request.h"', '"runtime/server/http/Server.h"'], 3),
         ("dialects/moe/A.cpp", ['"mlir/IR/Builders.h"', '"dialects/moe/MoeOps.h.inc"', '"passes/Passes.h"'], 3),
         ("dialects/moe/MoeReference.cpp", ['"dialects/moe/MoeReference.h"', "<span>", '"dialects/moe/MoeOps.h"'], 3),
         ("passes/A.cpp", ['"dialects/moe/MoeOps.h"', '"compiler/Compiler.h"'], 2),

@@ -1,0 +1,110 @@
+// A thread that owns a session and gives each of many requests its share of every step.
+#ifndef MOE_RUNTIME_SERVER_ENGINE_H
+#define MOE_RUNTIME_SERVER_ENGINE_H
+
+#include "runtime/server/Request.h"
+#include "runtime/session/Session.h"
+#include "runtime/text/Tokenizer.h"
+
+#include <array>
+#include <functional>
+#include <variant>
+
+namespace moe::server {
+
+struct EngineLimits {
+  int32_t maxWaiting = 256;                  // requests
+  std::chrono::milliseconds maxQueue{60000}; // a request waits at most so long to be begun
+  int32_t maxPerKey = 0;                     // requests of a key that run at a time; 0: any number
+  double itlStretch = 1.5; // how much longer a step may be with prompts in it; 0: prompts first
+  int32_t drafts = 0;      // n-gram drafts of a sequence and step; 0: none
+};
+
+// Why submit refuses: a caller maps these to answers.
+//   InvalidArgument    the request cannot ever be served (too long, ids, options); the message says
+//                      why
+//   Unimplemented      the plan has not what it takes: hidden states for `embed`
+//   ResourceExhausted  too many wait; `retryAfter` says when to come again
+//   Unavailable        the engine drains or has failed
+struct Refusal {
+  Error error;
+  std::chrono::seconds retryAfter{0};
+};
+
+// What an engine has done since it began, and what it does now.
+struct EngineStats {
+  struct Pool { // pages of 64 positions
+    int64_t pages = 0;
+    int64_t free = 0;   // hold nothing
+    int64_t cached = 0; // hold a prefix that no sequence uses: taken when none is free
+    int64_t held = 0;   // of sequences
+  };
+  int64_t running = 0, waiting = 0;              // requests
+  int64_t waitingTokens = 0;                     // of prompts that wait
+  int64_t promptTokens = 0, generatedTokens = 0; // of requests' prompts, cached ones as well
+  std::array<int64_t, kFinishes> finished{};     // choices, by Finish
+  int64_t preemptions = 0;
+  int64_t prefixQueries = 0, prefixHits = 0; // tokens that were looked up, and found
+  std::vector<Pool> pools;
+  double prefillRate = 0; // tokens a second, of late; 0: not known yet
+};
+
+// Told on the engine's thread, which waits for it.
+class EngineObserver {
+public:
+  struct Timings {                             // of a choice, in seconds
+    double queue = 0, prefill = 0, decode = 0; // until it is begun, its first token, its end
+    double whole = 0;                          // since it arrived
+    int64_t promptTokens = 0, generatedTokens = 0;
+    Finish finish = Finish::Cancelled;
+  };
+  virtual ~EngineObserver() = default;
+  // `program`: tokens that the program which ran has room for.
+  virtual void onStep(int64_t tokens, int64_t rows, double seconds, int32_t program) {}
+  virtual void onFirstToken(double seconds) {} // since the request arrived
+  virtual void onInterToken(double seconds) {} // since the choice's last token
+  virtual void onFinish(const Timings &timings) {}
+};
+
+class Engine {
+public:
+  // One call for all events of a step, on the engine's thread: usually a post to the thread that
+  // owns the sinks.
+  struct Delivery {
+    std::shared_ptr<EventSink> sink;
+    Event event;
+  };
+  using Deliver = std::function<void(std::vector<Delivery>)>;
+
+  // Takes over the session and starts the thread. `tokenizer` may be null: events have no text
+  // then. It, the plan and the observer (which may be null) must outlive the engine.
+  static Result<std::unique_ptr<Engine>> create(Session session, const Tokenizer *tokenizer,
+                                                const EngineLimits &limits, Deliver deliver,
+                                                EngineObserver *observer = nullptr);
+  ~Engine(); // ends what runs with Finish::Cancelled and joins
+
+  // From any thread. The sink gets events until one with `finish` for each choice.
+  std::variant<RequestId, Refusal> submit(Request request, std::shared_ptr<EventSink> sink);
+  // The client is gone: after what the step that runs now gives, no event comes. Unknown ids are
+  // fine. From any thread.
+  void cancel(RequestId id);
+
+  // No more requests are taken; `idle` says when the last one has ended.
+  void drain();
+  bool idle() const;
+  // What broke, after a step failed that could not be recovered.
+  std::optional<Error> failure() const;
+
+  EngineStats stats() const; // a snapshot, as of the last step
+  int64_t context() const;   // tokens of a prompt and its answer
+  int64_t vocab() const;
+
+private:
+  class Impl;
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl;
+};
+
+} // namespace moe::server
+
+#endif
