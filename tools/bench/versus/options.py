@@ -81,8 +81,8 @@ def speed(arguments):
         parser.error(f"--threads: this process may use 1 to {everything}")
     if o.turns < 1:
         parser.error(f"--turns {o.turns}: at least 1 must count")
-    if not 8 <= o.prompt <= 4096:
-        parser.error(f"--prompt {o.prompt}: expected 8 to 4096 tokens")
+    if not 8 <= o.prompt <= 8000:
+        parser.error(f"--prompt {o.prompt}: expected 8 to 8000 tokens")
     if not 0 <= o.depth <= o.prompt - 8:
         parser.error(f"--depth {o.depth}: expected 0 to {o.prompt - 8}, less than --prompt by what is decoded")
     check_places(parser, o, "moec", "moe-run", "bench-probe")

@@ -1,0 +1,148 @@
+"""Takes the runs and prints what they give."""
+
+import json
+import pathlib
+import statistics
+import sys
+
+from serving import runs
+from serving.server import Failure, Server
+from versus import environment
+from versus.machine import describe
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def moe_serve(o, *more):
+    return Server("moe-serve", lambda port: [o.tools / "moe-serve", o.plan, "--port", port, *o.option, *more])
+
+
+def llama_server(o, streams):
+    """Its defaults, but for slots and a context for each of them, as many as the run has streams."""
+    program = o.llama_server or environment.llama_server(o.cache or environment.default_cache())
+    context = streams * 2048
+    return Server("llama-server", lambda port: [program, "-m", o.gguf, "--port", port, "-np", streams, "-c", context,
+                                                "-fa", "on", "--no-webui"])
+
+
+def median_of(rounds):
+    """Of each figure the median over the rounds."""
+    merged = {}
+    for key, value in rounds[0].items():
+        values = [figures[key] for figures in rounds if isinstance(figures[key], (int, float))]
+        merged[key] = statistics.median(values) if len(values) == len(rounds) else value
+    return merged
+
+
+def take_streams(o):
+    """Runs A and B, for each number of streams in turns, so that what the machine does meanwhile falls on all."""
+    rows = []
+    for count in o.streams:
+        raw, ours, theirs = [], [], []
+        for round in range(o.rounds):
+            raw.append(runs.raw_batch(o.tools / "moe-run", o.plan, [count], o.prompt, o.generate, [])[count])
+            with moe_serve(o) as server:
+                ours.append(runs.streams(server, count, runs.Prompts(round), o.prompt, o.generate))
+            if o.gguf:
+                with llama_server(o, count) as server:
+                    theirs.append(runs.streams(server, count, runs.Prompts(round), o.prompt, o.generate))
+        row = {"streams": count, "raw": statistics.median(raw), "ours": median_of(ours),
+               "of_raw": statistics.median(b["steady"] / a for a, b in zip(raw, ours))}
+        if theirs:
+            row["theirs"] = median_of(theirs)
+            row["ratio"] = statistics.median(a["steady"] / b["steady"] for a, b in zip(ours, theirs))
+            row["whole_ratio"] = statistics.median(a["whole"] / b["whole"] for a, b in zip(ours, theirs))
+            row["first_ratio"] = statistics.median(b["first_p50"] / a["first_p50"] for a, b in zip(ours, theirs))
+        rows.append(row)
+        say(f"{count} streams: {row['ours']['steady']:.1f} tokens/s, {row['of_raw']:.3f} of the raw batch")
+    return rows
+
+
+def take_first(o):
+    result = {}
+    for length in (16, 512):
+        raw = runs.raw_prefill(o.tools / "moe-run", o.plan, length)
+        requests = 200 if raw < 0.02 else 20
+        with moe_serve(o) as server:
+            ours = runs.first_token(server, runs.Prompts(1), length, requests)
+        result[length] = {"moe_run": raw, "ours": ours["first_p50"], "added": ours["first_p50"] - raw}
+        if o.gguf:
+            with llama_server(o, 1) as server:
+                theirs = runs.first_token(server, runs.Prompts(1), length, requests)
+            result[length] |= {"theirs": theirs["first_p50"], "ratio": theirs["first_p50"] / ours["first_p50"]}
+    return result
+
+
+def take_mixed(o):
+    with moe_serve(o) as server:
+        result = {"ours": runs.mixed(server, runs.Prompts(1), o.seconds)}
+    if o.gguf:
+        with llama_server(o, 10) as server:
+            result["theirs"] = runs.mixed(server, runs.Prompts(1), o.seconds)
+    return result
+
+
+def take_overload(o):
+    with moe_serve(o) as server:
+        calibration = runs.all_ok(runs.closed(
+            lambda _: runs.Stream(server.address, runs.PATH, runs.body(runs.Prompts(3).ids(32), 64)), 32, 96),
+            "calibrating")
+        span = max(r.end for r in calibration) - min(r.start for r in calibration)
+        return runs.overload(server, runs.Prompts(1), len(calibration) / span, o.seconds)
+
+
+def with_server(run, *more):
+    def take(o):
+        with moe_serve(o, *more) as server:
+            return run(server, runs.Prompts(1))
+    return take
+
+
+TAKES = {
+    "streams": take_streams,
+    "first": take_first,
+    "idle": with_server(runs.idle_streams, "--max-waiting", "1000", "--max-per-address", "2000"),
+    "mixed": take_mixed,
+    "prefix": with_server(runs.prefix),
+    "overload": take_overload,
+    "churn": lambda o: with_server(lambda server, prompts: runs.churn(server, prompts, o.requests))(o),
+}
+
+
+def streams_table(rows):
+    theirs = "theirs" in rows[0]
+    head = ["streams", "raw batch", "moe-serve", "of raw", "first token, ms", "between, p50 and p99, ms"]
+    head += ["llama-server", "ratio", "its first token, ms"] if theirs else []
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        ours = row["ours"]
+        cells = [row["streams"], f"{row['raw']:.4g}", f"{ours['steady']:.4g}", f"{row['of_raw']:.3f}",
+                 f"{ours['first_p50'] * 1e3:.3g}", f"{ours['between_p50'] * 1e3:.3g}, {ours['between_p99'] * 1e3:.3g}"]
+        if theirs:
+            cells += [f"{row['theirs']['steady']:.4g}", f"{row['ratio']:.2f}",
+                      f"{row['theirs']['first_p50'] * 1e3:.3g}"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def main(o):
+    result = {"machine": describe(), "plan": pathlib.Path(o.plan).name, "options": o.option}
+    try:
+        for name in o.runs:
+            say(f"{name} ...")
+            result[name] = TAKES[name](o)
+    except Failure as failure:
+        print(f"serve: error: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        if o.json:
+            o.json.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{result['machine']['processor']}, {result['machine']['processors']} processors; {result['plan']}")
+    for name in o.runs:
+        print(f"\n{name}")
+        print(streams_table(result[name]) if name == "streams" else json.dumps(result[name], indent=1))
+    return 0

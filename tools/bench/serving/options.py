@@ -1,0 +1,61 @@
+"""The command line of serve."""
+
+import argparse
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+RUNS = {
+    "streams": "streams that decode together, beside the raw batch of moe-run bench --sequences",
+    "first": "the first token when nobody else asks, beside moe-run",
+    "idle": "what open streams cost that wait for their turn",
+    "mixed": "time between tokens while prompts come",
+    "prefix": "conversations with a common beginning",
+    "overload": "more requests than can be served",
+    "churn": "requests of which many are cut",
+}
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
+        prog="serve", description="Measures moe-serve under load, alone or beside llama-server.",
+        epilog="runs: " + "; ".join(f"{name}: {what}" for name, what in RUNS.items()))
+    add = parser.add_argument
+    add("plan", type=pathlib.Path, help="made by moec compile")
+    add("--runs", default=",".join(RUNS), metavar="NAME,...", help="default: %(default)s")
+    add("--streams", default="1,4,8,16,32", metavar="N,...", help="numbers of streams; default: %(default)s")
+    add("--prompt", type=int, default=128, metavar="N", help="tokens of their prompts; default: 128")
+    add("--generate", type=int, default=128, metavar="N", help="tokens of their answers; default: 128")
+    add("--rounds", type=int, default=3, metavar="N", help="of `streams`, medians are told; default: 3")
+    add("--requests", type=int, default=2000, metavar="N", help="of `churn`; default: 2000")
+    add("--seconds", type=int, default=25, metavar="S", help="of `mixed` and `overload`; default: 25")
+    add("--option", action="append", default=[], metavar="WORD",
+        help="a word more for moe-serve's command line; may be repeated")
+    add("--gguf", type=pathlib.Path, metavar="FILE",
+        help="the same model for llama-server, which then takes turns in `streams`, `first` and `mixed`")
+    add("--llama-server", type=pathlib.Path, metavar="PATH", help="default: built from its public package")
+    add("--cache", type=pathlib.Path, help="folder that llama-server is built in; default: ~/.cache/moec/llama-cpp")
+    add("--json", type=pathlib.Path, metavar="FILE", help="write the result there too")
+    add("--tools", type=pathlib.Path, default=ROOT / "build/release/bin", help="folder with moe-serve and moe-run")
+    o = parser.parse_args(arguments)
+    o.runs = o.runs.split(",")
+    for name in o.runs:
+        if name not in RUNS:
+            parser.error(f"--runs {name}: expected some of {', '.join(RUNS)}")
+    try:
+        o.streams = [int(count) for count in o.streams.split(",")]
+    except ValueError:
+        parser.error(f"--streams {o.streams}: expected numbers with commas between them")
+    for name in ("prompt", "generate", "rounds", "requests", "seconds"):
+        if getattr(o, name) < 1:
+            parser.error(f"--{name} {getattr(o, name)}: at least 1 is needed")
+    if not all(1 <= count <= 4096 for count in o.streams):
+        parser.error(f"--streams {o.streams}: expected 1 to 4096")
+    for program in ("moe-serve", "moe-run"):
+        if not (o.tools / program).exists():
+            parser.error(f"{o.tools / program} is not there: build it with -DMOE_BUILD_SERVER=ON or say where it is")
+    for file in filter(None, [o.plan, o.gguf, o.llama_server]):
+        if not file.exists():
+            parser.error(f"{file} is not there")
+    if o.json and not o.json.absolute().parent.is_dir():
+        parser.error(f"{o.json}: there is no such folder")
+    return o

@@ -1,0 +1,215 @@
+"""The runs: each takes a started server and returns its figures."""
+
+import json
+import random
+import statistics
+import subprocess
+import threading
+import time
+
+from serving.client import Stream, closed, open_loop, quantile
+from serving.server import Failure
+
+PATH = "/v1/completions"
+IDS = (300, 3000)  # ids of the prompts lie here: ordinary tokens of any vocabulary
+
+
+class Prompts:
+    """Prompts of given lengths that no other one begins with."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+
+    def ids(self, length):
+        return [self.random.randrange(*IDS) for _ in range(length)]
+
+
+def body(prompt, tokens, **fields):
+    return {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True,
+            "stream_options": {"include_usage": True}, **fields}
+
+
+def all_ok(records, what):
+    bad = [record for record in records if not record.ok]
+    if bad:
+        raise Failure(f"{what}: {len(bad)} of {len(records)} requests failed, the first with "
+                      f"{bad[0].status} {bad[0].error or bad[0].text[:200]}")
+    return records
+
+
+def rate(records):
+    """Generated tokens a second, from the first request to the last token."""
+    return sum(r.tokens for r in records) / (max(r.end for r in records) - min(r.start for r in records))
+
+
+def steady_rate(records, streams):
+    """Tokens a second while all streams decode: from the last one's first token to the first one's last."""
+    begin, end = max(r.times[0] for r in records), min(r.times[-1] for r in records)
+    if len(records) != streams or end <= begin:
+        return None
+    return sum(sum(begin < at <= end for at in r.times) for r in records) / (end - begin)
+
+
+def latencies(records):
+    gaps = [gap for record in records for gap in record.gaps]
+    firsts = [record.first for record in records if record.times]
+    return {"first_p50": quantile(firsts, 0.5), "first_p99": quantile(firsts, 0.99),
+            "between_p50": quantile(gaps, 0.5), "between_p99": quantile(gaps, 0.99)}
+
+
+def raw_batch(moe_run, plan, streams, prompt, tokens, options):
+    """Run A: tokens a second of Session::run alone, by the number of sequences."""
+    command = [str(moe_run), "bench", str(plan), "--sequences", ",".join(map(str, streams)), "--prompt", str(prompt),
+               "--generate", str(tokens), "--repeat", "3", "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise Failure(f"'{' '.join(command)}' failed: {done.stderr.strip()}")
+    batches = json.loads(done.stdout)["batches"]
+    return {batch["sequences"]: batch["decode_tokens_per_second"]["median"] for batch in batches}
+
+
+def raw_prefill(moe_run, plan, prompt):
+    """Seconds that moe-run takes for a prompt and the choice of the first token."""
+    command = [str(moe_run), "bench", str(plan), "--prompt", str(prompt), "--generate", "0", "--repeat", "7", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise Failure(f"'{' '.join(command)}' failed: {done.stderr.strip()}")
+    return prompt / json.loads(done.stdout)["prefill_tokens_per_second"]["median"]
+
+
+def streams(server, count, prompts, prompt=128, tokens=128):
+    """Run B: `count` streams that begin together and decode side by side."""
+    warm = closed(lambda _: Stream(server.address, PATH, body(prompts.ids(prompt), 8)), 1, 1)
+    all_ok(warm, "warming up")
+    threads = server.threads()
+    records = all_ok(closed(lambda _: Stream(server.address, PATH, body(prompts.ids(prompt), tokens)), count, count),
+                     f"{count} streams")
+    used = {name: seconds - threads.get(name, 0) for name, seconds in server.threads().items()}
+    seconds = max(r.end for r in records) - min(r.start for r in records)
+    return {"streams": count, "steady": steady_rate(records, count), "whole": rate(records), **latencies(records),
+            "threads": {name: round(share / seconds, 3) for name, share in used.items() if share / seconds > 0.001}}
+
+
+def first_token(server, prompts, prompt=16, requests=200):
+    """Run C: the time to the first token when nobody else asks."""
+    records = all_ok(closed(lambda _: Stream(server.address, PATH, body(prompts.ids(prompt), 1)), 1, requests),
+                     "first tokens")
+    return {"prompt": prompt, **latencies(records)}
+
+
+def idle_streams(server, prompts, count=1000):
+    """Run D: what so many open streams cost while they wait for their turn."""
+    before = server.resident()
+    stop = threading.Event()
+    figures = {}
+
+    def watch():
+        while not stop.wait(0.05):
+            figures["resident"] = max(figures.get("resident", 0), server.resident())
+            figures["threads"] = len(server.threads())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        records = closed(lambda _: Stream(server.address, PATH, body(prompts.ids(16), 1 << 10), cut_after=6.0),
+                         count, count)
+    finally:
+        stop.set()
+        watcher.join()
+    refused = sum(record.status not in (0, 200) for record in records)
+    return {"streams": count, "refused": refused, "bytes": figures["resident"] - before, "threads": figures["threads"]}
+
+
+def mixed(server, prompts, seconds=25, streams=8, every=5, length=512):
+    """Run E: streams that decode, without and with a long prompt now and then."""
+    def decode(background):
+        count = streams + len(background)
+        results = []
+
+        def make(i):
+            if i < streams:
+                return Stream(server.address, PATH, body(prompts.ids(32), 1 << 20), cut_after=float(seconds))
+            return Stream(server.address, PATH, body(prompts.ids(length), 8))
+
+        times = [0.0] * streams + background
+        results = open_loop(make, times)
+        if len(results) != count:
+            raise Failure(f"{len(results)} of {count} requests ended")
+        long_ones = [r for r in results if not r.cut]
+        gaps = [gap for r in results if r.cut for gap in r.gaps[1:]]
+        if not gaps:
+            raise Failure(f"no stream decoded: {results[0].status} {results[0].error or results[0].text[:200]}")
+        return gaps, [r.first for r in all_ok(long_ones, "prompts among streams")]
+
+    alone, _ = decode([])
+    beside, firsts = decode([every * (i + 0.5) for i in range(int(seconds / every))])
+    return {"streams": streams, "between_p99_alone": quantile(alone, 0.99), "between_p99": quantile(beside, 0.99),
+            "ratio": quantile(beside, 0.99) / quantile(alone, 0.99), "prompt": length,
+            "first_of_prompts": statistics.median(firsts)}
+
+
+def prefix(server, prompts, system=1000, users=8, turns=4, tokens=16):
+    """Run F: conversations with a common beginning: the first token of later turns beside that of the first."""
+    common = prompts.ids(system)
+    histories = [common + prompts.ids(24) for _ in range(users)]
+    cold = all_ok(closed(lambda _: Stream(server.address, PATH, body(prompts.ids(system + 24), 1)), 1, 5), "cold")
+    firsts, cached, asked, ideal = [], 0, 0, 0
+    for turn in range(turns):
+        for user in range(users):
+            history = histories[user]
+            record = all_ok(closed(lambda _: Stream(server.address, PATH, body(history, tokens)), 1, 1), "turns")[0]
+            firsts.append((turn, user, record.first))
+            cached += record.usage["prompt_tokens_details"]["cached_tokens"]
+            asked += len(history)
+            if turn or user:  # whole pages of what was there before
+                ideal += ((system if turn == 0 else len(history) - 24) // 64) * 64
+            histories[user] = history + prompts.ids(tokens + 24)
+    cold_first = statistics.median(record.first for record in cold)
+    second = statistics.median(first for turn, _, first in firsts if turn)
+    shared = statistics.median(first for turn, user, first in firsts if turn == 0 and user)
+    return {"system": system, "users": users, "cold": cold_first, "shared": shared, "second": second,
+            "second_to_cold": second / cold_first, "hit_of_ideal": cached / ideal, "cached": cached, "asked": asked}
+
+
+def overload(server, prompts, capacity, seconds=30, factor=4, prompt=32, tokens=64):
+    """Run H: so many times as many requests as can be served; `capacity` in requests a second."""
+    chance = random.Random(5)
+    times, at = [], 0.0
+    while (at := at + chance.expovariate(capacity * factor)) < seconds:
+        times.append(at)
+    records = open_loop(lambda _: Stream(server.address, PATH, body(prompts.ids(prompt), tokens)), times)
+    kinds = {}
+    for record in records:
+        kind = str(record.status) if not record.error else f"{record.status} {record.error}"
+        kinds[kind] = kinds.get(kind, 0) + 1
+    good = [record for record in records if record.ok]
+    span = max(r.end for r in good) - min(r.start for r in records)
+    return {"requests": len(records), "answers": kinds, "good_of_capacity": len(good) / span / capacity,
+            "refused_without_retry_after": sum(r.status == 429 and not r.retry_after for r in records)}
+
+
+def churn(server, prompts, requests=2000, concurrency=32, cut=0.3):
+    """Run I: requests of which many are cut at random points. What is left when all have ended."""
+    chance = random.Random(7)
+    before = server.descriptors()
+
+    def make(_):
+        after = None
+        if chance.random() < cut:
+            after = chance.choice([chance.randrange(1, 30), chance.random() * 0.3])
+        return Stream(server.address, PATH, body(prompts.ids(chance.randrange(1, 200)), chance.randrange(1, 48)),
+                      cut_after=after)
+
+    records = closed(make, concurrency, requests)
+    for _ in range(100):
+        figures = server.figures()
+        busy = [name for name, value in figures.items()
+                if value and (name.startswith(("vllm:num_requests_running", "vllm:num_requests_waiting"))
+                              or 'state="held"' in name)]
+        if not busy:
+            break
+        time.sleep(0.1)
+    time.sleep(0.2)
+    bad = [r for r in records if not r.ok and not r.cut]
+    return {"requests": len(records), "cut": sum(r.cut for r in records), "failed": len(bad),
+            "still_busy": busy, "descriptors_left": server.descriptors() - before}
