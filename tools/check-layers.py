@@ -13,6 +13,7 @@ import tempfile
 LIBRARIES = [
     ("mlir/", "MLIR"), ("mlir-c/", "MLIR"), ("llvm/", "LLVM"), ("llvm-c/", "LLVM"), ("lld/", "LLVM"),
     ("flatbuffers/", "flatbuffers"), ("xxhash.h", "xxhash"), ("CLI/", "CLI11"),
+    ("zmq.h", "ZeroMQ"),
     ("gtest/", "gtest"), ("gmock/", "gtest"),
 ]
 
@@ -37,6 +38,7 @@ RULES = {
     "runtime/device/ptxsim/": [STATUS, "runtime/device/*", "runtime/device/cuda/DriverApi.h"],
     "runtime/session/": ["runtime/"],
     "runtime/server/": ["runtime/", "!runtime/server/api/", "!runtime/server/http/"],
+    "runtime/server/KvEventsZmq.cpp": ["runtime/server/KvEvents.h", "ZeroMQ"],
     "runtime/moe.cpp": ["runtime/"],  # the C interface
     "dialects/": [STATUS, WEIGHTS, "MLIR", "LLVM"],
     "dialects/moe/MoeReference.h": [],
@@ -137,6 +139,8 @@ def selfTest():
         ("runtime/session/A.cpp", ['"runtime/plan/Plan.h"', '"runtime/device/Device.h"', "<llvm/ADT/APInt.h>"], 3),
         ("runtime/session/B.cpp", ["<string>", "<CLI/CLI.hpp>"], 2),
         ("runtime/server/A.cpp", ['"runtime/session/Session.h"', '"runtime/server/Request.h"', '"runtime/server/http/Server.h"'], 3),
+        ("runtime/server/KvEvents.cpp", ["<zmq.h>"], 1),
+        ("runtime/server/KvEventsZmq.cpp", ['"runtime/server/KvEvents.h"', "<zmq.h>", '"runtime/server/Engine.h"'], 3),
         ("dialects/moe/A.cpp", ['"mlir/IR/Builders.h"', '"dialects/moe/MoeOps.h.inc"', '"passes/Passes.h"'], 3),
         ("dialects/moe/MoeReference.cpp", ['"dialects/moe/MoeReference.h"', "<span>", '"dialects/moe/MoeOps.h"'], 3),
         ("passes/A.cpp", ['"dialects/moe/MoeOps.h"', '"compiler/Compiler.h"'], 2),
