@@ -206,8 +206,12 @@ moe_status moe_generate(moe_session *session, int32_t sequence, const int32_t *p
     const moe_generate_options from = asked ? *asked : moe_generate_options_default();
     const moe_plan &plan = *session->plan;
     GenerateOptions options;
-    options.sampling = {
-        from.repetition_penalty, from.temperature, from.top_k, from.top_p, from.min_p, from.seed};
+    options.sampling = {.repetitionPenalty = from.repetition_penalty,
+                        .temperature = from.temperature,
+                        .topK = from.top_k,
+                        .topP = from.top_p,
+                        .minP = from.min_p,
+                        .seed = from.seed};
     options.maxTokens = from.max_tokens;
     if (!from.ignore_eos)
       options.stopTokens = stopTokensOf(plan.plan);

@@ -79,7 +79,7 @@ Result<Generation> generate(Session &session, int32_t sequence, std::span<const 
   MOE_ASSIGN(sampler, Sampler::create(options.sampling, session.vocab()));
   for (std::span<const int32_t> tokens : {history, prompt})
     for (int32_t token : tokens)
-      sampler.observe(token);
+      sampler.observePrompt(token);
 
   Generation result;
   TextOut text(tokenizer, options);

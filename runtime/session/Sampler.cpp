@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cfloat>
 #include <cmath>
 #include <string>
 
@@ -46,31 +47,124 @@ std::string text(double value) {
   return digits;
 }
 
+Error outOfRange(const char *name, double value, const char *range) {
+  return {Code::InvalidArgument, std::string(name) + " must be " + range + ", not " + text(value)};
+}
+
+Status checkBias(std::span<const LogitBias> biases, int64_t vocab) {
+  if (biases.size() > kMaxLogitBias)
+    return Error{Code::InvalidArgument, "logit bias has " + std::to_string(biases.size()) +
+                                            " entries, at most " + std::to_string(kMaxLogitBias) +
+                                            " are allowed"};
+  std::vector<int32_t> tokens;
+  for (const LogitBias &entry : biases) {
+    if (entry.token < 0 || entry.token >= vocab)
+      return Error{Code::InvalidArgument, "logit bias has token " + std::to_string(entry.token) +
+                                              ", the vocabulary has 0 to " +
+                                              std::to_string(vocab - 1)};
+    if (!(entry.bias >= -100 && entry.bias <= 100))
+      return outOfRange(("logit bias of token " + std::to_string(entry.token)).c_str(), entry.bias,
+                        "-100 to 100");
+    tokens.push_back(entry.token);
+  }
+  std::sort(tokens.begin(), tokens.end());
+  if (auto twice = std::adjacent_find(tokens.begin(), tokens.end()); twice != tokens.end())
+    return Error{Code::InvalidArgument,
+                 "logit bias has token " + std::to_string(*twice) + " more than once"};
+  return ok();
+}
+
+// Written so that NaN is refused.
+Status check(const SamplerOptions &options, int64_t vocab) {
+  if (vocab < 1)
+    return outOfRange("the vocabulary", double(vocab), "at least one token");
+  MOE_TRY(checkBias(options.logitBias, vocab));
+  if (!(options.repetitionPenalty > 0 && std::isfinite(options.repetitionPenalty)))
+    return outOfRange("repetition penalty", options.repetitionPenalty, "above 0");
+  if (!(options.frequencyPenalty >= -2 && options.frequencyPenalty <= 2))
+    return outOfRange("frequency penalty", options.frequencyPenalty, "-2 to 2");
+  if (!(options.presencePenalty >= -2 && options.presencePenalty <= 2))
+    return outOfRange("presence penalty", options.presencePenalty, "-2 to 2");
+  if (!(options.temperature >= 0 && std::isfinite(options.temperature)))
+    return outOfRange("temperature", options.temperature, "0 (greedy) or more");
+  if (options.topK < 0)
+    return outOfRange("top-k", options.topK, "0 (all tokens) or more");
+  if (!(options.topP > 0 && options.topP <= 1))
+    return outOfRange("top-p", options.topP, "above 0 and at most 1");
+  if (!(options.minP >= 0 && options.minP < 1))
+    return outOfRange("min-p", options.minP, "at least 0 and below 1");
+  return ok();
+}
+
+struct Candidate {
+  float logit;
+  int32_t token;
+  uint64_t weight;
+};
+
+// Most likely first, ties to the lower id: a total order, so sorting gives one result anywhere.
+bool before(const Candidate &a, const Candidate &b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+}
+
+Error notFinite(float logit, size_t token) {
+  return {Code::InvalidArgument, "the logit of token " + std::to_string(token) + " is " +
+                                     (std::isnan(logit) ? "not a number" : "infinite")};
+}
+
+// A finite logit stays finite; others stay what they are.
+template <typename F> void change(float &logit, F &&function) {
+  if (std::isfinite(logit))
+    logit = float(std::clamp<double>(function(double(logit)), -FLT_MAX, FLT_MAX));
+}
+
+// Logits without a bit in the mask become -inf.
+void applyMask(std::span<float> row, std::span<const uint32_t> mask) {
+  for (size_t word = 0; word * 32 < row.size(); ++word) {
+    const std::span<float> logits =
+        row.subspan(word * 32, std::min<size_t>(32, row.size() - word * 32));
+    if (mask[word] == 0)
+      std::fill(logits.begin(), logits.end(), -HUGE_VALF);
+    else if (mask[word] != ~uint32_t(0))
+      for (size_t bit = 0; bit < logits.size(); ++bit)
+        if (!(mask[word] >> bit & 1))
+          logits[bit] = -HUGE_VALF;
+  }
+}
+
 } // namespace
 
-Result<Sampler> Sampler::create(const SamplerOptions &options, int64_t vocab) {
-  auto refuse = [](const char *name, double value, const char *range) {
-    return Error{Code::InvalidArgument,
-                 std::string(name) + " must be " + range + ", not " + text(value)};
-  };
-  // Written so that NaN is refused.
-  if (!(options.temperature >= 0 && std::isfinite(options.temperature)))
-    return refuse("temperature", options.temperature, "0 (greedy) or more");
-  if (options.topK < 0)
-    return refuse("top-k", options.topK, "0 (all tokens) or more");
-  if (!(options.topP > 0 && options.topP <= 1))
-    return refuse("top-p", options.topP, "above 0 and at most 1");
-  if (!(options.minP >= 0 && options.minP < 1))
-    return refuse("min-p", options.minP, "at least 0 and below 1");
-  if (!(options.repetitionPenalty > 0 && std::isfinite(options.repetitionPenalty)))
-    return refuse("repetition penalty", options.repetitionPenalty, "above 0");
-  if (vocab < 1)
-    return refuse("the vocabulary", double(vocab), "at least one token");
+class Sampler::Workspace {
+public:
+  explicit Workspace(int64_t vocab) {
+    row.reserve(size_t(vocab));
+    candidates.reserve(size_t(vocab));
+  }
+  std::vector<float> row;            // logits after bias, penalties and mask
+  std::vector<Candidate> candidates; // of a draw
+};
+
+std::shared_ptr<Sampler::Workspace> Sampler::makeWorkspace(int64_t vocab) {
+  return std::make_shared<Workspace>(std::max<int64_t>(vocab, 0));
+}
+
+Result<Sampler> Sampler::create(const SamplerOptions &options, int64_t vocab,
+                                std::shared_ptr<Workspace> workspace) {
+  MOE_TRY(check(options, vocab));
+  if (!workspace)
+    workspace = makeWorkspace(vocab);
+  else if (workspace->row.capacity() < size_t(vocab))
+    return Error{Code::InvalidArgument, "the sampler's workspace is for a smaller vocabulary"};
   Sampler sampler;
   sampler.options = options;
-  if (options.repetitionPenalty != 1)
-    sampler.seen.resize(vocab);
-  sampler.candidates.reserve(vocab);
+  sampler.vocab = vocab;
+  sampler.workspace = std::move(workspace);
+  sampler.biased = !options.logitBias.empty();
+  if (options.repetitionPenalty != 1 || options.frequencyPenalty != 0 ||
+      options.presencePenalty != 0) {
+    sampler.places.assign(size_t(vocab), -1);
+    sampler.tokens.reserve(size_t(vocab));
+  }
   Draw &draw = sampler.parameters;
   if (options.temperature > 0) // within the normal numbers of float32
     draw.scale = float(std::clamp(1.4426950408889634 / options.temperature, 0x1p-126, 0x1p126));
@@ -78,18 +172,45 @@ Result<Sampler> Sampler::create(const SamplerOptions &options, int64_t vocab) {
   if (options.topP < 1) // at least one token is kept
     draw.topP = std::max<uint64_t>(1, uint64_t(options.topP * 0x1p64));
   draw.minWeight = uint64_t(std::ceil(options.minP * kOne));
-  sampler.reset();
+  sampler.random = options.seed;
   return sampler;
 }
 
 void Sampler::reset() {
   random = options.seed;
-  std::fill(seen.begin(), seen.end(), 0);
+  for (const Observed &entry : tokens)
+    places[size_t(entry.token)] = -1;
+  tokens.clear();
+  mask = {};
+  forbidden = {};
+}
+
+Sampler::Observed &Sampler::observed(int32_t token) {
+  int32_t &place = places[size_t(token)];
+  if (place < 0) {
+    place = int32_t(tokens.size());
+    tokens.push_back({token, 0});
+  }
+  return tokens[size_t(place)];
+}
+
+void Sampler::observePrompt(int32_t token) {
+  if (token >= 0 && size_t(token) < places.size() && options.repetitionPenalty != 1)
+    observed(token);
 }
 
 void Sampler::observe(int32_t token) {
-  if (token >= 0 && size_t(token) < seen.size())
-    seen[token] = 1;
+  if (token >= 0 && size_t(token) < places.size())
+    ++observed(token).generated;
+}
+
+Status Sampler::setMask(std::span<const uint32_t> words) {
+  if (!words.empty() && int64_t(words.size()) != (vocab + 31) / 32)
+    return Error{Code::InvalidArgument, "a mask of " + std::to_string(words.size()) +
+                                            " words, the vocabulary of " + std::to_string(vocab) +
+                                            " tokens needs " + std::to_string((vocab + 31) / 32)};
+  mask = words;
+  return ok();
 }
 
 // SplitMix64 (Steele, Lea, Flood 2014): 64 bits of state, one output per step.
@@ -108,7 +229,7 @@ void Sampler::advance() {
 }
 
 std::optional<Draw> Sampler::draw() const {
-  if (options.repetitionPenalty != 1)
+  if (changesLogits())
     return std::nullopt;
   Draw draw = parameters;
   draw.random = nextRandom();
@@ -122,53 +243,82 @@ Error Sampler::errorOf(int32_t id) {
           "the logit of token " + std::to_string(tokenOfBadLogit(id)) + " is not a finite number"};
 }
 
-// The logit of a token after the repetition penalty.
-inline Result<float> Sampler::penalized(std::span<const float> logits, size_t token) const {
-  float logit = logits[token];
-  if (!(logit < HUGE_VALF))
-    return Error{Code::InvalidArgument, "the logit of token " + std::to_string(token) + " is " +
-                                            (std::isnan(logit) ? "not a number" : "infinite")};
-  if (token < seen.size() && seen[token])
-    return float(logit < 0 ? logit * options.repetitionPenalty : logit / options.repetitionPenalty);
-  return logit;
+Error Sampler::nothingLeft() const {
+  if (mask.empty() && forbidden.empty())
+    return {Code::InvalidArgument, nothingToChoose};
+  return {Code::InvalidArgument,
+          "no token may be chosen: the logits of all that are not masked or forbidden are minus "
+          "infinity"};
+}
+
+// The logits after bias, penalties and mask, each touching few tokens but for the mask.
+std::span<const float> Sampler::changed(std::span<const float> logits) {
+  if (!changesLogits())
+    return logits;
+  std::vector<float> &row = workspace->row;
+  row.assign(logits.begin(), logits.end());
+  const auto has = [&](int32_t token) { return token >= 0 && size_t(token) < row.size(); };
+  for (const LogitBias &entry : options.logitBias)
+    if (has(entry.token))
+      change(row[size_t(entry.token)], [&](double logit) { return logit + entry.bias; });
+  for (const Observed &entry : tokens) {
+    if (!has(entry.token))
+      continue;
+    float &logit = row[size_t(entry.token)];
+    const double penalty = options.repetitionPenalty;
+    change(logit, [&](double x) { return x < 0 ? x * penalty : x / penalty; });
+    if (entry.generated == 0)
+      continue;
+    change(logit, [&](double x) { return x - options.frequencyPenalty * entry.generated; });
+    change(logit, [&](double x) { return x - options.presencePenalty; });
+  }
+  if (!mask.empty())
+    applyMask(row, mask);
+  for (int32_t token : forbidden)
+    if (has(token))
+      row[size_t(token)] = -HUGE_VALF;
+  return row;
 }
 
 Result<int32_t> Sampler::greedy(std::span<const float> logits) const {
   float best = -HUGE_VALF;
   int32_t token = -1;
   for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] <= best && seen.empty()) // the usual case, and false for NaN
+    if (logits[i] <= best) // the usual case, and false for NaN
       continue;
-    MOE_ASSIGN(logit, penalized(logits, i));
-    if (logit > best) {
-      best = logit;
-      token = int32_t(i);
-    }
+    if (!(logits[i] < HUGE_VALF))
+      return notFinite(logits[i], i);
+    best = logits[i];
+    token = int32_t(i);
   }
   if (token < 0)
-    return Error{Code::InvalidArgument, nothingToChoose};
+    return nothingLeft();
   return token;
 }
 
-// Fills `candidates` with the finite logits in the order of ids.
+// Fills the candidates with the finite logits in the order of ids.
 Status Sampler::gather(std::span<const float> logits) {
+  std::vector<Candidate> &candidates = workspace->candidates;
   candidates.clear();
   for (size_t i = 0; i < logits.size(); ++i) {
-    MOE_ASSIGN(logit, penalized(logits, i));
-    if (logit != -HUGE_VALF)
-      candidates.push_back({logit, int32_t(i), 0});
+    if (!(logits[i] < HUGE_VALF))
+      return notFinite(logits[i], i);
+    if (logits[i] != -HUGE_VALF)
+      candidates.push_back({logits[i], int32_t(i), 0});
   }
   if (candidates.empty())
-    return Error{Code::InvalidArgument, nothingToChoose};
+    return nothingLeft();
   return ok();
 }
 
-Result<int32_t> Sampler::sample(std::span<const float> logits) {
-  if (logits.size() > candidates.capacity())
+Result<int32_t> Sampler::sample(std::span<const float> raw) {
+  if (int64_t(raw.size()) > vocab)
     return Error{Code::InvalidArgument, "more logits than the vocabulary has tokens"};
+  const std::span<const float> logits = changed(raw);
   if (options.temperature == 0)
     return greedy(logits);
   MOE_TRY(gather(logits));
+  std::vector<Candidate> &candidates = workspace->candidates;
   const Candidate best = *std::min_element(candidates.begin(), candidates.end(), before);
 
   if (options.topK > 0 && size_t(options.topK) < candidates.size()) {

@@ -13,68 +13,105 @@
 #include "runtime/device/RowSampling.h"
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 namespace moe {
 
-// The filters apply in the order below, as in Hugging Face's `generate`; a filter at its default
-// does nothing.
-struct SamplerOptions {
-  double repetitionPenalty = 1; // > 0: logits of tokens seen before are divided, or if negative
-                                // multiplied, by it
-  double temperature = 0;       // 0: greedy, the largest logit, ties to the lower id
-  int32_t topK = 0;             // only the k most likely; 0: all
-  double topP = 1;              // in (0, 1]: the fewest most likely whose probabilities reach it
-  double minP = 0;              // in [0, 1): only those at least this times as likely as the best
-  uint64_t seed = 0;
+struct LogitBias {
+  int32_t token;
+  double bias; // -100 to 100
 };
 
-// For one sequence. Memory is allocated by create alone.
+// All apply in the order below, and at its default each does nothing. Bias and penalties come in
+// the order of vLLM's V1 sampler, with OpenAI's formulas; each result is computed in double and
+// rounded to float32. The filters come in the order of Hugging Face's `generate`.
+struct SamplerOptions {
+  std::vector<LogitBias> logitBias; // added to logits; at most kMaxLogitBias, of different tokens
+  double repetitionPenalty = 1;     // > 0: logits of tokens of the prompt and generated ones are
+                                    // divided, or if negative multiplied, by it
+  double frequencyPenalty = 0;      // -2 to 2: subtracted for each time that a token was generated
+  double presencePenalty = 0;       // -2 to 2: subtracted once from each token that was generated
+  double temperature = 0;           // 0: greedy, the largest logit, ties to the lower id
+  int32_t topK = 0;                 // only the k most likely; 0: all
+  double topP = 1; // in (0, 1]: the fewest most likely whose probabilities reach it
+  double minP = 0; // in [0, 1): only those at least this times as likely as the best
+  uint64_t seed = 0;
+};
+inline constexpr size_t kMaxLogitBias = 1024;
+
+// For one sequence. Memory is allocated by create alone. A copy goes on from the same state.
 class Sampler {
 public:
-  // Error: InvalidArgument with the option and its range.
-  static Result<Sampler> create(const SamplerOptions &options, int64_t vocab);
+  // Memory that `sample` needs while it runs, some 20 bytes for each token of the vocabulary.
+  // Samplers that are used one at a time may share it.
+  class Workspace;
+  static std::shared_ptr<Workspace> makeWorkspace(int64_t vocab);
 
-  // Counts a token of the prompt, or one that was sampled, for the repetition penalty.
+  // Without a workspace it gets its own. Error: InvalidArgument with the option and its range, or
+  // if the workspace is for another vocabulary.
+  static Result<Sampler> create(const SamplerOptions &options, int64_t vocab,
+                                std::shared_ptr<Workspace> workspace = nullptr);
+
+  // Counts a token for the penalties: one of the prompt, which only the repetition penalty looks
+  // at, or one that was generated. Ids outside of the vocabulary are ignored.
+  void observePrompt(int32_t token);
   void observe(int32_t token);
 
+  // Only tokens whose bit is set may be chosen: that of token i is bit i % 32 of word i / 32. Words
+  // are read by each `sample` and must outlive their use; none ends it. Error: InvalidArgument if
+  // there are not ceil(vocab / 32) words.
+  Status setMask(std::span<const uint32_t> words);
+  // These tokens are not chosen; read by each `sample` too. None ends it.
+  void forbid(std::span<const int32_t> tokens) { forbidden = tokens; }
+
   // The next token; does not observe it. Logits of -inf are never chosen. Error: InvalidArgument if
-  // a logit is NaN or +inf, or all are -inf.
+  // a logit is NaN or +inf, or none is left that may be chosen; logits of tokens that are masked or
+  // forbidden are not looked at.
   Result<int32_t> sample(std::span<const float> logits);
 
-  // How a device that samples chooses the token that sample would return now. When it has, advance
-  // takes the random number, as sample does. Nothing if only sample can: with a repetition penalty.
+  // How a device that samples chooses the token that `sample` would return now. When it has,
+  // `advance` takes the random number, as `sample` does. Nothing if only `sample` can: with a bias,
+  // a penalty, a mask or forbidden tokens.
   std::optional<Draw> draw() const;
   void advance();
-  // The error that sample would return, of an id below zero that a device gave instead of a token.
+  // The error that `sample` would return, of an id below zero that a device gave instead of a
+  // token.
   static Error errorOf(int32_t id);
 
-  // As just created: forgets what was observed and starts the random numbers anew.
+  // As just created: forgets what was observed, mask and forbidden tokens, and starts the random
+  // numbers anew.
   void reset();
 
 private:
-  struct Candidate {
-    float logit;
-    int32_t token;
-    uint64_t weight;
+  // A token that was observed, and how often it was generated.
+  struct Observed {
+    int32_t token, generated;
   };
-  // Most likely first, ties to the lower id: a total order, so sorting gives one result anywhere.
-  static bool before(const Candidate &a, const Candidate &b) {
-    return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
-  }
 
+  bool changesLogits() const {
+    return biased || penalizes() || !mask.empty() || !forbidden.empty();
+  }
+  bool penalizes() const { return !places.empty(); }
+  Observed &observed(int32_t token);
+  std::span<const float> changed(std::span<const float> logits);
   Result<int32_t> greedy(std::span<const float> logits) const;
   Status gather(std::span<const float> logits);
-  Result<float> penalized(std::span<const float> logits, size_t token) const;
+  Error nothingLeft() const;
   uint64_t nextRandom() const; // of the state after `random`
 
   SamplerOptions options;
-  Draw parameters;           // of the options; `random` is set by each draw
-  uint64_t random = 0;       // state of SplitMix64
-  std::vector<uint8_t> seen; // per token; empty without a penalty
-  std::vector<Candidate> candidates;
+  int64_t vocab = 0;
+  bool biased = false;
+  Draw parameters;              // of the options; `random` is set by each draw
+  uint64_t random = 0;          // state of SplitMix64
+  std::vector<Observed> tokens; // in the order in which they were observed first
+  std::vector<int32_t> places;  // of each token in `tokens`, or -1; empty without a penalty
+  std::span<const uint32_t> mask;
+  std::span<const int32_t> forbidden;
+  std::shared_ptr<Workspace> workspace;
 };
 
 } // namespace moe
