@@ -2,12 +2,10 @@
 // is exactly the final text.
 #include "runtime/session/Generate.h"
 
-#include "runtime/text/Detokenizer.h"
-#include "runtime/text/StopStrings.h"
+#include "runtime/session/RequestText.h"
 
 #include <algorithm>
 #include <chrono>
-#include <optional>
 
 namespace moe {
 namespace {
@@ -17,29 +15,6 @@ using Clock = std::chrono::steady_clock;
 double secondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
-
-// Text of the answer: bytes of tokens, whole characters, no stop string.
-class TextOut {
-public:
-  TextOut(const Tokenizer *tokenizer, const GenerateOptions &options) : stops(options.stopStrings) {
-    if (tokenizer)
-      detokenizer.emplace(*tokenizer, options.skipSpecial);
-  }
-  std::string push(int32_t token) {
-    return detokenizer ? stops.push(detokenizer->push(token)) : std::string();
-  }
-  std::string finish() {
-    if (!detokenizer)
-      return {};
-    std::string text = stops.push(detokenizer->flush());
-    return stops.match() ? text : text + stops.flush();
-  }
-  const std::string *match() const { return stops.match(); }
-
-private:
-  std::optional<Detokenizer> detokenizer;
-  StopStrings stops;
-};
 
 } // namespace
 
@@ -82,7 +57,8 @@ Result<Generation> generate(Session &session, int32_t sequence, std::span<const 
       sampler.observePrompt(token);
 
   Generation result;
-  TextOut text(tokenizer, options);
+  RequestText text(tokenizer,
+                   {.stopStrings = options.stopStrings, .skipSpecial = options.skipSpecial});
   auto finish = [&](FinishReason reason) -> Result<Generation> {
     result.reason = reason;
     std::string rest = text.finish();

@@ -29,15 +29,15 @@ struct LogitBias {
 // the order of vLLM's V1 sampler, with OpenAI's formulas; each result is computed in double and
 // rounded to float32. The filters come in the order of Hugging Face's `generate`.
 struct SamplerOptions {
-  std::vector<LogitBias> logitBias; // added to logits; at most kMaxLogitBias, of different tokens
-  double repetitionPenalty = 1;     // > 0: logits of tokens of the prompt and generated ones are
-                                    // divided, or if negative multiplied, by it
-  double frequencyPenalty = 0;      // -2 to 2: subtracted for each time that a token was generated
-  double presencePenalty = 0;       // -2 to 2: subtracted once from each token that was generated
-  double temperature = 0;           // 0: greedy, the largest logit, ties to the lower id
-  int32_t topK = 0;                 // only the k most likely; 0: all
-  double topP = 1; // in (0, 1]: the fewest most likely whose probabilities reach it
-  double minP = 0; // in [0, 1): only those at least this times as likely as the best
+  std::vector<LogitBias> logitBias{}; // added to logits; at most kMaxLogitBias, of different tokens
+  double repetitionPenalty = 1;       // > 0: logits of tokens of the prompt and generated ones are
+                                      // divided, or if negative multiplied, by it
+  double frequencyPenalty = 0; // -2 to 2: subtracted for each time that a token was generated
+  double presencePenalty = 0;  // -2 to 2: subtracted once from each token that was generated
+  double temperature = 0;      // 0: greedy, the largest logit, ties to the lower id
+  int32_t topK = 0;            // only the k most likely; 0: all
+  double topP = 1;             // in (0, 1]: the fewest most likely whose probabilities reach it
+  double minP = 0;             // in [0, 1): only those at least this times as likely as the best
   uint64_t seed = 0;
 };
 inline constexpr size_t kMaxLogitBias = 1024;

@@ -2,12 +2,14 @@
 
 #include "runtime/text/Utf8.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace moe {
 
 std::string Detokenizer::push(int32_t id) {
-  if (skipSpecial && tokenizer->isSpecial(id))
+  if (skipSpecial && tokenizer->isSpecial(id) &&
+      std::find(shown.begin(), shown.end(), id) == shown.end())
     return {};
   pending += tokenizer->bytes(id);
 

@@ -62,6 +62,9 @@ TEST(Detokenizer, specialTokens) {
   const Tokenizer &t = small().tokenizer;
   EXPECT_EQ(stream(t, {700, t.special("<|eot|>"), -1, 699, 1 << 30}), "");
   EXPECT_EQ(stream(t, {700, 100000}, false), "<|eot|>");
+  Detokenizer some(t, true, {700}), others(t, true, {699, 100000});
+  EXPECT_EQ(some.push(700), "<|eot|>");
+  EXPECT_EQ(others.push(700) + others.push(699) + others.push(100000), "");
 }
 
 TEST(Detokenizer, equalsTheDecodedWhole) {
