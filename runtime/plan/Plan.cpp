@@ -216,6 +216,7 @@ static Header headerOf(std::span<const std::byte> bytes) {
 }
 
 std::string Plan::writer() const { return writerOf(headerOf(bytes)); }
+uint64_t Plan::hash() const { return headerOf(bytes).indexHash; }
 uint16_t Plan::major() const { return headerOf(bytes).major; }
 uint16_t Plan::minor() const { return headerOf(bytes).minor; }
 int Plan::file() const { return owned ? owned->fd : -1; }

@@ -53,6 +53,8 @@ public:
 
   uint64_t fileSize() const { return bytes.size(); }
   uint64_t indexSize() const { return indexBytes; }
+  // Of the index, which has the hash of each section: two plans with the same one are the same.
+  uint64_t hash() const;
   std::string writer() const; // "moec 0.1.0"
   uint16_t major() const;     // of the file's format
   uint16_t minor() const;

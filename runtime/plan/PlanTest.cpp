@@ -54,6 +54,16 @@ TEST(PlanTest, opensMemory) {
   EXPECT_EQ(plan->path(), "");
 }
 
+TEST(PlanTest, hashesTellPlansApart) {
+  auto other = samplePlan();
+  other.model->bos_token = 3;
+  FileBytes file = samplePlanFile(samplePlan()), same = samplePlanFile(samplePlan()),
+            changed = samplePlanFile(other);
+  const uint64_t hash = Plan::open(file.span())->hash();
+  EXPECT_EQ(Plan::open(same.span())->hash(), hash);
+  EXPECT_NE(Plan::open(changed.span())->hash(), hash);
+}
+
 TEST(PlanTest, opensFiles) {
   FileBytes bytes = samplePlanFile(samplePlan());
   TemporaryFile file(bytes.span());

@@ -209,12 +209,12 @@ void Writer::process(const ProcessFigures &figures) {
 
 } // namespace
 
-EngineMetrics::EngineMetrics(int64_t context)
+EngineMetrics::EngineMetrics(int64_t context, std::function<void()> afterStep)
     : firstToken(firstTokenBounds), interToken(interTokenBounds), whole(latencyBounds),
       queue(latencyBounds), prefill(latencyBounds), decode(latencyBounds),
       promptTokens(Histogram::oneTwoFive(double(context))),
       generatedTokens(Histogram::oneTwoFive(double(context))), stepTokens(stepTokenBounds),
-      stepFill(fillBounds) {}
+      stepFill(fillBounds), afterStep(std::move(afterStep)) {}
 
 void EngineMetrics::onStep(int64_t tokens, int64_t, double seconds, int32_t program) {
   stepTokens.record(double(tokens));
@@ -225,6 +225,8 @@ void EngineMetrics::onStep(int64_t tokens, int64_t, double seconds, int32_t prog
     histogram = &steps.try_emplace(program, interTokenBounds).first->second;
   }
   histogram->record(seconds);
+  if (afterStep)
+    afterStep();
 }
 
 void EngineMetrics::onFinish(const Timings &timings) {

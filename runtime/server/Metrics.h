@@ -6,6 +6,7 @@
 #include "runtime/server/Engine.h"
 #include "runtime/server/Prometheus.h"
 
+#include <functional>
 #include <map>
 #include <mutex>
 
@@ -14,7 +15,8 @@ namespace moe::server {
 // The figures of one model's engine. It records on the engine's thread; any other reads.
 class EngineMetrics final : public EngineObserver {
 public:
-  explicit EngineMetrics(int64_t context);
+  // `afterStep`, which may be null, is called at the end of each step.
+  explicit EngineMetrics(int64_t context, std::function<void()> afterStep = nullptr);
 
   void onStep(int64_t tokens, int64_t rows, double seconds, int32_t program) override;
   void onFirstToken(double seconds) override { firstToken.record(seconds); }
@@ -29,6 +31,7 @@ public:
   std::map<int32_t, const Histogram *> stepSeconds() const;
 
 private:
+  std::function<void()> afterStep;
   mutable std::mutex mutex; // of `steps`, whose histograms stay where they are
   std::map<int32_t, Histogram> steps;
 };
