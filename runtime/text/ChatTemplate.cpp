@@ -237,10 +237,13 @@ Status ChatTemplate::check(const Conversation &conversation) const {
   for (const Message &message : messages)
     if (!message.images.empty() && tokenizer->special(kImage) < 0)
       return refused("a message has an image, and this model knows none");
-  for (size_t i = 0; i < conversation.tools.size(); ++i)
-    if (!printLiteral(conversation.tools[i], LiteralStyle::Compact).value_or("").starts_with('{'))
+  for (size_t i = 0; i < conversation.tools.size(); ++i) {
+    const auto tool = printLiteral(conversation.tools[i], LiteralStyle::Compact);
+    // A list of them is one level deeper.
+    if (!tool || !tool->starts_with('{') || !printLiteral("[" + *tool + "]", LiteralStyle::Compact))
       return refused("tool " + std::to_string(i) + " is no JSON object of at most " +
-                     std::to_string(LiteralReader::kMaxDepth) + " levels");
+                     std::to_string(LiteralReader::kMaxDepth - 1) + " levels");
+  }
   if (conversation.end == Conversation::End::Continue &&
       (messages.empty() || messages.back().role != Role::Assistant ||
        !messages.back().calls.empty()))

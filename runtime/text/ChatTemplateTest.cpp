@@ -1,5 +1,6 @@
 #include "runtime/text/ChatTemplate.h"
 
+#include "runtime/text/Literal.h"
 #include "runtime/text/TestJson.h"
 #include "runtime/text/TestVocabulary.h"
 
@@ -234,9 +235,19 @@ TEST(ChatTemplate, refusesWhatItCannotLayOut) {
     EXPECT_NE(errorOf({{&user, 1}, tools}).find("tool 1 is no JSON object"), std::string::npos);
     EXPECT_NE(errorOf({{&user, 1}, tools}, ChatFormat::kPythonic), "");
   }
-  const std::vector<std::string> deep = {"{\"a\":" + std::string(100, '[') + std::string(100, ']') +
-                                         "}"};
-  EXPECT_NE(errorOf({{&user, 1}, deep}), "");
+  for (const char *style : {ChatFormat::kHfJson, ChatFormat::kPythonic}) {
+    const auto nested = [&](size_t levels) {
+      const std::vector<std::string> tools = {"{\"a\":" + std::string(levels - 1, '[') +
+                                              std::string(levels - 1, ']') + "}"};
+      return errorOf({{&user, 1}, tools}, style);
+    };
+    EXPECT_NE(nested(LiteralReader::kMaxDepth).find("at most 63 levels"), std::string::npos);
+    EXPECT_NE(nested(1000), "");
+    Ids ids;
+    const std::vector<std::string> most = {"{\"a\":" + std::string(62, '[') + std::string(62, ']') +
+                                           "}"};
+    EXPECT_TRUE(llama4(style).render({{&user, 1}, most}, ids));
+  }
 }
 
 TEST(ChatTemplate, systemIsTrimmedUserIsNot) {
