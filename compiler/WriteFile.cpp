@@ -16,6 +16,7 @@ static fb::ChatFormatT toPlan(const ChatFormat &chat, ArrayRef<int32_t> eosToken
   format.assistant = chat.assistant;
   format.system = chat.system;
   format.stop_tokens = chat.stopTokens;
+  format.tools = chat.tools;
   for (int32_t token : eosTokens)
     if (!llvm::is_contained(format.stop_tokens, token))
       format.stop_tokens.push_back(token);

@@ -327,9 +327,15 @@ Status Checker::checkTokenizer() {
 }
 
 Status Checker::checkChat() {
-  if (const fb::ChatFormat *chat = plan.chat())
-    for (int32_t id : *chat->stop_tokens())
-      MOE_TRY(checkToken(id, "a stop token of the chat format"));
+  const fb::ChatFormat *chat = plan.chat();
+  if (!chat)
+    return ok();
+  for (int32_t id : *chat->stop_tokens())
+    MOE_TRY(checkToken(id, "a stop token of the chat format"));
+  const std::string_view tools = chat->tools() ? chat->tools()->string_view() : "";
+  if (!tools.empty() && tools != "hf-json" && tools != "pythonic")
+    return invalid("the chat format lays out tools as " + quote(chat->tools()) +
+                   ", and this runtime knows 'hf-json' and 'pythonic' alone");
   return ok();
 }
 

@@ -119,12 +119,15 @@ TEST(PlanTest, readsVersions) {
 
   reseal(file.span(), [](Header &h) { h.major = kPlanMajor + 1, h.features = 0; });
   const std::string newer = errorOf(Plan::open(file.span()));
-  for (const char *part : {"moec test wrote it in format 4.5", "reads 3.0", "update the runtime"})
+  const std::string written = "4." + std::to_string(kPlanMinor + 5);
+  for (const std::string &part :
+       {"moec test wrote it in format " + written, std::string("reads 3.1"),
+        std::string("update the runtime")})
     EXPECT_NE(newer.find(part), std::string::npos) << newer;
 
   reseal(file.span(), [](Header &h) { h.major = 2, h.minor = 0; });
   EXPECT_EQ(errorOf(Plan::open(file.span())),
-            "plan: moec test wrote it in format 2.0, and this runtime reads 3.0 only: compile it "
+            "plan: moec test wrote it in format 2.0, and this runtime reads 3.1 only: compile it "
             "again with `moec compile`");
 
   reseal(file.span(), [](Header &h) { std::memset(h.writer, '\x1b', sizeof(h.writer)); });
@@ -461,6 +464,7 @@ const Refusal kRefusals[] = {
     {"specialEmpty", [](P &p) { p.tokenizer->special_tokens[0]->content = ""; }, "90 is empty"},
     {"specialTwice", [](P &p) { p.tokenizer->special_tokens[0]->content = "<|91|>"; }, "two spec"},
     {"stopToken", [](P &p) { p.chat->stop_tokens[0] = 100; }, "a stop token of the chat format"},
+    {"chatTools", [](P &p) { p.chat->tools = "xml"; }, "tools as 'xml'"},
 };
 
 class PlanRefusalTest : public testing::TestWithParam<Refusal> {};

@@ -195,6 +195,7 @@ inline fb::PlanT samplePlan() {
   plan.chat = std::make_unique<fb::ChatFormatT>();
   plan.chat->bos = "<|90|>";
   plan.chat->stop_tokens = {92};
+  plan.chat->tools = "hf-json";
   plan.provenance = std::make_unique<fb::ProvenanceT>();
   plan.provenance->compiler = "none";
   return plan;

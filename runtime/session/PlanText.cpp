@@ -34,7 +34,8 @@ std::optional<ChatFormat> planChatFormat(const Plan &plan) {
   ChatFormat format{textOf(from->bos()),        textOf(from->header_start()),
                     textOf(from->header_end()), textOf(from->turn_end()),
                     textOf(from->user()),       textOf(from->assistant()),
-                    textOf(from->system()),     {}};
+                    textOf(from->system()),     {},
+                    textOf(from->tools())};
   if (from->stop_tokens())
     format.stopTokens.assign(from->stop_tokens()->begin(), from->stop_tokens()->end());
   return format;

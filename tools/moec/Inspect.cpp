@@ -6,6 +6,14 @@
 
 using namespace moe;
 
+static std::string chatText(const fb::ChatFormat *chat) {
+  if (!chat)
+    return "";
+  if (!chat->tools() || chat->tools()->size() == 0)
+    return ", chat format without tools";
+  return ", chat format with tools as " + chat->tools()->str();
+}
+
 static void printModel(llvm::raw_ostream &out, const fb::Plan &plan) {
   if (const fb::Provenance *from = plan.provenance()) {
     if (from->command() && from->command()->size())
@@ -31,7 +39,7 @@ static void printModel(llvm::raw_ostream &out, const fb::Plan &plan) {
               ? std::to_string(plan.tokenizer()->vocab_size()) + " tokens and " +
                     std::to_string(plan.tokenizer()->special_tokens()->size()) + " special ones"
               : std::string("none: the plan takes ids"))
-      << (plan.chat() ? ", chat format" : "") << "\n";
+      << chatText(plan.chat()) << "\n";
 }
 
 static const char *kindName(fb::SectionKind kind) {
