@@ -81,15 +81,6 @@ def train_tokenizer(texts):
     return tokenizer
 
 
-CHAT_TEMPLATE = (
-    "{{- bos_token }}"
-    "{%- for message in messages %}"
-    "{{- '<|header_start|>' + message['role'] + '<|header_end|>\\n\\n' + message['content'] + '<|eot|>' }}"
-    "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|header_start|>assistant<|header_end|>\\n\\n' }}{%- endif %}"
-)
-
-
 def save_tokenizer(tokenizer, folder):
     tokenizer.save(str(folder / "tokenizer.json"))
 
@@ -102,7 +93,6 @@ def save_tokenizer(tokenizer, folder):
         "added_tokens_decoder": {
             str(FIRST_SPECIAL + i): {"content": s, **token} for i, s in enumerate(SPECIALS)},
         "bos_token": names["bos_token"],
-        "chat_template": CHAT_TEMPLATE,
         "clean_up_tokenization_spaces": False,
         "eos_token": names["eos_token"],
         "extra_special_tokens": {},
