@@ -31,6 +31,7 @@ private:
   std::string folderOfInput() const; // of the checkpoint
   llvm::Error readInput();
   llvm::Error readTokenizer();
+  llvm::Error chooseTools(); // of a conversation
   llvm::Error readTargets();
   // How a target keeps keys and values.
   llvm::Expected<Storage> cacheOf(const Target &target);

@@ -39,7 +39,10 @@ struct CompileOptions {
   // none. At most so many tokens of it are used.
   std::string calibrate;
   int64_t calibrationTokens = 16384;
-  bool tokenizer = true;       // false: the plan takes ids only
+  bool tokenizer = true; // false: the plan takes ids only
+  // How conversations lay out tools: hf-json, pythonic or none. Empty: as the checkpoint's chat
+  // template does, if it is one that is known.
+  std::string tools;
   int64_t maxStep = 512;       // tokens of the largest step program
   bool allowNonFinite = false; // weights may be NaN or infinite
   unsigned jobs = 0;           // threads that calibrate and pack weights; 0: all

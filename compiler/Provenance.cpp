@@ -55,6 +55,8 @@ llvm::Expected<std::string> shapingOptions(const CompileOptions &options) {
   }
   if (!options.tokenizer)
     words.push_back("--no-tokenizer");
+  if (!options.tools.empty())
+    add("--tools", options.tools);
   if (options.maxStep != defaults.maxStep)
     add("--max-step", options.maxStep);
   if (options.allowNonFinite)

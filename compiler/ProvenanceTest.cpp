@@ -33,6 +33,9 @@ TEST(Provenance, HoldsWhatShapesThePlan) {
             "--target cuda:sm_90a --target cpu:x86-64-v3 --weights int4,head=bf16 --cache bf16 "
             "--random-weights 0 --layers 2 --no-tokenizer --max-step 64 --allow-nonfinite "
             "--no-ptxas");
+  options = {};
+  options.tools = "none";
+  EXPECT_EQ(textOf(options), "--tools none");
 }
 
 TEST(Provenance, LeavesTheMachineOut) {

@@ -94,6 +94,8 @@ llvm::Error Compilation::readTokenizer() {
                                    "make a plan that takes token "
                                    "ids only with --no-tokenizer");
   tokenizer = std::move(*model);
+  if (auto error = chooseTools())
+    return error;
   if (!tokenizer)
     return llvm::Error::success();
   int64_t largest = int64_t(tokenizer->tokens.size()) - 1;
@@ -111,6 +113,27 @@ llvm::Error Compilation::readTokenizer() {
          "; the plan does as the tokenizer");
     config.bosToken = tokenizer->bos;
   }
+  return llvm::Error::success();
+}
+
+llvm::Error Compilation::chooseTools() {
+  if (options.tools.empty()) {
+    if (tokenizer && !tokenizer->unknownTemplate.empty())
+      note("warning: " + tokenizer->unknownTemplate +
+           ": its chat template is none that is known, so the plan takes no tools; --tools hf-json "
+           "or --tools pythonic says how they are laid out, --tools none that there are none");
+    return llvm::Error::success();
+  }
+  const std::string tools = options.tools == "none" ? "" : options.tools;
+  if (!ChatFormat::knowsTools(tools))
+    return llvm::createStringError("tools as '" + options.tools +
+                                   "', expected hf-json, pythonic or none");
+  if (!tools.empty() && !(tokenizer && tokenizer->chat))
+    return llvm::createStringError("--tools " + tools +
+                                   " is for conversations, and the tokenizer of '" + options.input +
+                                   "' has no special tokens for their layout");
+  if (tokenizer && tokenizer->chat)
+    tokenizer->chat->tools = tools;
   return llvm::Error::success();
 }
 

@@ -1,4 +1,5 @@
 # How lit runs the .mlir and .test files: lit-22 -v test [--param build=build/release] [--filter passes/]
+import importlib.util
 import os
 import platform
 import shutil
@@ -42,5 +43,7 @@ with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
             break
 if shutil.which("qemu-aarch64") and os.path.exists(runtime_for_aarch64):
     config.available_features.add("qemu-aarch64")
+if importlib.util.find_spec("jinja2"):
+    config.available_features.add("jinja2")
 if "MOE_LLAMA4_TOKENIZER" in config.environment:
     config.available_features.add("llama4-tokenizer")

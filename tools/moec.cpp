@@ -74,7 +74,14 @@ void addCompile(CLI::App &app, CompileCommand &command) {
   app.add_option("--calibrate-tokens", command.options.calibrationTokens,
                  "how much of the text is used, in windows that are spread over it")
       ->capture_default_str();
-  app.add_flag("--no-tokenizer", command.noTokenizer, "make a plan that takes token ids only");
+  CLI::Option *noTokenizer =
+      app.add_flag("--no-tokenizer", command.noTokenizer, "make a plan that takes token ids only");
+  app.add_option("--tools", command.options.tools,
+                 "how conversations lay out tools: hf-json (as Hugging Face's template), pythonic "
+                 "(after Meta's prompt guide) or none; otherwise as the checkpoint's chat template "
+                 "does, if it is one that is known")
+      ->check(CLI::IsMember({"hf-json", "pythonic", "none"}).description(""))
+      ->excludes(noTokenizer);
   app.add_option("--max-step", command.options.maxStep, "tokens of the largest step")
       ->capture_default_str();
   app.add_flag("--allow-nonfinite", command.options.allowNonFinite,

@@ -1,5 +1,6 @@
 #include "compiler/import/TokenizerFile.h"
 
+#include "compiler/import/ChatTemplates.h"
 #include "compiler/import/Json.h"
 #include "runtime/text/Pretokenizer.h"
 #include "runtime/text/Utf8.h"
@@ -449,10 +450,31 @@ Expected<TokenizerModel> TokenizerModel::parseRanks(StringRef text, StringRef na
 // A checkpoint
 //===----------------------------------------------------------------------===//
 
-// tokenizer_config.json names a BOS where the tokenizer itself adds none, and may lay out
-// conversations in a way of its own.
-static llvm::Error readConfig(StringRef path, TokenizerModel &model,
-                              std::vector<std::string> &warnings) {
+// A chat template, where the checkpoint has one: the text, and the file that holds it.
+namespace {
+struct TemplateText {
+  std::string text, path;
+};
+} // namespace
+
+// "chat_template" is one text, or several with names, of which "tool_use" is for tools.
+static std::string templateOf(const json::Object &config) {
+  if (const auto text = config.getString("chat_template"))
+    return text->str();
+  std::string found;
+  if (const json::Array *named = config.getArray("chat_template"))
+    for (const json::Value &value : *named)
+      if (const json::Object *entry = value.getAsObject()) {
+        const StringRef name = entry->getString("name").value_or("");
+        if (name == "tool_use" || (name == "default" && found.empty()))
+          found = entry->getString("template").value_or("").str();
+      }
+  return found;
+}
+
+// tokenizer_config.json names a BOS where the tokenizer itself adds none, and may hold the chat
+// template.
+static llvm::Error readConfig(StringRef path, TokenizerModel &model, TemplateText &chat) {
   Expected<json::Value> file = readJson(path);
   if (!file)
     return file.takeError();
@@ -466,10 +488,21 @@ static llvm::Error readConfig(StringRef path, TokenizerModel &model,
     if (bos)
       model.bos = findSpecial(model, *bos);
   }
-  const auto chat = config->getString("chat_template");
-  if (chat && model.chat && !chat->contains("<|header_start|>"))
-    warnings.push_back((path + ": its chat_template is not Llama 4's; the plan's layout is").str());
+  chat = {templateOf(*config), path.str()};
   return llvm::Error::success();
+}
+
+// A template may lay out conversations in a way of its own.
+static void readTemplate(const TemplateText &chat, TokenizerModel &model,
+                         std::vector<std::string> &warnings) {
+  if (chat.text.empty() || !model.chat)
+    return;
+  if (const char *tools = toolsOfChatTemplate(chat.text))
+    model.chat->tools = tools;
+  else if (StringRef(chat.text).contains("<|header_start|>"))
+    model.unknownTemplate = chat.path;
+  else
+    warnings.push_back(chat.path + ": its chat_template is not Llama 4's; the plan's layout is");
 }
 
 Expected<std::optional<TokenizerModel>> TokenizerModel::open(StringRef folder,
@@ -490,8 +523,17 @@ Expected<std::optional<TokenizerModel>> TokenizerModel::open(StringRef folder,
       isJson ? parseJson((*text)->getBuffer(), path) : parseRanks((*text)->getBuffer(), path);
   if (!model)
     return model.takeError();
+  TemplateText chat;
   if (const std::string config = pathOf("tokenizer_config.json"); llvm::sys::fs::exists(config))
-    if (llvm::Error e = readConfig(config, *model, warnings))
+    if (llvm::Error e = readConfig(config, *model, chat))
       return e;
+  // transformers prefers this file.
+  if (const std::string own = pathOf("chat_template.jinja"); llvm::sys::fs::exists(own)) {
+    auto file = llvm::MemoryBuffer::getFile(own);
+    if (!file)
+      return llvm::createStringError("cannot read " + own + ": " + file.getError().message());
+    chat = {(*file)->getBuffer().str(), own};
+  }
+  readTemplate(chat, *model, warnings);
   return std::move(*model);
 }

@@ -23,6 +23,7 @@ struct TokenizerModel {
   bool addBos = false;                // encoding a prompt starts with `bos`
   int32_t bos = -1;                   // -1: none
   std::optional<ChatFormat> chat;     // where the special tokens of Llama 4's layout exist
+  std::string unknownTemplate;        // path of a chat template whose tools are not known
 
   TokenizerSettings settings() const {
     return {uint32_t(tokens.size()), specials, ignoreMerges, addBos, bos};

@@ -3,6 +3,7 @@
 #include "runtime/text/TestVocabulary.h"
 
 #include "llvm/Support/Base64.h"
+#include "llvm/Support/JSON.h"
 #include "llvm/Support/MemoryBuffer.h"
 
 #include <gtest/gtest.h>
@@ -267,6 +268,58 @@ TEST(TokenizerFile, opensAFolder) {
   EXPECT_EQ((*model)->bos, int32_t((*model)->tokens.size()));
   ASSERT_EQ(warnings.size(), 1u);
   EXPECT_NE(warnings[0].find("its chat_template is not Llama 4's"), std::string::npos);
+  EXPECT_EQ((*model)->unknownTemplate, "");
+  fs::remove_all(folder);
+}
+
+// Where the chat template may be, and what it says about tools.
+TEST(TokenizerFile, chatTemplates) {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::path(testing::TempDir()) / "moe-chat-template-test";
+  fs::remove_all(folder);
+  fs::create_directories(folder);
+  fs::copy(kFolder + "ranked.json", folder / "tokenizer.json");
+  std::vector<std::string> warnings;
+  const auto open = [&] {
+    auto model = TokenizerModel::open(folder.string(), warnings);
+    EXPECT_TRUE(bool(model)) << llvm::toString(model.takeError());
+    return **model;
+  };
+  const auto config = [&](const llvm::json::Value &value) {
+    std::string text;
+    llvm::raw_string_ostream(text)
+        << llvm::json::Value(llvm::json::Object{{"chat_template", value}});
+    std::ofstream(folder / "tokenizer_config.json") << text;
+  };
+  const std::string known = readFile(MOE_SOURCE_DIR "/models/cria/chat_template.jinja");
+  const std::string unknown = "{{ '<|header_start|>' }}";
+  const std::string configPath = (folder / "tokenizer_config.json").string();
+  using llvm::json::Array, llvm::json::Object;
+
+  EXPECT_EQ(open().chat->tools, "");
+  EXPECT_EQ(open().unknownTemplate, ""); // there is none
+  config(known);
+  EXPECT_EQ(open().chat->tools, ChatFormat::kHfJson);
+  EXPECT_EQ(open().unknownTemplate, "");
+  config(unknown);
+  EXPECT_EQ(open().chat->tools, "");
+  EXPECT_EQ(open().unknownTemplate, configPath);
+  config(Array{Object{{"name", "default"}, {"template", unknown}},
+               Object{{"name", "tool_use"}, {"template", known}}});
+  EXPECT_EQ(open().chat->tools, ChatFormat::kHfJson);
+  config(Array{Object{{"name", "default"}, {"template", known}}, 7, Object{{"name", "rag"}}});
+  EXPECT_EQ(open().chat->tools, ChatFormat::kHfJson);
+  config(17);
+  EXPECT_EQ(open().unknownTemplate, "");
+  // A file of its own goes before.
+  config(unknown);
+  std::ofstream(folder / "chat_template.jinja") << known;
+  EXPECT_EQ(open().chat->tools, ChatFormat::kHfJson);
+  config(known);
+  std::ofstream(folder / "chat_template.jinja") << unknown;
+  EXPECT_EQ(open().chat->tools, "");
+  EXPECT_EQ(open().unknownTemplate, (folder / "chat_template.jinja").string());
+  EXPECT_EQ(warnings.size(), 0u);
   fs::remove_all(folder);
 }
 
