@@ -1,5 +1,5 @@
 # sanitizers.sh ROOT BUILD: the runtime's tests under AddressSanitizer and UndefinedBehaviorSanitizer, then five minutes of
-# damaged plans. The compiler's libraries are packaged and not instrumented, so they are left out.
+# each fuzz target. The compiler's libraries are packaged and not instrumented, so they are left out.
 set -euo pipefail
 cd "$1"
 build=$2/sanitizers
@@ -11,5 +11,8 @@ cmake --preset asan -B "$build" -DMOE_BUILD_COMPILER=OFF >/dev/null
 cmake --build "$build"
 env -u GTEST_OUTPUT UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
   ctest --test-dir "$build" -E '^(layers|layers-self-test|format)$' --output-on-failure -j2
-mkdir -p "$build/corpus" "$build/findings"
-"$build/unittests/PlanFuzz" -max_total_time="${MOE_FUZZ_SECONDS:-300}" -artifact_prefix="$build/findings/" "$build/corpus"
+for target in "$build"/unittests/*Fuzz; do
+  name=$(basename "$target")
+  mkdir -p "$build/corpus/$name" "$build/findings"
+  "$target" -max_total_time="${MOE_FUZZ_SECONDS:-300}" -artifact_prefix="$build/findings/$name-" "$build/corpus/$name"
+done
