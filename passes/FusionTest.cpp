@@ -90,8 +90,12 @@ public:
     else
       logits = linear("head", n, hidden, vocabulary);
 
-    // Values that a fusion would swallow, but that somebody wants.
     std::string results = logits, types = rows(vocabulary);
+    if (strict && chance(random, 3)) { // as embeddings
+      results += ", " + n;
+      types += ", " + rows(hidden);
+    }
+    // Values that a fusion would swallow, but that somebody wants.
     if (!strict)
       for (auto &[name, channels] : values)
         if (chance(random, 12)) {
@@ -354,7 +358,8 @@ TEST_P(FusionTest, RandomModels) {
     ASSERT_TRUE(succeeded(verify(*module)));
     ASSERT_NO_FATAL_FAILURE(expectSame(*imported, *module, writer.checkpoint, steps, "fused"));
     module->walk([&](Operation *op) {
-      fused += isa<AttentionBlockOp, MoeBlockOp, MlpBlockOp, HeadOp, LinearResidualOp>(op);
+      fused +=
+          isa<AttentionBlockOp, MoeBlockOp, MlpBlockOp, HeadOp, FinalNormOp, LinearResidualOp>(op);
       if (strict)
         EXPECT_FALSE((isa<AddOp, AttentionOp, AppendOp, ExpertsOp, HeadNormOp, LinearOp, RmsNormOp,
                           RopeOp, RouteOp, SelectRowsOp, SwigluOp, TemperatureOp>(op)))

@@ -47,6 +47,10 @@ def FuseOutputProjection : Pass<"moe-fuse-output-projection", "::mlir::ModuleOp"
 
 def FuseHead : Pass<"moe-fuse-head", "::mlir::ModuleOp"> {
   let summary = "fuse the choice of rows, the last norm and the logits into moe.head";
+  let description = [{
+    Where a model gives the last norm of the rows too, as hidden states, that becomes a
+    `moe.final_norm`.
+  }];
 }
 
 def DropUnusedWeights : Pass<"moe-drop-unused-weights", "::mlir::ModuleOp"> {

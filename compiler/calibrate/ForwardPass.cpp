@@ -47,6 +47,7 @@ private:
   llvm::Error evaluate(MoeBlockOp op);
   llvm::Error evaluate(MlpBlockOp op);
   llvm::Error evaluate(HeadOp op);
+  llvm::Error evaluate(FinalNormOp op);
 
   const Matrix &of(Value value) { return values.find(value)->second; }
   WeightOp weightOf(Value value) {
@@ -63,6 +64,7 @@ private:
     return out;
   }
   llvm::Expected<Matrix> normed(const Matrix &x, Value norm, const llvm::APFloat &eps);
+  llvm::Expected<Matrix> normedRows(const Matrix &h, Value norm, const llvm::APFloat &eps);
   // x * transpose(weight[matrix])
   llvm::Expected<Matrix> product(const Matrix &x, WeightOp weight, int64_t matrix,
                                  bool shown = true);
@@ -240,12 +242,20 @@ llvm::Error ForwardPass::evaluate(MlpBlockOp op) {
   return llvm::Error::success();
 }
 
-llvm::Error ForwardPass::evaluate(HeadOp op) {
-  const Matrix &h = of(op.getX());
+llvm::Expected<Matrix> ForwardPass::normedRows(const Matrix &h, Value norm,
+                                               const llvm::APFloat &eps) {
   Matrix rows(int64_t(inputs.rows.size()), h.cols());
   for (int64_t r = 0; r < rows.rows(); ++r)
     rows.row(r) = h.row(inputs.rows[r]);
-  auto x = normed(rows, op.getNorm(), op.getEps());
+  return normed(rows, norm, eps);
+}
+
+llvm::Error ForwardPass::evaluate(FinalNormOp op) {
+  return normedRows(of(op.getX()), op.getNorm(), op.getEps()).moveInto(values[op.getResult()]);
+}
+
+llvm::Error ForwardPass::evaluate(HeadOp op) {
+  auto x = normedRows(of(op.getX()), op.getNorm(), op.getEps());
   if (!x)
     return x.takeError();
   Matrix &logits = values[op.getResult()];
@@ -265,7 +275,7 @@ llvm::Expected<Matrix> ForwardPass::run() {
     llvm::Error error =
         llvm::TypeSwitch<Operation *, llvm::Error>(&op)
             .Case<EmbedOp, RopeTableOp, QkvOp, AttentionBlockOp, LinearResidualOp, MoeBlockOp,
-                  MlpBlockOp, HeadOp>([&](auto typed) { return evaluate(typed); })
+                  MlpBlockOp, HeadOp, FinalNormOp>([&](auto typed) { return evaluate(typed); })
             .Default([](Operation *other) {
               return llvm::createStringError(other->getName().getStringRef() +
                                              " is no op of a fused model: fuse it first");

@@ -84,6 +84,7 @@ private:
   LogicalResult evaluate(MoeBlockOp op);
   LogicalResult evaluate(MlpBlockOp op);
   LogicalResult evaluate(HeadOp op);
+  LogicalResult evaluate(FinalNormOp op);
 
   Interpreter &interpreter;
   const Rounding rounding;
@@ -357,13 +358,21 @@ LogicalResult FunctionRun::evaluate(HeadOp op) {
                                 floats(op.getWeight()), op.getEps().convertToFloat(), rounding));
 }
 
+LogicalResult FunctionRun::evaluate(FinalNormOp op) {
+  if (failed(checkIndices(op, "row", ints(op.getRows()), dim(op.getX(), 0))))
+    return failure();
+  return define(op, {dim(op.getRows(), 0), dim(op.getX(), 1)},
+                reference::finalNorm(floats(op.getX()), ints(op.getRows()), floats(op.getNorm()),
+                                     op.getEps().convertToFloat(), rounding));
+}
+
 LogicalResult FunctionRun::evaluate(Operation *op) {
   if (isa_and_present<MoeDialect>(op->getDialect()) && failed(verifyShapes(op)))
     return failure();
   return llvm::TypeSwitch<Operation *, LogicalResult>(op)
       .Case<LoadWeightOp, EmbedOp, RmsNormOp, LinearOp, RopeTableOp, RopeOp, HeadNormOp,
             TemperatureOp, AppendOp, AttentionOp, SwigluOp, AddOp, RouteOp, ExpertsOp, SelectRowsOp,
-            QkvOp, AttentionBlockOp, LinearResidualOp, MoeBlockOp, MlpBlockOp, HeadOp>(
+            QkvOp, AttentionBlockOp, LinearResidualOp, MoeBlockOp, MlpBlockOp, HeadOp, FinalNormOp>(
           [&](auto moeOp) { return evaluate(moeOp); })
       .Default([](Operation *other) {
         return other->emitOpError() << "is no op that the interpreter knows";

@@ -398,6 +398,15 @@ LogicalResult HeadOp::verify() {
   return checkPositive(*this, "eps", getEps()); // head_c2
 }
 
+LogicalResult FinalNormOp::verify() {
+  Shape x{"x", getX()}, rows{"rows", getRows()}, norm{"norm", getNorm()},
+      result{"result", getResult()};
+  if (failed(checkSame(
+          *this, {{norm[0], x[1]}, {result[0], rows[0]}, {result[1], x[1]}}))) // final_norm_c1
+    return failure();
+  return checkPositive(*this, "eps", getEps()); // final_norm_c2
+}
+
 //===----------------------------------------------------------------------===//
 // What weights are read for
 //===----------------------------------------------------------------------===//
@@ -454,4 +463,8 @@ SmallVector<WeightUse> MlpBlockOp::getWeightUses() {
 SmallVector<WeightUse> HeadOp::getWeightUses() {
   return {{&getNormMutable(), WeightKind::Norm, WeightRole::Rows},
           {&getWeightMutable(), WeightKind::Head, WeightRole::Matrix}};
+}
+
+SmallVector<WeightUse> FinalNormOp::getWeightUses() {
+  return {{&getNormMutable(), WeightKind::Norm, WeightRole::Rows}};
 }

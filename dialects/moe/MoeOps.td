@@ -530,4 +530,27 @@ def Moe_HeadOp : Moe_Op<"head", [Pure, Moe_ReadsWeights]> {
   let hasVerifier = 1;
 }
 
+def Moe_FinalNormOp : Moe_Op<"final_norm", [Pure, Moe_ReadsWeights]> {
+  let summary = "the hidden states of the wanted tokens, as embeddings of a text";
+  let description = [{
+    `rms_norm(x[rows])`: what `moe.head` multiplies with its weight.
+
+    - `x`: T x D; `rows`: R; `norm`: D; result: R x D
+    - (C1) the shapes agree
+    - (C2) `eps > 0`
+
+    ```mlir
+    %n = moe.final_norm %h, %rows, %norm eps 1.0e-5 : tensor<?x256xf32>, tensor<?xi32>,
+        tensor<256xbf16> -> tensor<?x256xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Indices:$rows, Moe_Vector:$norm, F32Attr:$eps);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $rows `,` $norm `eps` $eps `:` type($x) `,` type($rows) `,` type($norm) `->` type($result)
+    attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
 #endif

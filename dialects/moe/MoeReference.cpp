@@ -419,7 +419,9 @@ Values moe::reference::mlpBlock(View x, View norm, View gateUp, View down, float
 
 Values moe::reference::head(View x, Indices rows, View norm, View weight, float eps,
                             Rounding rounding) {
-  int64_t channels = int64_t(norm.size());
-  return linear(rmsNorm(selectRows(x, rows, channels), norm, eps, rounding), weight, channels,
-                rounding);
+  return linear(finalNorm(x, rows, norm, eps, rounding), weight, int64_t(norm.size()), rounding);
+}
+
+Values moe::reference::finalNorm(View x, Indices rows, View norm, float eps, Rounding rounding) {
+  return rmsNorm(selectRows(x, rows, int64_t(norm.size())), norm, eps, rounding);
 }

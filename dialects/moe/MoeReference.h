@@ -172,6 +172,9 @@ Values mlpBlock(View x, View norm, View gateUp, View down, float eps,
 Values head(View x, Indices rows, View norm, View weight, float eps,
             Rounding rounding = Rounding::None);
 
+/// x [tokens, channels], rows [wanted], norm [channels] -> [wanted, channels].
+Values finalNorm(View x, Indices rows, View norm, float eps, Rounding rounding = Rounding::None);
+
 } // namespace moe::reference
 
 #endif

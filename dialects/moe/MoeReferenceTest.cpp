@@ -257,6 +257,15 @@ TEST(Add, Rounds) {
   EXPECT_EQ(add(Values{1}, Values{1.0f / 512}, Rounding::Bfloat16)[0], 1.0f);
 }
 
+TEST(FinalNorm, IsOfTheWantedRows) {
+  // The rows have root mean squares of 5 and 1.
+  Values x{1, -7, 1, 1, 1, -1}, norm{2, 3}, weight{1, 1};
+  std::vector<int32_t> rows{2, 0};
+  expectNear(finalNorm(x, rows, norm, 0), {2, -3, 0.4f, -4.2f});
+  expectNear(head(x, rows, norm, weight, 0), {-1, -3.8f});
+  EXPECT_TRUE(finalNorm(x, {}, norm, 0).empty());
+}
+
 TEST(Empty, StepsAreEmpty) {
   Values weight{1, 1, 1, 1}, norm{1, 1};
   KvCache cache(1, 2);

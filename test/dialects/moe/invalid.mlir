@@ -645,3 +645,21 @@ func.func @head_c2(%x: tensor<?x8xf32>, %rows: tensor<2xi32>, %norm: tensor<8xf3
       tensor<9x8xf32> -> tensor<2x9xf32>
   return
 }
+
+// -----
+
+func.func @final_norm_c1(%x: tensor<?x8xf32>, %rows: tensor<2xi32>, %norm: tensor<8xf32>) {
+  // expected-error @+1 {{has 9 as dim 1 of result, expected 8, dim 1 of x}}
+  %n = moe.final_norm %x, %rows, %norm eps 1.0e-5 : tensor<?x8xf32>, tensor<2xi32>, tensor<8xf32>
+      -> tensor<2x9xf32>
+  return
+}
+
+// -----
+
+func.func @final_norm_c2(%x: tensor<?x8xf32>, %rows: tensor<2xi32>, %norm: tensor<8xf32>) {
+  // expected-error @+1 {{has 0.000000e+00 as eps, expected a positive number}}
+  %n = moe.final_norm %x, %rows, %norm eps 0.0 : tensor<?x8xf32>, tensor<2xi32>, tensor<8xf32>
+      -> tensor<2x8xf32>
+  return
+}

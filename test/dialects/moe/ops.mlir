@@ -235,6 +235,16 @@ func.func @head(%h: tensor<?x256xf32>, %rows: tensor<?xi32>, %norm: tensor<256xb
   return %l : tensor<?x4096xf32>
 }
 
+// CHECK-LABEL: @final_norm
+func.func @final_norm(%h: tensor<?x256xf32>, %rows: tensor<?xi32>, %norm: tensor<256xbf16>)
+    -> tensor<?x256xf32> {
+  // CHECK: moe.final_norm %{{.*}}, %{{.*}}, %{{.*}} eps 1.250000e-01 : tensor<?x256xf32>,
+  // CHECK-SAME: tensor<?xi32>, tensor<256xbf16> -> tensor<?x256xf32>
+  %n = moe.final_norm %h, %rows, %norm eps 0.125 : tensor<?x256xf32>, tensor<?xi32>,
+      tensor<256xbf16> -> tensor<?x256xf32>
+  return %n : tensor<?x256xf32>
+}
+
 // A dynamic size is equal to any.
 // CHECK-LABEL: @dynamic
 func.func @dynamic(%x: tensor<?x?xf32>, %w: tensor<?x?xbf16>, %n: tensor<?xbf16>) -> tensor<?x4xf32> {
