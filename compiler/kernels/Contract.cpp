@@ -26,6 +26,8 @@ llvm::StringRef nameOf(Operand operand) {
     return "logits";
   case Operand::Ids:
     return "ids";
+  case Operand::HiddenStates:
+    return "hidden_states";
   case Operand::Embedding:
     return "embedding";
   case Operand::Norm:

@@ -49,14 +49,15 @@ class CudaKernel;
 // rounds up to 64.
 enum class Operand {
   // Of the step (runtime/device/Device.h).
-  Tokens,     // int32 [T]
-  Positions,  // int32 [T]
-  Sequences,  // int32 [T]
-  BlockTable, // int32 [sequences, table stride]: pages of the cache's pool
-  Rows,       // int32 [R]: the tokens whose logits are wanted
-  Sampling,   // RowSampling [R] (runtime/device/cuda/KernelAbi.h)
-  Logits,     // float32 [R, vocabulary]
-  Ids,        // int32 [R]
+  Tokens,       // int32 [T]
+  Positions,    // int32 [T]
+  Sequences,    // int32 [T]
+  BlockTable,   // int32 [sequences, table stride]: pages of the cache's pool
+  Rows,         // int32 [R]: the tokens whose logits are wanted
+  Sampling,     // RowSampling [R] (runtime/device/cuda/KernelAbi.h)
+  Logits,       // float32 [R, vocabulary]
+  Ids,          // int32 [R]
+  HiddenStates, // float32 [R, H]
 
   // Weights, as the target lays them out.
   Embedding,    // rows, neither packed nor padded

@@ -162,11 +162,14 @@ public:
     line("%logits = moe.head %h{0}, %rows, %last_norm, %head eps 1.0e-5 : {1}, tensor<?xi32>, "
          "tensor<{2}xbf16>, tensor<{3}x{2}xbf16> -> tensor<?x{3}xf32>",
          ops, stream(), hidden, kVocabulary);
-    line("return %logits : tensor<?x{0}xf32>", kVocabulary);
+    line("%states = moe.final_norm %h{0}, %rows, %last_norm eps 1.0e-5 : {1}, tensor<?xi32>, "
+         "tensor<{2}xbf16> -> {1}",
+         ops, stream(), hidden);
+    line("return %logits, %states : tensor<?x{0}xf32>, {1}", kVocabulary, stream());
     return formatv("{0}func.func @step(%tokens: tensor<?xi32>, %positions: tensor<?xi32>, "
-                   "%sequences: tensor<?xi32>, %rows: tensor<?xi32>) -> tensor<?x{1}xf32> {{\n"
-                   "{2}}\n",
-                   symbols, kVocabulary, body);
+                   "%sequences: tensor<?xi32>, %rows: tensor<?xi32>) -> (tensor<?x{1}xf32>, {2}) "
+                   "{{\n{3}}\n",
+                   symbols, kVocabulary, stream(), body);
   }
 
 private:
@@ -302,6 +305,7 @@ protected:
     for (const auto &[a, b] : llvm::zip_equal(one, three)) {
       EXPECT_EQ(a.streams, b.streams);
       EXPECT_EQ(0, memcmp(a.logits.data(), b.logits.data(), a.logits.size() * sizeof(float)));
+      EXPECT_EQ(a.hidden, b.hidden);
       EXPECT_EQ(a.ids, b.ids);
     }
     std::vector<Floats> streams(ops.size() + 1); // of all steps
@@ -348,11 +352,13 @@ protected:
       rows.push_back(int32_t(tokens - 1 - row));
     return rows;
   }
-  // Logits and ids, of the residual stream that was found.
+  // Hidden states, logits and ids, of the residual stream that was found.
   void expectRows(const TestStepResult &result) {
     const Floats &h = result.streams.back();
     const Ints rows = rowsOf(h.size() / hidden);
     const Floats want = reference::head(h, rows, weight("last_norm"), weight("head"), kEps);
+    expectNear(result.hidden, reference::finalNorm(h, rows, weight("last_norm"), kEps), {},
+               lossOf(Storage::F32));
     Floats got, wanted;
     for (size_t row = 0; row < rows.size(); ++row) {
       auto logits = llvm::ArrayRef(result.logits).slice(row * kVocabulary, kVocabulary),

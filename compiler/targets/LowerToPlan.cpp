@@ -206,10 +206,18 @@ LogicalResult LowerToPlan::take(HeadOp op) {
                     op.getEps().convertToFloat()});
 }
 
+LogicalResult LowerToPlan::take(FinalNormOp op) {
+  auto norm = weight(op.getNormMutable());
+  auto h = known(op, op.getX());
+  if (failed(norm) || failed(h))
+    return failure();
+  return lower(HiddenStates{op, *norm, *h, dim(op.getX(), 1), op.getEps().convertToFloat()});
+}
+
 LogicalResult LowerToPlan::lowerOp(Operation &op) {
   return llvm::TypeSwitch<Operation *, LogicalResult>(&op)
       .Case<EmbedOp, RopeTableOp, AttentionBlockOp, LinearResidualOp, MoeBlockOp, MlpBlockOp,
-            HeadOp>([&](auto typed) { return take(typed); })
+            HeadOp, FinalNormOp>([&](auto typed) { return take(typed); })
       .Default([](Operation *other) {
         return other->emitOpError("has no kernel: fuse the model first (moe-opt --moe-fuse)");
       });

@@ -13,6 +13,7 @@
 //   moe.mlp_block         gate_up, down | norm, gate_up,   gate_up, down | norm, gate_up, down
 //                           down
 //   moe.head              head                             head, sample | norm, head, sample
+//   moe.final_norm        final_norm                       final_norm
 #ifndef MOE_COMPILER_TARGETS_LOWERTOPLAN_H
 #define MOE_COMPILER_TARGETS_LOWERTOPLAN_H
 
@@ -100,6 +101,14 @@ protected:
     float eps;
   };
 
+  struct HiddenStates {
+    FinalNormOp op;
+    Weight norm;
+    Place h;
+    int64_t hidden;
+    float eps;
+  };
+
   // `grids`: the device launches kernels as grids of blocks of threads, so calls say how many.
   LowerToPlan(mlir::ModuleOp model, llvm::StringRef device, bool grids)
       : model(model), device(device), grids(grids) {}
@@ -118,6 +127,7 @@ protected:
   virtual mlir::LogicalResult lower(const LinearResidual &use) = 0;
   virtual mlir::LogicalResult lower(const FeedForward &use) = 0;
   virtual mlir::LogicalResult lower(const Head &use) = 0;
+  virtual mlir::LogicalResult lower(const HiddenStates &use) = 0;
 
   // Lowers `@step` for 1, 2, 4, ... tokens, the last time for `maxStep`.
   mlir::LogicalResult lowerPrograms(int64_t maxStep);
@@ -136,6 +146,9 @@ protected:
     return {.kind = Place::Output, .spec = plan::stepLogits(model.getContext(), vocabulary)};
   }
   Place ids() { return {.kind = Place::Output, .spec = plan::stepIds(model.getContext())}; }
+  Place hiddenStates(int64_t channels) {
+    return {.kind = Place::Output, .spec = plan::stepHidden(model.getContext(), channels)};
+  }
   Place newBuffer(int64_t bytes) {
     programs.back().buffers.push_back(bytes);
     return {.kind = Place::Arena, .buffer = int64_t(programs.back().buffers.size()) - 1};
@@ -182,6 +195,7 @@ private:
   mlir::LogicalResult take(MoeBlockOp op);
   mlir::LogicalResult take(MlpBlockOp op);
   mlir::LogicalResult take(HeadOp op);
+  mlir::LogicalResult take(FinalNormOp op);
   // A weight of an op, packed for what the op says that it reads it for (dialects/moe/WeightUse.h).
   mlir::FailureOr<Weight> weight(mlir::OpOperand &operand);
   // The format of the projection that reads the attention's result.

@@ -23,6 +23,7 @@ struct TestStepResult {
   // after each op that adds to it, for kernels do that in an op's last call.
   std::vector<std::vector<float>> streams;
   std::vector<float> logits;               // [R, vocabulary]
+  std::vector<float> hidden;               // [R, hidden], where the model gives them
   std::optional<std::vector<int32_t>> ids; // [R], where the target chooses tokens
 };
 
@@ -71,6 +72,7 @@ public:
     std::optional<size_t> stream; // memories
     logits = kernels.place(Bytes(program.getRows() * vocabulary * 4, kUnwritten));
     ids = kernels.place(Bytes(program.getRows() * 4, kUnwritten));
+    states = kernels.place(Bytes(program.getRows() * hidden * 4, kUnwritten));
     std::map<void *, size_t> memories; // of values
     for (mlir::Operation &op : program.getBody().front()) {
       if (auto call = llvm::dyn_cast<plan::CallOp>(op)) {
@@ -103,6 +105,10 @@ public:
     }
     result.logits = valuesOf<float>(logits);
     result.logits.resize(step.rows.size() * vocabulary);
+    if (plan::ProgramOp::find(program.getOutputs(), "hidden")) {
+      result.hidden = valuesOf<float>(states);
+      result.hidden.resize(step.rows.size() * hidden);
+    }
     if (plan::ProgramOp::find(program.getOutputs(), "ids")) {
       result.ids = valuesOf<int32_t>(ids);
       result.ids->resize(step.rows.size());
@@ -145,7 +151,9 @@ private:
   size_t memoryOf(mlir::Operation &op, plan::ProgramOp program, const TestStep &step) {
     return llvm::TypeSwitch<mlir::Operation *, size_t>(&op)
         .Case([&](plan::InputOp input) { return inputOf(input.getName(), program, step); })
-        .Case([&](plan::OutputOp output) { return output.getName() == "ids" ? ids : logits; })
+        .Case([&](plan::OutputOp output) {
+          return output.getName() == "ids" ? ids : output.getName() == "hidden" ? states : logits;
+        })
         .Case([&](plan::WeightOp weight) { return weights.lookup(weight.getTensor()); })
         .Case([&](plan::CacheOp cache) { return pools.lookup(cache.getPool()); })
         .Case([&](plan::CountersOp) { return counters; })
@@ -194,7 +202,7 @@ private:
   llvm::StringMap<std::vector<float>> values; // by the name of the weight
   Bytes zeros;                                // as the counters hold before and after a kernel
   size_t counters;
-  size_t logits, ids; // of the step
+  size_t logits, ids, states; // of the step
 };
 
 } // namespace moe::codegen

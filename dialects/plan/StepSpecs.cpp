@@ -43,4 +43,8 @@ TensorSpecAttr stepIds(MLIRContext *context) {
   return makeSpec(context, "ids", IntegerType::get(context, 32), {TensorSpecAttr::Rows});
 }
 
+TensorSpecAttr stepHidden(MLIRContext *context, int64_t channels) {
+  return makeSpec(context, "hidden", Float32Type::get(context), {TensorSpecAttr::Rows, channels});
+}
+
 } // namespace moe::plan

@@ -15,6 +15,7 @@ TensorSpecAttr stepInput(mlir::MLIRContext *context, InputName name);
 TensorSpecAttr blockTable(mlir::FlatSymbolRefAttr pool, llvm::StringRef device);
 TensorSpecAttr stepLogits(mlir::MLIRContext *context, int64_t vocabulary);
 TensorSpecAttr stepIds(mlir::MLIRContext *context);
+TensorSpecAttr stepHidden(mlir::MLIRContext *context, int64_t channels);
 
 } // namespace moe::plan
 

@@ -4,6 +4,7 @@
 #include "compiler/kernels/attention/Attention.h"
 #include "compiler/kernels/down/Down.h"
 #include "compiler/kernels/embed/Embed.h"
+#include "compiler/kernels/final_norm/FinalNorm.h"
 #include "compiler/kernels/gate_up/GateUp.h"
 #include "compiler/kernels/head/Head.h"
 #include "compiler/kernels/linear/Linear.h"
@@ -35,6 +36,7 @@ private:
   LogicalResult lower(const LinearResidual &use) override;
   LogicalResult lower(const FeedForward &use) override;
   LogicalResult lower(const Head &use) override;
+  LogicalResult lower(const HiddenStates &use) override;
   LogicalResult emitKernels();
   // Each worker of a program of few tokens norms all of them for itself, which saves a barrier.
   bool prepares() const { return tokens() > kFewTokens; }
@@ -175,6 +177,14 @@ LogicalResult LowerToCpu::lower(const Head &use) {
         {Operand::Norm, use.norm.place},
         {Operand::Weight, use.weight.place},
         {Operand::Logits, logits()}});
+  return success();
+}
+
+LogicalResult LowerToCpu::lower(const HiddenStates &use) {
+  call(FinalNorm{use.hidden, use.eps}, {{Operand::Rows, input(plan::InputName::Rows)},
+                                        {Operand::H, use.h},
+                                        {Operand::Norm, use.norm.place},
+                                        {Operand::HiddenStates, hiddenStates(use.hidden)}});
   return success();
 }
 

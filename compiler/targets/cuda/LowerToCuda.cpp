@@ -4,6 +4,7 @@
 #include "compiler/kernels/attention/AttentionLayout.h"
 #include "compiler/kernels/down/Down.h"
 #include "compiler/kernels/embed/Embed.h"
+#include "compiler/kernels/final_norm/FinalNorm.h"
 #include "compiler/kernels/gate_up/GateUp.h"
 #include "compiler/kernels/head/Head.h"
 #include "compiler/kernels/linear/Linear.h"
@@ -37,6 +38,7 @@ private:
   LogicalResult lowerSmall(const FeedForward &use);
   LogicalResult lowerTiled(const FeedForward &use);
   LogicalResult lower(const Head &use) override;
+  LogicalResult lower(const HiddenStates &use) override;
 
   bool small() const { return tokens() <= kSmallTokens; }
   // Tokens of a tile of a larger program's products.
@@ -254,6 +256,14 @@ LogicalResult LowerToCuda::lower(const Head &use) {
   return call(
       use.op, sample,
       {sampling, logits, ids, made(sample, Operand::Partials), made(sample, Operand::Counters)});
+}
+
+LogicalResult LowerToCuda::lower(const HiddenStates &use) {
+  return call(use.op, FinalNorm{use.hidden, use.eps},
+              {{Operand::Rows, input(plan::InputName::Rows)},
+               {Operand::H, use.h},
+               {Operand::Norm, use.norm.place},
+               {Operand::HiddenStates, hiddenStates(use.hidden)}});
 }
 
 OwningOpRef<ModuleOp> emitKernel(MLIRContext *context, const ChosenKernel<CudaKernel> &kernel,
