@@ -188,7 +188,9 @@ llvm::Error Compilation::run() {
   if (options.emit == Emit::File)
     if (auto error = readTokenizer())
       return error;
-  auto imported = importLlama4(context, config, *tensors, {.cache = *cacheOf(*targets.front())});
+  auto imported =
+      importLlama4(context, config, *tensors,
+                   {.cache = *cacheOf(*targets.front()), .hiddenStates = options.embeddings});
   if (!imported)
     return imported.takeError();
   ignored = imported->ignored;

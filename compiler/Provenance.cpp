@@ -53,6 +53,8 @@ llvm::Expected<std::string> shapingOptions(const CompileOptions &options) {
     if (options.calibrationTokens != defaults.calibrationTokens)
       add("--calibrate-tokens", options.calibrationTokens);
   }
+  if (options.embeddings)
+    words.push_back("--embeddings");
   if (!options.tokenizer)
     words.push_back("--no-tokenizer");
   if (!options.tools.empty())

@@ -25,14 +25,15 @@ TEST(Provenance, HoldsWhatShapesThePlan) {
   options.cache = "bf16";
   options.randomSeed = 0;
   options.layers = 2;
+  options.embeddings = true;
   options.tokenizer = false;
   options.maxStep = 64;
   options.allowNonFinite = true;
   options.assemblePtx = false;
   EXPECT_EQ(textOf(options),
             "--target cuda:sm_90a --target cpu:x86-64-v3 --weights int4,head=bf16 --cache bf16 "
-            "--random-weights 0 --layers 2 --no-tokenizer --max-step 64 --allow-nonfinite "
-            "--no-ptxas");
+            "--random-weights 0 --layers 2 --embeddings --no-tokenizer --max-step 64 "
+            "--allow-nonfinite --no-ptxas");
   options = {};
   options.tools = "none";
   EXPECT_EQ(textOf(options), "--tools none");

@@ -82,6 +82,9 @@ void addCompile(CLI::App &app, CompileCommand &command) {
                  "does, if it is one that is known")
       ->check(CLI::IsMember({"hf-json", "pythonic", "none"}).description(""))
       ->excludes(noTokenizer);
+  app.add_flag("--embeddings", command.options.embeddings,
+               "make a plan that gives hidden states too, for moe-run embed and embeddings of a "
+               "server");
   app.add_option("--max-step", command.options.maxStep, "tokens of the largest step")
       ->capture_default_str();
   app.add_flag("--allow-nonfinite", command.options.allowNonFinite,

@@ -53,7 +53,7 @@ private:
   void findNames();
   DictionaryAttr facts();
 
-  Value step(ValueRange inputs);
+  SmallVector<Value> step(ValueRange inputs);
   Value attention(int64_t layer, Value x);
   Value experts(int64_t layer, Value x);
   Value mlp(const Twine &name, const Twine &tensor, int64_t width, Value x);
@@ -92,7 +92,7 @@ private:
 
 } // namespace
 
-Value Importer::step(ValueRange inputs) {
+SmallVector<Value> Importer::step(ValueRange inputs) {
   Value tokens = inputs[0], rows = inputs[3];
   positions = inputs[1];
   sequences = inputs[2];
@@ -130,7 +130,10 @@ Value Importer::step(ValueRange inputs) {
   last = norm("norm", body + "norm.weight", last);
   Value w = weight("head", config.tiedEmbeddings ? body + "embed_tokens.weight" : head,
                    {config.vocabSize, config.hiddenSize}, /*shared=*/config.tiedEmbeddings);
-  return make<LinearOp>(config.vocabSize, last, w);
+  SmallVector<Value> results{make<LinearOp>(config.vocabSize, last, w)};
+  if (options.hiddenStates)
+    results.push_back(last);
+  return results;
 }
 
 Value Importer::attention(int64_t i, Value x) {
@@ -377,14 +380,15 @@ llvm::Expected<ImportedModel> Importer::import() {
   (*model.module)->setAttr("moe.model", facts());
 
   Type indices = RankedTensorType::get({ShapedType::kDynamic}, builder.getI32Type());
-  auto type =
-      builder.getFunctionType({indices, indices, indices, indices}, matrix(config.vocabSize));
+  SmallVector<Type> results{matrix(config.vocabSize)};
+  if (options.hiddenStates)
+    results.push_back(matrix(config.hiddenSize));
+  auto type = builder.getFunctionType({indices, indices, indices, indices}, results);
   builder.setInsertionPointToEnd(model.module->getBody());
   auto function = func::FuncOp::create(builder, location, "step", type);
   symbols.setInsertionPoint(function);
   builder.setInsertionPointToEnd(function.addEntryBlock());
-  Value logits = step(function.getArguments());
-  func::ReturnOp::create(builder, location, logits);
+  func::ReturnOp::create(builder, location, step(function.getArguments()));
 
   auto reason = [&](StringRef name) { return reasonToIgnore(name, body, config); };
   if (llvm::Error error = ledger.settle(reason, model.ignored))

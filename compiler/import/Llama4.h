@@ -11,12 +11,14 @@ namespace moe {
 
 struct ImportOptions {
   Storage cache = Storage::BF16; // elements of the KV caches: BF16, F32, F16 or I8
+  bool hiddenStates = false;     // @step gives those of the rows too
 };
 
 struct ImportedModel {
   // The attribute `moe.model` (the facts of table Model in Plan.fbs, but for `weights`), a
   // `moe.weight` for each weight, a `moe.cache` for each layer, and
   //   func @step(tokens, positions, sequences, rows) -> logits [rows, vocabulary]
+  // and where they are asked for hidden states [rows, hidden size]: after the last norm
   mlir::OwningOpRef<mlir::ModuleOp> module;
   std::vector<std::string> ignored; // tensors that the model does not need: "name: reason"
   std::vector<std::string> warnings;
