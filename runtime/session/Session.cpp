@@ -38,9 +38,10 @@ Result<Session> Session::create(const Plan &plan, const SessionOptions &options)
   DevicePlan programs = devicePlan(plan, device->planDevice());
   SessionModel model;
   model.vocab = plan.index().model()->vocab_size();
+  model.hiddenSize = plan.index().model()->hidden_size();
   model.maxPositions = int64_t(plan.index().model()->max_positions());
   model.pools = programs.pools;
-  MOE_ASSIGN(binding, bindStep(programs, model.vocab));
+  MOE_ASSIGN(binding, bindStep(programs, model.vocab, model.hiddenSize));
   model.binding = std::move(binding);
   for (const Program &program : programs.programs)
     model.maxStep = std::max(model.maxStep, program.tokens);
@@ -104,7 +105,8 @@ Result<Session> Session::create(SessionModel model, const SessionOptions &asked,
   for (const StepBinding::Table &table : binding.tables)
     session.inputs[table.input] = std::as_bytes(session.cache.table(table.pool));
   session.used.reserve(size_t(session.options.maxStep) * binding.tables.size());
-  session.wanted.reserve(size_t(executor->maxRows()) + 1); // runs of logits, and ids
+  // Runs of logits and of hidden states, and ids.
+  session.wanted.reserve(size_t(executor->maxRows()) + 1);
   session.executor = std::move(executor);
   return session;
 }
@@ -149,6 +151,12 @@ Status Session::check(std::span<const Append> parts) {
     if (part.sampler && (part.rows < 1 || !part.sampled))
       return Error{Code::InvalidArgument,
                    "a token is to be sampled without a row, or without a place for it"};
+    if (part.hidden && !model.binding.hidden)
+      return Error{Code::InvalidArgument,
+                   "this plan gives no hidden states: compile it with --embeddings"};
+    if (part.hidden && part.sampler)
+      return Error{Code::InvalidArgument,
+                   "a token is to be sampled of a part whose hidden states are wanted"};
     for (int64_t i = 0; i < count; ++i)
       if (part.tokens[i] < 0 || part.tokens[i] >= model.vocab)
         return Error{Code::InvalidArgument,
@@ -206,18 +214,24 @@ Status Session::run(std::span<const Append> parts, const RowSink &sink) {
 // What the device is asked for: of a row whose token is sampled the id, or the logits to sample
 // from.
 Session::RowOutput Session::outputOf(const Append &part, bool last) const {
+  if (part.hidden)
+    return {.logits = false, .hidden = true};
   if (last && part.sampler && samplesOnDevice())
     if (std::optional<Draw> draw = part.sampler->draw())
-      return {false, true, *draw};
+      return {.logits = false, .id = true, .draw = *draw};
   return {};
+}
+
+std::span<const float> Session::rowOf(uint32_t output, size_t row, int64_t columns) const {
+  return elements<float>(executor->output(output)).subspan(row * size_t(columns), size_t(columns));
 }
 
 Status Session::tellRow(const Append &part, size_t index, int64_t token, size_t row,
                         const RowSink &sink) {
-  const auto logits = outputs[row].logits
-                          ? elements<float>(executor->output(model.binding.logits))
-                                .subspan(row * size_t(model.vocab), size_t(model.vocab))
-                          : std::span<const float>();
+  if (outputs[row].hidden)
+    return sink(index, token, rowOf(*model.binding.hidden, row, hidden()));
+  const auto logits = outputs[row].logits ? rowOf(model.binding.logits, row, model.vocab)
+                                          : std::span<const float>();
   if (!part.sampler || token + 1 < int64_t(part.tokens.size()))
     return sink(index, token, logits);
   if (outputs[row].id) {
@@ -306,19 +320,26 @@ void Session::fillStep(std::span<const Append> parts) {
       used.push_back({table.input, first * entry, size_t(pages) * entry});
   }
 
-  // Each run of rows whose logits are wanted, mostly all of them or none, and ids all together.
+  // Ids are wanted all together.
   wanted.clear();
-  const uint64_t rowBytes = uint64_t(model.vocab) * sizeof(float);
-  bool follows = false;
-  for (size_t row = 0; row < outputs.size(); ++row) {
-    if (outputs[row].logits && follows)
-      wanted.back().bytes += rowBytes;
-    else if (outputs[row].logits)
-      wanted.push_back({binding.logits, row * rowBytes, rowBytes});
-    follows = outputs[row].logits;
-  }
+  want(binding.logits, uint64_t(model.vocab) * sizeof(float), &RowOutput::logits);
+  if (binding.hidden)
+    want(*binding.hidden, uint64_t(hidden()) * sizeof(float), &RowOutput::hidden);
   if (std::any_of(outputs.begin(), outputs.end(), [](const RowOutput &row) { return row.id; }))
     wanted.push_back({*binding.ids, 0, rows.size() * sizeof(int32_t)});
+}
+
+// Each run of rows of which an output is wanted, mostly all of them or none.
+void Session::want(uint32_t output, uint64_t rowBytes, bool RowOutput::*of) {
+  bool follows = false;
+  for (size_t row = 0; row < outputs.size(); ++row) {
+    const bool wants = outputs[row].*of;
+    if (wants && follows)
+      wanted.back().bytes += rowBytes;
+    else if (wants)
+      wanted.push_back({output, row * rowBytes, rowBytes});
+    follows = wants;
+  }
 }
 
 Result<std::span<const float>> Session::append(int32_t sequence, std::span<const int32_t> added) {

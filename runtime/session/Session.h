@@ -33,6 +33,7 @@ struct SessionOptions {
 // What a session needs to know of the model and its programs.
 struct SessionModel {
   int64_t vocab = 0;
+  int64_t hiddenSize = 0; // channels of the residual stream
   int64_t maxPositions = 0;
   int32_t maxStep = 0; // tokens of the largest program
   std::vector<CachePool> pools;
@@ -51,21 +52,25 @@ struct Append {
   // the device itself if it can; the last row's logits are then not told to the sink. Needs a row.
   Sampler *sampler = nullptr;
   int32_t *sampled = nullptr;
+  // The sink is told the hidden states of the rows and not their logits. Only where
+  // Session::hidden() is not 0, and without a sampler.
+  bool hidden = false;
 };
 
-// Receives logits: (index of the Append, index into its tokens, float32 [vocab]), valid during the
-// call. An error ends the step. Refers to the callable it was made from and does not own it.
+// Receives rows: (index of the Append, index into its tokens, float32 [vocab], or float32
+// [Session::hidden()] where the Append wants hidden states), valid during the call. An error ends
+// the step. Refers to the callable it was made from and does not own it.
 class RowSink {
 public:
   template <typename F>
     requires std::is_invocable_r_v<Status, F &, size_t, int64_t, std::span<const float>>
   RowSink(F &&f)
       : object(const_cast<void *>(static_cast<const void *>(&f))),
-        call([](void *object, size_t part, int64_t token, std::span<const float> logits) {
-          return Status((*static_cast<std::remove_reference_t<F> *>(object))(part, token, logits));
+        call([](void *object, size_t part, int64_t token, std::span<const float> values) {
+          return Status((*static_cast<std::remove_reference_t<F> *>(object))(part, token, values));
         }) {}
-  Status operator()(size_t part, int64_t token, std::span<const float> logits) const {
-    return call(object, part, token, logits);
+  Status operator()(size_t part, int64_t token, std::span<const float> values) const {
+    return call(object, part, token, values);
   }
 
 private:
@@ -112,6 +117,8 @@ public:
   void setCancel(const std::atomic<bool> *flag) { cancel = flag; }
 
   int64_t vocab() const { return model.vocab; }
+  // Channels of a hidden state; 0: the plan gives none, it was compiled without --embeddings.
+  int64_t hidden() const { return model.binding.hidden ? model.hiddenSize : 0; }
   int64_t context() const { return options.context; }
   int32_t maxSequences() const { return options.maxSequences; }
   int32_t maxStep() const { return options.maxStep; }
@@ -132,6 +139,7 @@ private:
   // What is wanted of a row.
   struct RowOutput {
     bool logits = true;
+    bool hidden = false;
     bool id = false; // a token chosen by `draw`; only where samplesOnDevice()
     Draw draw{};
   };
@@ -150,6 +158,9 @@ private:
   Status runOnDevice(std::span<const Append> parts);
   void fillStep(std::span<const Append> parts);
   RowOutput outputOf(const Append &part, bool last) const;
+  // Row `row` of an output of `columns` float32.
+  std::span<const float> rowOf(uint32_t output, size_t row, int64_t columns) const;
+  void want(uint32_t output, uint64_t rowBytes, bool RowOutput::*of);
   Status tellRow(const Append &part, size_t index, int64_t token, size_t row, const RowSink &sink);
 
   SessionModel model;

@@ -421,4 +421,76 @@ TEST(Session, TrustsNoIdOfADevice) {
                            [](size_t, int64_t, std::span<const float>) { return ok(); }));
 }
 
+// Parts that want hidden states beside parts that want logits and tokens; the same states in any
+// steps.
+TEST(Session, GivesHiddenStates) {
+  const std::vector<int32_t> tokens = someTokens(100, 3), other = someTokens(9, 4);
+  Rows expected;
+  for (bool choosing : {false, true})
+    for (int32_t maxRows : {1, 7, 1000}) {
+      FakeExecutor *fake = nullptr;
+      SessionOptions options;
+      options.maxSequences = 3;
+      Session session = make(embeddingModel(choosing), options, maxRows, &fake);
+      EXPECT_EQ(session.hidden(), 24);
+      Sampler sampler = samplerOf(0);
+      int32_t id = -1;
+      std::vector<Append> parts{{*session.addSequence(), other, 2},
+                                {*session.addSequence(), tokens, int64_t(tokens.size())},
+                                {*session.addSequence(), other, 1, false, &sampler, &id}};
+      parts[1].hidden = true;
+      Rows states, logits;
+      auto status = session.run(parts, [&](size_t part, int64_t, std::span<const float> values) {
+        (part == 1 ? states : logits).emplace_back(values.begin(), values.end());
+        EXPECT_EQ(values.size(), part == 1 ? 24u : 50u);
+        return ok();
+      });
+      ASSERT_TRUE(status) << status.error().message;
+      EXPECT_EQ(logits.size(), 2u);
+      EXPECT_GE(id, 0);
+      if (expected.empty())
+        expected = states;
+      EXPECT_EQ(states, expected);
+    }
+  ASSERT_EQ(expected.size(), 100u);
+  EXPECT_NE(expected[0], expected[1]);
+}
+
+// Of a step whose rows want hidden states nothing else is read.
+TEST(Session, CopiesHiddenStatesAlone) {
+  FakeExecutor *fake = nullptr;
+  Session session = make(embeddingModel(true), {}, 1 << 20, &fake);
+  const std::vector<int32_t> tokens = someTokens(5, 3);
+  Append part{*session.addSequence(), tokens, 3};
+  part.hidden = true;
+  const auto sink = [](size_t, int64_t, std::span<const float>) { return ok(); };
+  ASSERT_TRUE(session.run({&part, 1}, sink));
+  ASSERT_EQ(fake->wanted.size(), 1u);
+  EXPECT_EQ(fake->wanted[0].index, 2u);
+  EXPECT_EQ(fake->wanted[0].bytes, 3 * 24 * sizeof(float));
+  for (const RowSampling &row : fake->samplings)
+    EXPECT_EQ(row.flags, 0u);
+}
+
+TEST(Session, RefusesHiddenStatesThatItHasNot) {
+  const int32_t token = 1;
+  const auto sink = [](size_t, int64_t, std::span<const float>) { return ok(); };
+  Session without = make(fakeModel(), {});
+  EXPECT_EQ(without.hidden(), 0);
+  Append part{*without.addSequence(), {&token, 1}};
+  part.hidden = true;
+  Status status = without.run({&part, 1}, sink);
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().message,
+            "this plan gives no hidden states: compile it with --embeddings");
+  EXPECT_EQ(without.length(part.sequence), 0);
+
+  Session with = make(embeddingModel(), {});
+  Sampler sampler = samplerOf(0);
+  int32_t id = 0;
+  part.sequence = *with.addSequence();
+  part.sampler = &sampler, part.sampled = &id;
+  EXPECT_FALSE(with.run({&part, 1}, sink));
+}
+
 } // namespace

@@ -90,7 +90,7 @@ Result<std::optional<uint32_t>> outputOfAll(const DevicePlan &plan, const char *
 
 } // namespace
 
-Result<StepBinding> bindStep(const DevicePlan &plan, int64_t vocab) {
+Result<StepBinding> bindStep(const DevicePlan &plan, int64_t vocab, int64_t hiddenSize) {
   StepBinding binding;
   binding.inputs = plan.inputs.size();
   for (uint32_t i = 0; i < plan.inputs.size(); ++i)
@@ -108,6 +108,9 @@ Result<StepBinding> bindStep(const DevicePlan &plan, int64_t vocab) {
                                                 "the input 'sampling', which says how; ") +
                                         kAgain};
   binding.ids = ids;
+  MOE_ASSIGN(hidden, outputOfAll(plan, "hidden", ElementType::F32,
+                                 {{Extent::Rows}, {Extent::Constant, uint32_t(hiddenSize)}}));
+  binding.hidden = hidden;
   return binding;
 }
 

@@ -10,6 +10,7 @@
 //
 //   logits     f32[R, vocabulary]
 //   ids        i32[R]     tokens that the device chose, or a code below zero (RowSampling.h)
+//   hidden     f32[R, H]  hidden states: what the last norm gives and the head reads
 #ifndef MOE_RUNTIME_SESSION_STEPBINDING_H
 #define MOE_RUNTIME_SESSION_STEPBINDING_H
 
@@ -30,12 +31,13 @@ struct StepBinding {
   std::optional<uint32_t> tokens, positions, sequences, rows, sampling;
   std::vector<Table> tables;
   uint32_t logits = 0;
-  std::optional<uint32_t> ids; // where every program chooses them
+  std::optional<uint32_t> ids;    // where every program chooses them
+  std::optional<uint32_t> hidden; // where every program gives them
 };
 
 // Errors: InvalidPlan where the programs take what this runtime does not fill, or give no logits;
 // or where something is of another type than above.
-Result<StepBinding> bindStep(const DevicePlan &plan, int64_t vocab);
+Result<StepBinding> bindStep(const DevicePlan &plan, int64_t vocab, int64_t hiddenSize);
 
 } // namespace moe
 

@@ -9,14 +9,14 @@ using namespace moe;
 
 namespace {
 
-constexpr uint32_t kVocab = 50;
+constexpr uint32_t kVocab = 50, kHidden = 24;
 
 DevicePlan plan(bool choosing = true) {
   return fakePlan({{"near", 64, 64, 64}, {"far", 0, 64, 64}}, kVocab, choosing);
 }
 
 TEST(StepBinding, FindsWhatIsDeclared) {
-  auto binding = bindStep(plan(), kVocab);
+  auto binding = bindStep(plan(), kVocab, kHidden);
   ASSERT_TRUE(binding) << binding.error().message;
   EXPECT_EQ(binding->inputs, 7u);
   EXPECT_EQ(binding->positions, 0u);
@@ -32,8 +32,8 @@ TEST(StepBinding, FindsWhatIsDeclared) {
 
   DevicePlan less = plan(false);
   less.inputs.resize(2);
-  less.outputs.push_back({"hidden", ElementType::F32, {{Extent::Tokens}}}); // is left unread
-  binding = bindStep(less, kVocab);
+  less.outputs.push_back({"scores", ElementType::F32, {{Extent::Tokens}}}); // is left unread
+  binding = bindStep(less, kVocab, kHidden);
   ASSERT_TRUE(binding) << binding.error().message;
   EXPECT_EQ(binding->rows, std::nullopt);
   EXPECT_EQ(binding->sampling, std::nullopt);
@@ -41,16 +41,29 @@ TEST(StepBinding, FindsWhatIsDeclared) {
   EXPECT_TRUE(binding->tables.empty());
 }
 
+TEST(StepBinding, FindsHiddenStates) {
+  DevicePlan given = plan();
+  EXPECT_EQ(bindStep(given, kVocab, kHidden)->hidden, std::nullopt);
+  given.outputs.push_back({"hidden", ElementType::F32, {{Extent::Rows}, {{}, kHidden}}});
+  given.programs.push_back(given.programs[0]); // which does not give them
+  given.programs[0].outputs.push_back(2);
+  EXPECT_EQ(bindStep(given, kVocab, kHidden)->hidden, std::nullopt);
+  given.programs.pop_back();
+  auto binding = bindStep(given, kVocab, kHidden);
+  ASSERT_TRUE(binding) << binding.error().message;
+  EXPECT_EQ(binding->hidden, 2u);
+}
+
 // Only where all programs choose ids may any step ask for them.
 TEST(StepBinding, NeedsOutputsOfAllPrograms) {
   DevicePlan some = plan();
   some.programs.push_back(some.programs[0]);
   some.programs[1].outputs = {1};
-  auto binding = bindStep(some, kVocab);
+  auto binding = bindStep(some, kVocab, kHidden);
   ASSERT_TRUE(binding) << binding.error().message;
   EXPECT_EQ(binding->ids, std::nullopt);
   some.programs[1].outputs = {0};
-  binding = bindStep(some, kVocab);
+  binding = bindStep(some, kVocab, kHidden);
   ASSERT_FALSE(binding);
   EXPECT_EQ(binding.error().message.find("not all of the plan's step programs have the output "
                                          "'logits', which this runtime reads; compile the plan"),
@@ -62,7 +75,7 @@ TEST(StepBinding, RefusesWhatItDoesNotFillOrRead) {
   const auto expectRefused = [](auto change, const std::string &part) {
     DevicePlan changed = plan();
     change(changed);
-    const auto binding = bindStep(changed, kVocab);
+    const auto binding = bindStep(changed, kVocab, kHidden);
     ASSERT_FALSE(binding) << part;
     EXPECT_EQ(binding.error().code, Code::InvalidPlan);
     EXPECT_NE(binding.error().message.find(part), std::string::npos) << binding.error().message;
@@ -88,6 +101,11 @@ TEST(StepBinding, RefusesWhatItDoesNotFillOrRead) {
   expectRefused([](P &p) { p.outputs[1].name = "scores"; }, "the output 'logits', which");
   expectRefused([](P &p) { p.outputs[0].element = ElementType::U32; },
                 "have the output 'ids' as u32[R], and this runtime as i32[R]");
+  expectRefused(
+      [](P &p) {
+        p.outputs.push_back({"hidden", ElementType::F32, {{Extent::Rows}, {{}, kHidden + 1}}});
+      },
+      "have the output 'hidden' as f32[R, 25], and this runtime as f32[R, 24]");
   expectRefused([](P &p) { p.inputs.pop_back(); }, "choose 'ids' without the input 'sampling'");
 }
 

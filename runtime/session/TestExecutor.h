@@ -1,5 +1,6 @@
-// An executor for tests of the session: its logits are a function of all tokens that a row may see,
-// read back through the block tables, so a wrong page, position or row gives other logits.
+// An executor for tests of the session: its logits and hidden states are functions of all tokens
+// that a row may see, read back through the block tables, so a wrong page, position or row gives
+// other ones.
 #ifndef MOE_RUNTIME_SESSION_TESTEXECUTOR_H
 #define MOE_RUNTIME_SESSION_TESTEXECUTOR_H
 
@@ -35,6 +36,7 @@ public:
       for (size_t pool = 0; pool < pages.size(); ++pool)
         *cell(step, pool, sequences[i], positions[i]) = {ids[i], positions[i]};
     logits.assign(size_t(step.rows) * model.vocab, 0);
+    hidden.assign(size_t(step.rows) * model.hiddenSize, 0);
     for (int32_t r = 0; r < step.rows; ++r) {
       size_t i = wantedRows[r];
       uint64_t hash = 14695981039346656037u;
@@ -49,6 +51,8 @@ public:
       }
       for (int64_t v = 0; v < model.vocab; ++v)
         logits[r * model.vocab + v] = float((hash >> 20) * (v + 1) % 1009) / 100;
+      for (int64_t c = 0; c < model.hiddenSize; ++c)
+        hidden[r * model.hiddenSize + c] = float((hash >> 30) * (c + 1) % 2003) / 200 - 5;
     }
     wanted.assign(step.wanted.begin(), step.wanted.end());
     if (b.ids)
@@ -56,8 +60,9 @@ public:
     return ok();
   }
   std::span<const std::byte> output(uint32_t index) const override {
-    return index == model.binding.logits ? std::as_bytes(std::span(logits))
-                                         : std::as_bytes(std::span(ids));
+    return index == model.binding.logits   ? std::as_bytes(std::span(logits))
+           : index == model.binding.hidden ? std::as_bytes(std::span(hidden))
+                                           : std::as_bytes(std::span(ids));
   }
   int32_t maxTokens() const override { return tokens; }
   int32_t maxRows() const override { return rows; }
@@ -106,7 +111,7 @@ private:
   ExecutorOptions options;
   int32_t tokens, rows;
   std::vector<std::vector<Cell>> pages;
-  std::vector<float> logits;
+  std::vector<float> logits, hidden;
   std::vector<int32_t> ids;
 };
 
@@ -155,12 +160,25 @@ inline SessionModel fakeModel(int32_t chunk = 96, int32_t maxStep = 32, bool cho
   model.maxPositions = 2000;
   model.maxStep = maxStep;
   model.pools = {{"global", 0, 64, 1024}, {"chunked", chunk, 64, 4096}};
-  model.binding = *bindStep(fakePlan(model.pools, 50, choosing), model.vocab);
+  model.hiddenSize = 24;
+  model.binding = *bindStep(fakePlan(model.pools, 50, choosing), model.vocab, model.hiddenSize);
   return model;
 }
 
 // A device that chooses ids.
 inline SessionModel choosingModel() { return fakeModel(96, 32, true); }
+
+// One that gives hidden states too.
+inline SessionModel embeddingModel(bool choosing = false) {
+  SessionModel model = fakeModel(96, 32, choosing);
+  DevicePlan plan = fakePlan(model.pools, 50, choosing);
+  plan.outputs.push_back({"hidden",
+                          ElementType::F32,
+                          {{Extent::Rows}, {Extent::Constant, uint32_t(model.hiddenSize)}}});
+  plan.programs[0].outputs.push_back(uint32_t(plan.outputs.size()) - 1);
+  model.binding = *bindStep(plan, model.vocab, model.hiddenSize);
+  return model;
+}
 
 } // namespace moe
 
