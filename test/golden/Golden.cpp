@@ -140,12 +140,13 @@ const std::vector<std::string> &runnableTargets() {
 
 const Plan &planOf(const std::string &input, const std::string &weights,
                    const std::vector<std::string> &targets, std::optional<uint64_t> randomSeed,
-                   const std::string &cache, int64_t maxStep) {
-  static std::map<
-      std::tuple<std::string, std::string, std::vector<std::string>, bool, std::string, int64_t>,
-      Plan>
+                   const std::string &cache, int64_t maxStep, bool embeddings) {
+  static std::map<std::tuple<std::string, std::string, std::vector<std::string>, bool, std::string,
+                             int64_t, bool>,
+                  Plan>
       plans;
-  auto key = std::make_tuple(input, weights, targets, randomSeed.has_value(), cache, maxStep);
+  auto key =
+      std::make_tuple(input, weights, targets, randomSeed.has_value(), cache, maxStep, embeddings);
   if (auto found = plans.find(key); found != plans.end())
     return found->second;
   CompileOptions options;
@@ -156,6 +157,7 @@ const Plan &planOf(const std::string &input, const std::string &weights,
   options.randomSeed = randomSeed;
   options.cache = cache;
   options.maxStep = maxStep;
+  options.embeddings = embeddings;
   options.assemblePtx = false;
   options.tokenizer = false;
   if (llvm::Error error = compile(options, llvm::outs(), {}))

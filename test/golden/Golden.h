@@ -66,7 +66,7 @@ const std::vector<std::string> &runnableTargets();
 const Plan &planOf(const std::string &input, const std::string &weights,
                    const std::vector<std::string> &targets = runnableTargets(),
                    std::optional<uint64_t> randomSeed = {}, const std::string &cache = {},
-                   int64_t maxStep = 512);
+                   int64_t maxStep = 512, bool embeddings = false);
 
 } // namespace moe::test
 
