@@ -1,4 +1,4 @@
-// moe-run: runs a plan. Generates text, talks, scores, measures.
+// moe-run: runs a plan. Generates text, talks, embeds, scores, measures.
 #include "tools/moe-run/Commands.h"
 #include "tools/moe-run/Output.h"
 
@@ -52,6 +52,17 @@ void addText(CLI::App &app, TextOptions &text) {
   app.add_flag("--ignore-eos", text.ignoreEos, "do not stop at the model's end tokens");
 }
 
+void addPrompt(CLI::App &app, PromptOptions &prompt) {
+  app.add_option("-p,--prompt", prompt.text, "the prompt");
+  app.add_option("-f,--file", prompt.file, "file with the prompt; - is standard input");
+  app.add_option("--tokens", prompt.tokenFile, "file with the prompt as token ids");
+}
+
+int usage(const char *message) {
+  std::fprintf(stderr, "moe-run: error: %s\n", message);
+  return 2;
+}
+
 int report(const Error &error) {
   std::fprintf(stderr, "moe-run: error: %s\n", error.message.c_str());
   return error.code == Code::Cancelled ? kInterrupted : 1;
@@ -63,6 +74,7 @@ int main(int argc, char **argv) {
   CLI::App app("Runs a compiled Llama 4 plan.\n\n"
                "  moe-run PLAN -p TEXT                 the text that follows a prompt\n"
                "  moe-run chat PLAN                    a conversation\n"
+               "  moe-run embed PLAN -p TEXT           a vector of a text\n"
                "  moe-run score PLAN --tokens FILE     perplexity and logits\n"
                "  moe-run bench PLAN                   speed, beside the memory's\n",
                "moe-run");
@@ -71,9 +83,7 @@ int main(int argc, char **argv) {
 
   RunOptions run;
   addPlace(app, run.place);
-  app.add_option("-p,--prompt", run.prompt, "the prompt");
-  app.add_option("-f,--file", run.promptFile, "file with the prompt; - is standard input");
-  app.add_option("--tokens", run.tokenFile, "file with the prompt as token ids");
+  addPrompt(app, run.prompt);
   addText(app, run.text);
 
   ChatOptions chat;
@@ -81,6 +91,15 @@ int main(int argc, char **argv) {
   addPlace(*chatApp, chat.place, /*json=*/false);
   chatApp->add_option("--system", chat.system, "the system message");
   addText(*chatApp, chat.text);
+
+  EmbedOptions embed;
+  CLI::App *embedApp = app.add_subcommand(
+      "embed", "a vector of a text, of length 1, by a plan compiled with --embeddings");
+  addPlace(*embedApp, embed.place);
+  addPrompt(*embedApp, embed.prompt);
+  embedApp->add_option("--pooling", embed.pooling, "of the tokens' hidden states")
+      ->check(CLI::IsMember({"mean", "last"}))
+      ->capture_default_str();
 
   ScoreOptions score;
   CLI::App *scoreApp = app.add_subcommand("score", "perplexity of a text, and its logits");
@@ -109,7 +128,7 @@ int main(int argc, char **argv) {
   benchApp->add_flag("--serve", bench.serve,
                      "instead answer lines of standard input, prefill N or decode N [AFTER], with "
                      "the seconds they took, as JSON");
-  for (CLI::App *command : {chatApp, scoreApp, benchApp})
+  for (CLI::App *command : {chatApp, embedApp, scoreApp, benchApp})
     command->get_option("plan")->required();
 
   try {
@@ -125,19 +144,19 @@ int main(int argc, char **argv) {
   Result<int> status = 0;
   if (*chatApp)
     status = runChat(chat);
+  else if (*embedApp && embed.prompt.given() != 1)
+    return usage("give one text: -p TEXT, -f FILE (- is standard input) or --tokens FILE");
+  else if (*embedApp)
+    status = runEmbed(embed);
   else if (*scoreApp)
     status = runScore(score);
   else if (*benchApp)
     status = runBench(bench);
   else if (run.place.plan.empty())
-    return std::fputs("moe-run: error: which plan? moe-run PLAN -p TEXT; --help says more\n",
-                      stderr),
-           2;
-  else if (!!run.prompt + !!run.promptFile + !!run.tokenFile != 1)
-    return std::fputs("moe-run: error: give one prompt: -p TEXT, -f FILE (- is standard input) or "
-                      "--tokens FILE; or use moe-run chat\n",
-                      stderr),
-           2;
+    return usage("which plan? moe-run PLAN -p TEXT; --help says more");
+  else if (run.prompt.given() != 1)
+    return usage("give one prompt: -p TEXT, -f FILE (- is standard input) or --tokens FILE; or use "
+                 "moe-run chat");
   else
     status = runPrompt(run);
   return status ? *status : report(status.error());

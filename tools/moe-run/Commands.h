@@ -32,10 +32,23 @@ struct TextOptions {
   bool ignoreEos = false;
 };
 
+// What a command reads: exactly one of them.
+struct PromptOptions {
+  std::optional<std::string> text, file, tokenFile;
+
+  int given() const { return !!text + !!file + !!tokenFile; }
+};
+
 struct RunOptions {
   PlaceOptions place;
   TextOptions text;
-  std::optional<std::string> prompt, promptFile, tokenFile; // exactly one of them
+  PromptOptions prompt;
+};
+
+struct EmbedOptions {
+  PlaceOptions place;
+  PromptOptions prompt;
+  std::string pooling = "mean"; // as poolingNamed has it
 };
 
 struct ChatOptions {
@@ -61,6 +74,7 @@ struct BenchOptions {
 // Each returns the exit status, or an error for `main` to print.
 Result<int> runPrompt(const RunOptions &options);
 Result<int> runChat(const ChatOptions &options);
+Result<int> runEmbed(const EmbedOptions &options);
 Result<int> runScore(const ScoreOptions &options);
 Result<int> runBench(const BenchOptions &options);
 
@@ -75,6 +89,9 @@ struct Opened {
 };
 Result<std::unique_ptr<Opened>> openPlan(const PlaceOptions &place);
 SessionOptions sessionOptions(const PlaceOptions &place);
+// The ids of what the command reads. Errors: InvalidArgument where text is given and the plan has
+// no tokenizer; those of readTokens.
+Result<std::vector<int32_t>> promptTokens(const PromptOptions &prompt, const Opened &opened);
 // Session::create, with a bar where weights take their time to the device.
 Result<Session> createSession(const Plan &plan, SessionOptions options);
 

@@ -1,6 +1,7 @@
 // What all commands do: open the plan, read options, notice Ctrl-C.
 #include "tools/Terminal.h"
 #include "tools/moe-run/Commands.h"
+#include "tools/moe-run/Files.h"
 
 #include <chrono>
 #include <csignal>
@@ -40,6 +41,18 @@ SessionOptions sessionOptions(const PlaceOptions &place) {
   options.numa = cpu::numaNamed(place.numa).value_or(cpu::Numa::Auto);
   options.context = place.context;
   return options;
+}
+
+Result<std::vector<int32_t>> promptTokens(const PromptOptions &prompt, const Opened &opened) {
+  if (prompt.tokenFile)
+    return readTokens(*prompt.tokenFile, opened.vocab());
+  if (!opened.tokenizer)
+    return Error{Code::InvalidArgument,
+                 "this plan has no tokenizer: give the prompt as ids with --tokens FILE"};
+  if (prompt.text)
+    return encodePrompt(*opened.tokenizer, *prompt.text);
+  MOE_ASSIGN(text, readAll(*prompt.file));
+  return encodePrompt(*opened.tokenizer, text);
 }
 
 Result<Session> createSession(const Plan &plan, SessionOptions options) {

@@ -34,6 +34,14 @@ std::string jsonString(std::string_view text) {
   return json += '"';
 }
 
+template <typename T> static std::string textOf(T value) {
+  char digits[40];
+  auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
+  return std::isfinite(value) ? std::string(digits, end) : "null";
+}
+std::string numberText(double value) { return textOf(value); }
+std::string numberText(float value) { return textOf(value); }
+
 void JsonObject::addRaw(std::string_view name, std::string_view json) {
   if (!members.empty())
     members += ", ";
@@ -45,12 +53,7 @@ void JsonObject::add(std::string_view name, std::string_view value) {
   addRaw(name, jsonString(value));
 }
 
-void JsonObject::add(std::string_view name, double value) {
-  char digits[40];
-  auto end =
-      std::to_chars(digits, digits + sizeof digits, value).ptr; // reads back to the same bits
-  addRaw(name, std::isfinite(value) ? std::string_view(digits, end - digits) : "null");
-}
+void JsonObject::add(std::string_view name, double value) { addRaw(name, numberText(value)); }
 
 void JsonObject::add(std::string_view name, int64_t value) { addRaw(name, std::to_string(value)); }
 
@@ -58,6 +61,13 @@ void JsonObject::add(std::string_view name, std::span<const int32_t> values) {
   std::string list = "[";
   for (int32_t value : values)
     list += (list.size() > 1 ? ", " : "") + std::to_string(value);
+  addRaw(name, list + "]");
+}
+
+void JsonObject::add(std::string_view name, std::span<const float> values) {
+  std::string list = "[";
+  for (float value : values)
+    list += (list.size() > 1 ? ", " : "") + numberText(value);
   addRaw(name, list + "]");
 }
 

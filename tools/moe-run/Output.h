@@ -19,9 +19,10 @@ class JsonObject {
 public:
   void add(std::string_view name, std::string_view value);
   void add(std::string_view name, const char *value) { add(name, std::string_view(value)); }
-  void add(std::string_view name, double value); // null if not finite
+  void add(std::string_view name, double value); // as numberText has it
   void add(std::string_view name, int64_t value);
   void add(std::string_view name, std::span<const int32_t> values);
+  void add(std::string_view name, std::span<const float> values); // as numberText has them
   void add(std::string_view name, const JsonObject &value);
   void add(std::string_view name, std::span<const JsonObject> values);
   std::string text() const { return "{" + members + "}"; }
@@ -32,6 +33,9 @@ private:
 };
 
 std::string jsonString(std::string_view text); // with its quotes
+// The shortest that reads back to the same bits; null if not finite.
+std::string numberText(double value);
+std::string numberText(float value);
 
 } // namespace moe
 

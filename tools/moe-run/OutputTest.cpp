@@ -19,11 +19,14 @@ TEST(Json, Members) {
   json.add("half", 0.5);
   json.add("nan", std::nan(""));
   json.add("ids", std::span<const int32_t>(ids));
+  const float floats[] = {0.1f, -1, std::nanf("")};
+  json.add("floats", std::span<const float>(floats));
   json.add("inner", inner);
   const JsonObject list[] = {inner, JsonObject()};
   json.add("list", std::span<const JsonObject>(list));
-  EXPECT_EQ(json.text(), R"({"text": "hi", "half": 0.5, "nan": null, "ids": [1, 2], )"
-                         R"("inner": {"x": -3}, "list": [{"x": -3}, {}]})");
+  EXPECT_EQ(json.text(),
+            R"({"text": "hi", "half": 0.5, "nan": null, "ids": [1, 2], )"
+            R"("floats": [0.1, -1, null], "inner": {"x": -3}, "list": [{"x": -3}, {}]})");
   EXPECT_EQ(JsonObject().text(), "{}");
 }
 

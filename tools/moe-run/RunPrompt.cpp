@@ -1,6 +1,5 @@
 // moe-run PLAN -p TEXT: the text that follows a prompt.
 #include "tools/moe-run/Commands.h"
-#include "tools/moe-run/Files.h"
 #include "tools/moe-run/Output.h"
 
 #include <chrono>
@@ -9,25 +8,13 @@
 namespace moe {
 namespace {
 
-Result<std::vector<int32_t>> promptTokens(const RunOptions &options, const Opened &opened) {
-  if (options.tokenFile)
-    return readTokens(*options.tokenFile, opened.vocab());
-  if (!opened.tokenizer)
-    return Error{Code::InvalidArgument,
-                 "this plan has no tokenizer: give the prompt as ids with --tokens FILE"};
-  if (options.prompt)
-    return encodePrompt(*opened.tokenizer, *options.prompt);
-  MOE_ASSIGN(text, readAll(*options.promptFile));
-  return encodePrompt(*opened.tokenizer, text);
-}
-
 double rate(int64_t count, double seconds) { return seconds > 0 ? double(count) / seconds : 0; }
 
 } // namespace
 
 Result<int> runPrompt(const RunOptions &options) {
   MOE_ASSIGN(opened, openPlan(options.place));
-  MOE_ASSIGN(prompt, promptTokens(options, *opened));
+  MOE_ASSIGN(prompt, promptTokens(options.prompt, *opened));
   const Tokenizer *tokenizer = opened->tokenizer ? &*opened->tokenizer : nullptr;
   MOE_ASSIGN(generation, generateOptions(options.text, stopTokensOf(opened->plan), tokenizer));
 
