@@ -13,7 +13,7 @@ import tempfile
 LIBRARIES = [
     ("mlir/", "MLIR"), ("mlir-c/", "MLIR"), ("llvm/", "LLVM"), ("llvm-c/", "LLVM"), ("lld/", "LLVM"),
     ("flatbuffers/", "flatbuffers"), ("xxhash.h", "xxhash"), ("CLI/", "CLI11"),
-    ("zmq.h", "ZeroMQ"),
+    ("zmq.h", "ZeroMQ"), ("boost/", "Boost"), ("openssl/", "OpenSSL"),
     ("gtest/", "gtest"), ("gmock/", "gtest"),
 ]
 
@@ -39,6 +39,8 @@ RULES = {
     "runtime/session/": ["runtime/"],
     "runtime/server/": ["runtime/", "!runtime/server/api/", "!runtime/server/http/"],
     "runtime/server/KvEventsZmq.cpp": ["runtime/server/KvEvents.h", "ZeroMQ"],
+    "runtime/server/http/": [STATUS, "Boost", "OpenSSL"],
+    "runtime/server/http/Server.h": [STATUS],
     "runtime/moe.cpp": ["runtime/"],  # the C interface
     "dialects/": [STATUS, WEIGHTS, "MLIR", "LLVM"],
     "dialects/moe/MoeReference.h": [],
@@ -141,6 +143,8 @@ def selfTest():
         ("runtime/server/A.cpp", ['"runtime/session/Session.h"', '"runtime/server/Request.h"', '"runtime/server/http/Server.h"'], 3),
         ("runtime/server/KvEvents.cpp", ["<zmq.h>"], 1),
         ("runtime/server/KvEventsZmq.cpp", ['"runtime/server/KvEvents.h"', "<zmq.h>", '"runtime/server/Engine.h"'], 3),
+        ("runtime/server/B.cpp", ["<boost/asio/post.hpp>"], 1),
+        ("runtime/server/http/A.cpp", ['"runtime/server/http/Server.h"', "<boost/asio/post.hpp>", "<openssl/ssl.h>", '"runtime/server/Request.h"'], 4),
         ("dialects/moe/A.cpp", ['"mlir/IR/Builders.h"', '"dialects/moe/MoeOps.h.inc"', '"passes/Passes.h"'], 3),
         ("dialects/moe/MoeReference.cpp", ['"dialects/moe/MoeReference.h"', "<span>", '"dialects/moe/MoeOps.h"'], 3),
         ("passes/A.cpp", ['"dialects/moe/MoeOps.h"', '"compiler/Compiler.h"'], 2),
@@ -156,6 +160,8 @@ def selfTest():
         ("tools/Bad.h", "// For that.\n#ifndef MOE_BAD_H\n#define MOE_BAD_H\n#endif\n", 2),
         ("passes/Once.h", "#pragma once\n", 1),
         ("passes/Empty.h", "", 1),
+        ("runtime/server/http/Server.h", "#ifndef MOE_RUNTIME_SERVER_HTTP_SERVER_H\n#define MOE_RUNTIME_SERVER_HTTP_SERVER_H\n"
+                                         "#include <boost/asio/post.hpp>\n#endif\n", 3),
     ]
     texts = [(path, "".join(f"#include {i}\n" for i in includes), line) for path, includes, line in cases] + headers
     with tempfile.TemporaryDirectory() as root:
