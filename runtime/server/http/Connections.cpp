@@ -36,12 +36,18 @@ void Connections::admit(int descriptor, Peer peer, size_t listener) {
   if (full) {
     // An answer in the clear would be noise to a client that expects a handshake.
     if (!tls || !counted)
-      refuse(*transport);
+      guard([&] { refuse(*transport); });
     ::close(descriptor);
     return;
   }
-  auto connection =
-      std::make_shared<Connection>(*this, descriptor, std::move(transport), peer, listener);
+  std::shared_ptr<Connection> connection;
+  try {
+    connection =
+        std::make_shared<Connection>(*this, descriptor, std::move(transport), peer, listener);
+  } catch (...) { // no memory, here or in the system's event queue
+    ::close(descriptor);
+    throw;
+  }
   open.insert(connection);
   if (counted) {
     ++remote;

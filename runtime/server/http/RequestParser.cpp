@@ -41,6 +41,22 @@ bool decodePath(std::string_view text, std::string &path) {
   }
   return true;
 }
+// Whether a request line ends in a version as it should be written, of which two are known.
+bool namesAnotherVersion(std::string_view text) {
+  const std::string_view line = text.substr(0, text.find_first_of("\r\n"));
+  const size_t at = line.rfind(" HTTP/");
+  return at != line.npos && line.size() == at + 9 && isDigit(line[at + 6]) && line[at + 7] == '.' &&
+         isDigit(line[at + 8]) && !line.ends_with("1.0") && !line.ends_with("1.1");
+}
+
+// A line feed without a carriage return before it, in lines that are not yet parsed. Beast would
+// wait for an empty line that never comes.
+bool hasBareLineFeed(std::string_view text) {
+  for (size_t at = text.find('\n'); at != text.npos; at = text.find('\n', at + 1))
+    if (at == 0 || text[at - 1] != '\r')
+      return true;
+  return false;
+}
 } // namespace
 
 struct RequestParser::Impl : beast::http::basic_parser<true> {
@@ -144,13 +160,12 @@ struct RequestParser::Impl : beast::http::basic_parser<true> {
     using beast::http::error;
     if (refusal != 0)
       return; // said already
-    const std::string_view line = rest.substr(0, rest.find('\r'));
     if (ec == error::header_limit)
-      tooLong();
+      tooLong(431, "the header of the request");
     else if (ec == error::body_limit) {
       refusal = 413;
       message = "the body of the request is longer than " + std::to_string(bodyLimit) + " bytes";
-    } else if (ec == error::bad_version && line.find(" HTTP/") != line.npos) {
+    } else if (ec == error::bad_version && namesAnotherVersion(rest)) {
       refusal = 505;
       message = "only HTTP/1.0 and HTTP/1.1 are spoken here";
     } else {
@@ -159,9 +174,9 @@ struct RequestParser::Impl : beast::http::basic_parser<true> {
     }
   }
 
-  void tooLong() {
-    refusal = 431;
-    message = "the header of the request is longer than " + std::to_string(headerLimit) + " bytes";
+  void tooLong(int status, const std::string &what) {
+    refusal = status;
+    message = what + " is longer than " + std::to_string(headerLimit) + " bytes";
   }
 };
 
@@ -192,9 +207,15 @@ size_t RequestParser::feed(std::string_view bytes) {
     if (ec == beast::http::error::need_more) {
       // What is not taken is a line that has no end yet: of the header, of a chunk's size, or
       // trailers.
-      if (rest.size() - used < impl->headerLimit - (inHeader ? impl->headerTaken : 0))
+      const uint64_t most = impl->headerLimit - (inHeader ? impl->headerTaken : 0);
+      if (hasBareLineFeed(rest.substr(used))) {
+        impl->refusal = 400;
+        impl->message = "the request is malformed: a line ends without a carriage return";
+      } else if (rest.size() - used < most)
         break;
-      impl->tooLong();
+      else
+        impl->tooLong(inHeader ? 431 : 400,
+                      inHeader ? "the header of the request" : "what follows a chunk of the body");
     } else if (ec)
       impl->explain(ec, rest.substr(used));
   }

@@ -54,7 +54,8 @@ struct Server::Impl {
     const auto uncalled = posts->close();
     for (auto &listener : listeners)
       listener->close();
-    connections->closeAll();
+    if (connections)
+      connections->closeAll();
   }
 };
 
@@ -116,7 +117,9 @@ Result<std::unique_ptr<Server>> Server::create(const Options &options, Handler h
   }
 }
 
-uint16_t Server::port(size_t listener) const { return impl->ports.at(listener); }
+uint16_t Server::port(size_t listener) const {
+  return listener < impl->ports.size() ? impl->ports[listener] : 0;
+}
 
 void Server::run() {
   while (!impl->io.stopped())
