@@ -5,6 +5,7 @@
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <openssl/x509err.h>
 #include <sys/socket.h>
 
 namespace moe::server::http {
@@ -168,12 +169,14 @@ Result<std::shared_ptr<Tls>> Tls::create(const std::string &certificate,
   if (SSL_CTX_use_certificate_chain_file(context, certificate.c_str()) != 1)
     return opensslError("cannot use the certificate " + certificate +
                         " (expected a PEM file, the server's own first)");
-  if (SSL_CTX_use_PrivateKey_file(context, privateKey.c_str(), SSL_FILETYPE_PEM) != 1)
-    return opensslError("cannot use the private key " + privateKey +
-                        " (expected a PEM file without a passphrase)");
-  if (SSL_CTX_check_private_key(context) != 1)
-    return opensslError("the private key " + privateKey + " does not belong to the certificate " +
-                        certificate);
+  if (SSL_CTX_use_PrivateKey_file(context, privateKey.c_str(), SSL_FILETYPE_PEM) != 1) {
+    const int reason = ERR_GET_REASON(ERR_peek_last_error());
+    return opensslError(reason == X509_R_KEY_VALUES_MISMATCH || reason == X509_R_KEY_TYPE_MISMATCH
+                            ? "the private key " + privateKey +
+                                  " does not belong to the certificate " + certificate
+                            : "cannot use the private key " + privateKey +
+                                  " (expected a PEM file without a passphrase)");
+  }
   return std::shared_ptr<Tls>(std::move(tls));
 }
 
