@@ -1,7 +1,7 @@
 // What an answer may look like: grammars over the ids of a tokenizer.
 //
-// Only GrammarXgrammar.cpp knows the library behind it. A build without it has a compiler that
-// refuses everything and says so.
+// Only GrammarXgrammar.cpp and what it alone includes know the library behind it. A build without
+// that library has a compiler that refuses everything and says so.
 #ifndef MOE_RUNTIME_SERVER_GRAMMAR_H
 #define MOE_RUNTIME_SERVER_GRAMMAR_H
 
@@ -18,31 +18,40 @@ namespace moe::server {
 struct GrammarSource {
   enum class Kind {
     JsonObject, // any JSON object; text is empty
-    JsonSchema, // text: the schema
+    JsonSchema, // text: the schema, an object or a boolean in JSON
     Regex,      // text: the expression, of the whole answer
-    Choice,     // choices: one of them
-    Ebnf,       // text: GBNF as xgrammar and vLLM's `grammar` have it, start symbol root
-    ToolCalls,  // text: JSON array of {"name", "parameters": schema}; calls as JSON objects
-                // {"name": ..., "parameters": {...}}, one or, with `several`, more, each checked
+    Choice,     // choices: the answer is one of them
+    Ebnf,       // text: GBNF as xgrammar and vLLM's `grammar` have it, with the start symbol root
+    ToolCalls,  // text: JSON array of {"name", "parameters": schema, "strict": bool}, of which a
+               // call has the form {"name": "f", "parameters": {...}}; with `several`, calls follow
+               // each other without anything between
   };
-  Kind kind;
-  std::string text;
-  std::vector<std::string> choices;
-  bool strict = false; // keywords of a schema that cannot be kept to are refused
+  Kind kind = Kind::JsonObject;
+  std::string text{};
+  std::vector<std::string> choices{};
+  bool strict = false; // what a schema asks and a grammar cannot promise is refused, else left out
   bool several = false;
 };
 
-// Where one answer is in its grammar. For one thread.
+// Where one answer is in its grammar. For one thread at a time.
 class GrammarMatcher {
 public:
   virtual ~GrammarMatcher() = default;
+
   // Bit i of word i / 32 of `words`, ceil(vocabulary / 32) of them: whether token i may follow.
-  // Stop tokens may where the grammar can end.
+  // Stop tokens may where the grammar can end, other special tokens never may. No bit at all:
+  // nothing can follow, because `finished`, or because the grammar has become too costly to follow:
+  // the answer has failed.
   virtual void fillMask(std::span<uint32_t> words) = 0;
+
   // False, and nothing changes, if the token may not follow.
   virtual bool accept(int32_t token) = 0;
+
+  // Takes back the last `tokens` that were accepted; at most as many as were.
   virtual void rollback(int32_t tokens) = 0;
-  virtual bool finished() const = 0; // after a stop token, or where nothing else may follow
+
+  // After a stop token, or where nothing but a stop token may follow.
+  virtual bool finished() const = 0;
 };
 
 // Shared by any number of threads.
@@ -54,21 +63,33 @@ public:
 
 struct GrammarLimits {
   size_t maxBytes = 64 << 10; // of a source
-  int maxDepth = 32;
-  std::chrono::milliseconds maxTime{5000};
-  size_t cacheBytes = 256 << 20;
+  int maxDepth = 32;          // of arrays and objects in each other, and of parentheses
+  std::chrono::milliseconds maxTime{5000}; // of one call of compile
+  size_t maxMemory = size_t(256) << 20;    // bytes that one call of compile may write
+  uint64_t maxSteps =
+      1 << 19; // of the parser in one call of fillMask or accept, some 10 million a second
+  size_t cacheBytes =
+      size_t(256) << 20; // of compiled grammars that are kept for the next that asks
 };
 
 class GrammarCompiler {
 public:
   virtual ~GrammarCompiler() = default;
-  // `vocab`: ids of the logits. Any number of threads. Errors: InvalidArgument, for the client,
-  // with what is wrong in the source; Unavailable in a build without grammars.
+
+  // Compiles, or finds what was compiled before; runs on the calling thread, any number of them at
+  // a time. Errors: InvalidArgument, for the client, with what is wrong in the source and where;
+  // ResourceExhausted, for the client too, if it takes too long or too much memory; Unavailable in
+  // a build without grammars.
   virtual Result<std::shared_ptr<const CompiledGrammar>> compile(const GrammarSource &source) = 0;
 
+  // `vocab`: how many logits there are, at least the tokenizer's ids. The tokenizer is not needed
+  // afterwards. Takes some tenths of a second for Llama 4's vocabulary.
   static Result<std::unique_ptr<GrammarCompiler>> create(const Tokenizer &tokenizer, int64_t vocab,
                                                          std::span<const int32_t> stopTokens,
                                                          const GrammarLimits &limits = {});
+
+  // Whether this build has grammars.
+  static bool available();
 };
 
 } // namespace moe::server

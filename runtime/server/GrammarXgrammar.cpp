@@ -1,0 +1,380 @@
+// Grammars by xgrammar, whose exceptions and messages end here.
+#include "runtime/server/Grammar.h"
+#include "runtime/server/GrammarSchema.h"
+
+#include <algorithm>
+#include <cstring>
+#include <list>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <unordered_map>
+#include <xgrammar/xgrammar.h>
+
+namespace moe::server {
+namespace {
+using Clock = std::chrono::steady_clock;
+
+struct TooMuch : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// How much the calls of xgrammar on this thread may still do, and what they complained of.
+struct Work {
+  Clock::time_point deadline = Clock::time_point::max();
+  uint64_t bytes = ~uint64_t(0), steps = ~uint64_t(0); // left
+  uint32_t untilClock = 0;                             // steps until the next look at it
+  std::vector<std::string> warnings;
+};
+thread_local Work *current = nullptr;
+
+// What xgrammar says of itself ("Check failed: (...) is false: ") means nothing to a client, and it
+// quotes input of any length.
+std::string forClient(std::string message) {
+  constexpr std::string_view kMark = " is false: ";
+  constexpr size_t kLongest = 400;
+  if (const size_t mark = message.find(kMark);
+      message.starts_with("Check failed: ") && mark != std::string::npos)
+    message.erase(0, mark + kMark.size());
+  if (message.size() > kLongest) {
+    size_t end = kLongest;
+    while (end > 0 && (message[end] & 0xC0) == 0x80)
+      --end;
+    message.resize(end);
+    message += "...";
+  }
+  return message;
+}
+
+// Runs a call of xgrammar with limits; any exception becomes an error.
+template <typename F> auto guarded(Work &work, F call) -> Result<decltype(call())> {
+  struct Restore {
+    ~Restore() { current = nullptr; }
+  } restore;
+  current = &work;
+  try {
+    return call();
+  } catch (const TooMuch &e) {
+    return Error{Code::ResourceExhausted, e.what()};
+  } catch (const std::bad_alloc &) {
+    return Error{Code::ResourceExhausted, "the grammar needs more memory than there is"};
+  } catch (const std::exception &e) {
+    return Error{Code::InvalidArgument, forClient(e.what())};
+  }
+}
+} // namespace
+} // namespace moe::server
+
+namespace xgrammar {
+void CountStep() {
+  moe::server::Work *work = moe::server::current;
+  if (!work)
+    return;
+  if (work->steps-- == 0)
+    throw moe::server::TooMuch("the grammar takes too long to follow; make it simpler");
+  if (work->untilClock-- != 0)
+    return;
+  work->untilClock = 4096;
+  if (moe::server::Clock::now() > work->deadline)
+    throw moe::server::TooMuch("the grammar takes too long to compile; make it simpler");
+}
+
+void CountMemory(size_t bytes) {
+  moe::server::Work *work = moe::server::current;
+  if (!work)
+    return;
+  if (bytes > work->bytes)
+    throw moe::server::TooMuch("the grammar takes too much memory to compile; make it simpler");
+  work->bytes -= bytes;
+  CountStep();
+}
+
+// Declared in xgrammar's cpp/support/logging.h for those who build it with XGRAMMAR_LOG_CUSTOMIZE.
+[[noreturn]] void LogFatalImpl(const std::string &, int, const std::string &message) {
+  throw std::runtime_error(message);
+}
+
+void LogMessageImpl(const std::string &, int, int level, const std::string &message) {
+  constexpr int kWarning = 2;
+  if (level == kWarning && moe::server::current)
+    moe::server::current->warnings.push_back(message);
+}
+} // namespace xgrammar
+
+namespace moe::server {
+namespace {
+
+class Matcher final : public GrammarMatcher {
+public:
+  Matcher(const xgrammar::CompiledGrammar &grammar, uint64_t maxSteps)
+      : matcher(grammar), maxSteps(maxSteps), vocab(grammar.GetTokenizerInfo().GetVocabSize()) {}
+
+  void fillMask(std::span<uint32_t> words) override {
+    std::ranges::fill(words, 0);
+    if (failed || matcher.IsTerminated())
+      return;
+    int64_t shape[] = {int64_t(words.size())};
+    DLTensor mask{words.data(), {kDLCPU, 0}, 1, {kDLInt, 32, 1}, shape, nullptr, 0};
+    const auto filled = run([&] { return matcher.FillNextTokenBitmask(&mask); });
+    if (!filled)
+      std::ranges::fill(words, 0);
+    if (vocab % 32 != 0) // what follows the last token xgrammar leaves to chance
+      words.back() &= (1u << vocab % 32) - 1;
+  }
+
+  bool accept(int32_t token) override {
+    ended.reset();
+    const auto accepted = run([&] { return matcher.AcceptToken(token); });
+    return accepted && *accepted;
+  }
+
+  void rollback(int32_t tokens) override {
+    ended.reset();
+    run([&] {
+      matcher.Rollback(tokens);
+      return true;
+    });
+  }
+
+  bool finished() const override {
+    if (failed || matcher.IsTerminated())
+      return true;
+    if (!matcher.IsCompleted())
+      return false;
+    if (!ended)
+      ended = onlyStopTokens();
+    return *ended;
+  }
+
+private:
+  // A call that was cut short leaves the state in between.
+  template <typename F> auto run(F call) -> std::optional<decltype(call())> {
+    if (failed)
+      return std::nullopt;
+    Work work;
+    work.steps = maxSteps;
+    auto result = guarded(work, call);
+    failed = !result;
+    if (failed)
+      return std::nullopt;
+    return *result;
+  }
+
+  bool onlyStopTokens() const {
+    std::vector<uint32_t> words(size_t(vocab + 31) / 32);
+    const_cast<Matcher *>(this)->fillMask(words);
+    for (int32_t stop : matcher.GetStopTokenIds())
+      words[size_t(stop) / 32] &= ~(1u << stop % 32);
+    return std::ranges::all_of(words, [](uint32_t word) { return word == 0; });
+  }
+
+  mutable xgrammar::GrammarMatcher matcher;
+  uint64_t maxSteps;
+  int32_t vocab;
+  bool failed = false;
+  mutable std::optional<bool> ended; // nothing but a stop token may follow
+};
+
+class Compiled final : public CompiledGrammar {
+public:
+  Compiled(xgrammar::CompiledGrammar grammar, uint64_t maxSteps)
+      : grammar(std::move(grammar)), maxSteps(maxSteps) {}
+  std::unique_ptr<GrammarMatcher> start() const override {
+    return std::make_unique<Matcher>(grammar, maxSteps);
+  }
+  size_t bytes() const { return grammar.MemorySizeBytes(); }
+
+private:
+  xgrammar::CompiledGrammar grammar;
+  uint64_t maxSteps;
+};
+
+std::string keyOf(const GrammarSource &source) {
+  std::string key;
+  const auto add = [&](std::string_view text) {
+    key.append(std::to_string(text.size())).append(":").append(text);
+  };
+  key += char('0' + int(source.kind));
+  key += source.strict ? 's' : '-';
+  key += source.several ? 's' : '-';
+  add(source.text);
+  for (const std::string &choice : source.choices)
+    add(choice);
+  return key;
+}
+
+std::string literal(std::string_view text) {
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::string result = "\"";
+  for (const char c : text)
+    if (c == '"' || c == '\\')
+      result.append({'\\', c});
+    else if (uint8_t(c) < 0x20 || c == 0x7f)
+      result.append({'\\', 'x', kDigits[uint8_t(c) >> 4], kDigits[c & 15]});
+    else
+      result += c;
+  return result + '"';
+}
+
+class XgrammarCompiler final : public GrammarCompiler {
+public:
+  XgrammarCompiler(const xgrammar::TokenizerInfo &info, const GrammarLimits &limits)
+      // One thread, ours, so that limits and messages find who asked; what is kept, we keep.
+      : compiler(info, 1, false), limits(limits) {}
+
+  Result<std::shared_ptr<const CompiledGrammar>> compile(const GrammarSource &source) override {
+    MOE_TRY(checkSize(source));
+    std::string key = keyOf(source);
+    if (auto known = find(key))
+      return known;
+    Work work;
+    work.deadline = Clock::now() + limits.maxTime;
+    work.bytes = limits.maxMemory;
+    MOE_ASSIGN(grammar, compileNew(source, work));
+    auto compiled = std::make_shared<const Compiled>(grammar, limits.maxSteps);
+    std::vector<uint32_t> first(size_t(grammar.GetTokenizerInfo().GetVocabSize() + 31) / 32);
+    compiled->start()->fillMask(first);
+    if (std::ranges::all_of(first, [](uint32_t word) { return word == 0; }))
+      return Error{Code::InvalidArgument, "there is no text that the grammar allows"};
+    keep(std::move(key), compiled);
+    return std::shared_ptr<const CompiledGrammar>(std::move(compiled));
+  }
+
+private:
+  Status checkSize(const GrammarSource &source) const {
+    size_t bytes = source.text.size();
+    for (const std::string &choice : source.choices)
+      bytes += choice.size() + 1;
+    if (bytes > limits.maxBytes)
+      return Error{Code::InvalidArgument, "the grammar has " + std::to_string(bytes) +
+                                              " bytes, and " + std::to_string(limits.maxBytes) +
+                                              " is the most"};
+    return ok();
+  }
+
+  Result<xgrammar::CompiledGrammar> compileNew(const GrammarSource &source, Work &work) {
+    switch (source.kind) {
+    case GrammarSource::Kind::JsonObject:
+      return bySchema(R"({"type":"object","additionalProperties":true})", work);
+    case GrammarSource::Kind::JsonSchema: {
+      MOE_ASSIGN(schema, prepareSchema(source.text, source.strict, limits.maxDepth));
+      auto grammar = bySchema(schema, work);
+      if (grammar)
+        MOE_TRY(refuseWarnings(work, source.strict));
+      return grammar;
+    }
+    case GrammarSource::Kind::Regex: {
+      MOE_TRY(checkDepth(source.text, "(", ")", '\0', limits.maxDepth));
+      MOE_TRY(checkRepetition(source.text));
+      auto grammar = guarded(work, [&] { return compiler.CompileRegex(source.text); });
+      if (grammar)
+        MOE_TRY(refuseWarnings(work, true));
+      return grammar;
+    }
+    case GrammarSource::Kind::Choice: {
+      if (source.choices.empty())
+        return Error{Code::InvalidArgument, "there are no choices"};
+      std::string text = "root ::= ";
+      for (const std::string &choice : source.choices)
+        text += (&choice == source.choices.data() ? "" : " | ") + literal(choice);
+      return byText(text, work);
+    }
+    case GrammarSource::Kind::Ebnf:
+      MOE_TRY(checkDepth(source.text, "(", ")", '"', limits.maxDepth));
+      return byText(source.text, work);
+    case GrammarSource::Kind::ToolCalls: {
+      MOE_ASSIGN(calls, toolCallTag(source.text, source.several, source.strict, limits.maxDepth));
+      for (const std::string &schema : calls.strict) {
+        MOE_TRY(guarded(work, [&] { return xgrammar::Grammar::FromJSONSchema(schema); }));
+        MOE_TRY(refuseWarnings(work, true));
+      }
+      return guarded(work, [&] { return compiler.CompileStructuralTag(calls.tag); });
+    }
+    }
+    return Error{Code::InvalidArgument, "unknown kind of grammar"};
+  }
+
+  Result<xgrammar::CompiledGrammar> bySchema(const std::string &schema, Work &work) {
+    return guarded(work, [&] { return compiler.CompileJSONSchema(schema); });
+  }
+
+  Result<xgrammar::CompiledGrammar> byText(const std::string &text, Work &work) {
+    return guarded(work, [&] { return compiler.CompileGrammar(text); });
+  }
+
+  // xgrammar warns of what it leaves out.
+  static Status refuseWarnings(const Work &work, bool strict) {
+    if (strict && !work.warnings.empty())
+      return Error{Code::InvalidArgument, forClient(work.warnings.front())};
+    return ok();
+  }
+
+  std::shared_ptr<const CompiledGrammar> find(const std::string &key) {
+    std::lock_guard lock(mutex);
+    const auto found = byKey.find(key);
+    if (found == byKey.end())
+      return nullptr;
+    recent.splice(recent.begin(), recent, found->second);
+    return found->second->grammar;
+  }
+
+  void keep(std::string key, std::shared_ptr<const Compiled> grammar) {
+    const size_t bytes = grammar->bytes() + 2 * key.size();
+    if (bytes > limits.cacheBytes)
+      return;
+    std::lock_guard lock(mutex);
+    if (byKey.contains(key)) // by another thread, meanwhile
+      return;
+    recent.push_front({std::move(key), std::move(grammar), bytes});
+    byKey.emplace(recent.front().key, recent.begin());
+    kept += bytes;
+    while (kept > limits.cacheBytes) {
+      kept -= recent.back().bytes;
+      byKey.erase(recent.back().key);
+      recent.pop_back();
+    }
+  }
+
+  struct Entry {
+    std::string key;
+    std::shared_ptr<const CompiledGrammar> grammar;
+    size_t bytes;
+  };
+
+  xgrammar::GrammarCompiler compiler;
+  GrammarLimits limits;
+  std::mutex mutex;        // of what follows
+  std::list<Entry> recent; // the latest first
+  std::unordered_map<std::string, std::list<Entry>::iterator> byKey;
+  size_t kept = 0; // bytes
+};
+} // namespace
+
+Result<std::unique_ptr<GrammarCompiler>>
+GrammarCompiler::create(const Tokenizer &tokenizer, int64_t vocab,
+                        std::span<const int32_t> stopTokens, const GrammarLimits &limits) {
+  if (vocab <= 0 || vocab > INT32_MAX)
+    return Error{Code::InvalidArgument, "a vocabulary of " + std::to_string(vocab) + " tokens"};
+  // Ids without bytes are what xgrammar never lets into a text: special tokens, and holes.
+  std::vector<std::string> tokens(static_cast<size_t>(vocab));
+  for (int32_t id = 0; id < vocab; ++id)
+    if (!tokenizer.isSpecial(id))
+      tokens[size_t(id)] = tokenizer.bytes(id);
+  std::vector<int32_t> stops(stopTokens.begin(), stopTokens.end());
+  for (int32_t stop : stops)
+    if (stop < 0 || stop >= vocab)
+      return Error{Code::InvalidArgument, "the stop token " + std::to_string(stop) +
+                                              " is not among " + std::to_string(vocab) + " tokens"};
+  if (stops.empty())
+    return Error{Code::InvalidArgument, "a grammar ends with a stop token, and there is none"};
+  Work work;
+  MOE_ASSIGN(info, guarded(work, [&] {
+               return xgrammar::TokenizerInfo(tokens, xgrammar::VocabType::RAW, std::nullopt,
+                                              stops);
+             }));
+  return std::unique_ptr<GrammarCompiler>(std::make_unique<XgrammarCompiler>(info, limits));
+}
+
+bool GrammarCompiler::available() { return true; }
+
+} // namespace moe::server
