@@ -14,6 +14,7 @@ LIBRARIES = [
     ("mlir/", "MLIR"), ("mlir-c/", "MLIR"), ("llvm/", "LLVM"), ("llvm-c/", "LLVM"), ("lld/", "LLVM"),
     ("flatbuffers/", "flatbuffers"), ("xxhash.h", "xxhash"), ("CLI/", "CLI11"),
     ("zmq.h", "ZeroMQ"), ("boost/", "Boost"), ("openssl/", "OpenSSL"),
+    ("xgrammar/", "xgrammar"), ("picojson.h", "xgrammar"),  # which brings picojson along
     ("gtest/", "gtest"), ("gmock/", "gtest"),
 ]
 
@@ -38,6 +39,8 @@ RULES = {
     "runtime/device/ptxsim/": [STATUS, "runtime/device/*", "runtime/device/cuda/DriverApi.h"],
     "runtime/session/": ["runtime/"],
     "runtime/server/": ["runtime/", "!runtime/server/api/", "!runtime/server/http/"],
+    "runtime/server/GrammarSchema.cpp": [STATUS, "runtime/server/GrammarSchema.h", "xgrammar"],
+    "runtime/server/GrammarXgrammar.cpp": [STATUS, "runtime/text/", "runtime/server/*", "xgrammar"],
     "runtime/server/KvEventsZmq.cpp": ["runtime/server/KvEvents.h", "ZeroMQ"],
     "runtime/server/http/": [STATUS, "Boost", "OpenSSL"],
     "runtime/server/http/Server.h": [STATUS],
@@ -141,6 +144,8 @@ def selfTest():
         ("runtime/session/A.cpp", ['"runtime/plan/Plan.h"', '"runtime/device/Device.h"', "<llvm/ADT/APInt.h>"], 3),
         ("runtime/session/B.cpp", ["<string>", "<CLI/CLI.hpp>"], 2),
         ("runtime/server/A.cpp", ['"runtime/session/Session.h"', '"runtime/server/Request.h"', '"runtime/server/http/Server.h"'], 3),
+        ("runtime/server/GrammarXgrammar.cpp", ['"runtime/server/Grammar.h"', "<xgrammar/xgrammar.h>", '"runtime/session/Session.h"'], 3),
+        ("runtime/server/Grammar.cpp", ['"runtime/server/Grammar.h"', "<xgrammar/xgrammar.h>"], 2),
         ("runtime/server/KvEvents.cpp", ["<zmq.h>"], 1),
         ("runtime/server/KvEventsZmq.cpp", ['"runtime/server/KvEvents.h"', "<zmq.h>", '"runtime/server/Engine.h"'], 3),
         ("runtime/server/B.cpp", ["<boost/asio/post.hpp>"], 1),
