@@ -45,6 +45,10 @@ void addText(CLI::App &app, TextOptions &text) {
   app.add_option("--top-p", s.topP, "sample from the fewest tokens of total probability P");
   app.add_option("--min-p", s.minP, "leave out tokens below P times the most likely one's");
   app.add_option("--repetition-penalty", s.repetitionPenalty, "above 1 discourages repetition");
+  app.add_option("--frequency-penalty", s.frequencyPenalty,
+                 "-2 to 2: taken from a token's logit each time that it was generated");
+  app.add_option("--presence-penalty", s.presencePenalty,
+                 "-2 to 2: taken from a token's logit once it was generated");
   app.add_option("--seed", s.seed, "of the random numbers: the same seed, the same text")
       ->capture_default_str();
   app.add_option("--stop", text.stop, "stop before this string; may be repeated")
