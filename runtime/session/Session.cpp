@@ -177,7 +177,6 @@ Status Session::check(std::span<const Append> parts) {
 
 Status Session::run(std::span<const Append> parts, const RowSink &sink) {
   MOE_TRY(check(parts));
-  const size_t maxRows = rows.capacity();
   auto clear = [&] {
     for (auto *buffer : {&tokens, &positions, &sequences, &rows})
       buffer->clear();
@@ -192,7 +191,8 @@ Status Session::run(std::span<const Append> parts, const RowSink &sink) {
     Slot &slot = slots[part.sequence];
     int64_t count = int64_t(part.tokens.size()), wanted = count - part.rows;
     for (int64_t i = 0; i < count; ++i) {
-      if (tokens.size() == size_t(options.maxStep) || (i >= wanted && rows.size() == maxRows)) {
+      if (tokens.size() == size_t(options.maxStep) ||
+          (i >= wanted && rows.size() == size_t(maxRows()))) {
         MOE_TRY(runFilled(parts, sink));
         clear();
       }

@@ -121,7 +121,8 @@ public:
   int64_t hidden() const { return model.binding.hidden ? model.hiddenSize : 0; }
   int64_t context() const { return options.context; }
   int32_t maxSequences() const { return options.maxSequences; }
-  int32_t maxStep() const { return options.maxStep; }
+  int32_t maxStep() const { return options.maxStep; }          // tokens of one step of the device
+  int32_t maxRows() const { return int32_t(rows.capacity()); } // rows of one
   uint64_t cacheBytes() const { return bytes; } // of the KV cache when all of it is in use
   std::string description() const { return executor->description(); }
   bool samplesOnDevice() const { return model.binding.ids.has_value(); } // if without a penalty

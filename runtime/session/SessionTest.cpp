@@ -288,6 +288,7 @@ TEST(Session, ChoosesAContext) {
   options.context = 50;
   options.maxStep = 8;
   EXPECT_EQ(make(model, options).maxStep(), 8);
+  EXPECT_EQ(make(model, options, 7).maxRows(), 7);
   options.maxSequences = 0;
   EXPECT_FALSE(fakeSession(model, options));
 }
