@@ -28,18 +28,18 @@ std::set<int64_t> present(const KvCache &cache, size_t pool, int32_t sequence, i
 TEST(KvCache, GlobalPagesStayAndChunkedPagesGo) {
   KvCache cache = make(1, 1024, {{0, 16}, {256, 16}});
   ASSERT_TRUE(cache.reserve(0, 0, 300));
-  EXPECT_EQ(cache.usedPages(0), 5);
-  EXPECT_EQ(cache.usedPages(1), 5);
+  EXPECT_EQ(cache.use(0).held, 5);
+  EXPECT_EQ(cache.use(1).held, 5);
   cache.release(0, 255);
-  EXPECT_EQ(cache.usedPages(1), 5);
+  EXPECT_EQ(cache.use(1).held, 5);
   cache.release(0, 256);
-  EXPECT_EQ(cache.usedPages(1), 1);
-  EXPECT_EQ(cache.usedPages(0), 5);
+  EXPECT_EQ(cache.use(1).held, 1);
+  EXPECT_EQ(cache.use(0).held, 5);
   EXPECT_EQ(cache.table(1)[3], -1);
   EXPECT_GE(cache.table(1)[4], 0);
   cache.clear(0);
-  EXPECT_EQ(cache.freePages(0), 16);
-  EXPECT_EQ(cache.freePages(1), 16);
+  EXPECT_EQ(cache.use(0).free, 16);
+  EXPECT_EQ(cache.use(1).free, 16);
 }
 
 TEST(KvCache, ReserveThatFailsChangesNothing) {
@@ -48,8 +48,8 @@ TEST(KvCache, ReserveThatFailsChangesNothing) {
   auto status = cache.reserve(1, 0, 256); // the chunked pool has too few
   ASSERT_FALSE(status);
   EXPECT_EQ(status.error().code, Code::ResourceExhausted);
-  EXPECT_EQ(cache.usedPages(0), 1);
-  EXPECT_EQ(cache.usedPages(1), 1);
+  EXPECT_EQ(cache.use(0).held, 1);
+  EXPECT_EQ(cache.use(1).held, 1);
   EXPECT_FALSE(cache.reserve(0, 64, 1025));
 }
 
@@ -58,12 +58,12 @@ TEST(KvCache, GoesBackWithinAChunkAlone) {
   ASSERT_TRUE(cache.reserve(0, 0, 130));
   // Not yet accepted: nothing was released, so any way back is open.
   ASSERT_TRUE(cache.truncate(0, 126));
-  EXPECT_EQ(cache.usedPages(0), 2);
+  EXPECT_EQ(cache.use(0).held, 2);
   ASSERT_TRUE(cache.reserve(0, 126, 200));
   cache.release(0, 200);
   EXPECT_FALSE(cache.truncate(0, 127));
   EXPECT_TRUE(cache.truncate(0, 128)); // the first of a chunk sees nothing before it
-  EXPECT_EQ(cache.usedPages(0), 0);
+  EXPECT_EQ(cache.use(0).held, 0);
   ASSERT_TRUE(cache.reserve(0, 128, 129));
   EXPECT_GE(cache.table(0)[2], 0);
 }
@@ -133,7 +133,7 @@ TEST(KvCache, AgreesWithANaiveModel) {
           if (page >= 0) {
             EXPECT_TRUE(seen.insert(page).second);
           }
-        EXPECT_EQ(int64_t(seen.size()), cache.usedPages(pool));
+        EXPECT_EQ(int64_t(seen.size()), cache.use(pool).held);
       }
       for (auto [s, count] : grown) {
         int64_t to = length[s] + count;
@@ -175,8 +175,8 @@ TEST(KvCache, AgreesWithANaiveModel) {
     }
     for (int32_t s = 0; s < sequences; ++s)
       cache.clear(s);
-    EXPECT_EQ(cache.usedPages(0), 0);
-    EXPECT_EQ(cache.usedPages(1), 0);
+    EXPECT_EQ(cache.use(0).held, 0);
+    EXPECT_EQ(cache.use(1).held, 0);
   }
 }
 

@@ -6,6 +6,8 @@
 #include "runtime/session/PlanPrograms.h"
 
 #include <algorithm>
+#include <chrono>
+#include <unistd.h>
 
 namespace moe {
 namespace {
@@ -24,6 +26,14 @@ RowSampling samplingOf(bool logits, bool id, const Draw &draw) {
           draw.minWeight,
           draw.topK,
           0};
+}
+
+// Clients that knew the seed of hashes could choose tokens whose pages are slow to find.
+uint64_t unforeseeable() {
+  uint64_t seed = 0;
+  if (getentropy(&seed, sizeof seed) != 0)
+    seed = uint64_t(std::chrono::steady_clock::now().time_since_epoch().count());
+  return seed;
 }
 
 } // namespace
@@ -85,7 +95,10 @@ Result<Session> Session::create(SessionModel model, const SessionOptions &asked,
     pools.push_back({pool.chunk, pages});
     executorOptions.poolPages.push_back(pages);
   }
-  MOE_ASSIGN(cache, KvCache::create(options.maxSequences, options.context, pools));
+  std::optional<PrefixCache::Options> prefixes;
+  if (options.prefixCache)
+    prefixes = PrefixCache::Options{pageHash, unforeseeable()};
+  MOE_ASSIGN(cache, KvCache::create(options.maxSequences, options.context, pools, prefixes));
   MOE_ASSIGN(executor, makeExecutor(executorOptions));
   if (executor->maxTokens() < 1 || executor->maxRows() < 1)
     return Error{Code::InvalidPlan, "the plan has no program that takes a token"};
@@ -94,6 +107,9 @@ Result<Session> Session::create(SessionModel model, const SessionOptions &asked,
   session.options.maxStep = std::min(options.maxStep, executor->maxTokens());
   session.bytes = bytes;
   session.slots.resize(options.maxSequences);
+  if (options.prefixCache)
+    session.keptIds = std::make_unique_for_overwrite<int32_t[]>(size_t(options.maxSequences) *
+                                                                size_t(options.context));
   for (auto *buffer : {&session.tokens, &session.positions, &session.sequences})
     buffer->reserve(session.options.maxStep);
   session.rows.reserve(executor->maxRows());
@@ -111,10 +127,11 @@ Result<Session> Session::create(SessionModel model, const SessionOptions &asked,
   return session;
 }
 
-Result<int32_t> Session::addSequence() {
+Result<int32_t> Session::addSequence(uint64_t salt) {
   for (size_t i = 0; i < slots.size(); ++i)
     if (!slots[i].active) {
       slots[i] = {true};
+      cache.setSalt(int32_t(i), salt);
       return int32_t(i);
     }
   return Error{Code::ResourceExhausted,
@@ -131,9 +148,29 @@ Status Session::truncate(int32_t sequence, int64_t length) {
     return Error{Code::InvalidArgument, "cannot cut a sequence of " +
                                             std::to_string(slots[sequence].length) + " tokens to " +
                                             std::to_string(length)};
-  MOE_TRY(cache.truncate(sequence, length));
-  slots[sequence].length = length;
+  Slot &slot = slots[sequence];
+  MOE_ASSIGN(computed, cache.truncate(sequence, std::min(length, slot.computed)));
+  slot.length = length;
+  slot.computed = computed;
   return ok();
+}
+
+Result<int64_t> Session::attach(int32_t sequence, std::span<const int32_t> tokens) {
+  Slot &slot = slots[sequence];
+  if (slot.length)
+    return Error{Code::InvalidArgument,
+                 "a sequence of " + std::to_string(slot.length) +
+                     " tokens cannot take over a prefix: only an empty one can"};
+  slot.length = slot.computed = cache.attach(sequence, tokens);
+  if (slot.length)
+    std::copy_n(tokens.begin(), slot.length, ids(sequence).begin());
+  return slot.length;
+}
+
+// What the sequence has will not change any more.
+void Session::publish(int32_t sequence) {
+  if (options.prefixCache)
+    cache.publish(sequence, ids(sequence).first(size_t(slots[sequence].computed)));
 }
 
 Status Session::check(std::span<const Append> parts) {
@@ -184,13 +221,16 @@ Status Session::run(std::span<const Append> parts, const RowSink &sink) {
     segments.clear();
   };
   clear();
-  for (const Append &part : parts)
-    slots[part.sequence].filled = slots[part.sequence].length;
+  for (const Append &part : parts) {
+    slots[part.sequence].filled = slots[part.sequence].computed;
+    publish(part.sequence); // what was tentative
+  }
   for (size_t p = 0; p < parts.size(); ++p) {
     const Append &part = parts[p];
     Slot &slot = slots[part.sequence];
     int64_t count = int64_t(part.tokens.size()), wanted = count - part.rows;
-    for (int64_t i = 0; i < count; ++i) {
+    const int64_t again = count ? std::max<int64_t>(slot.length - slot.filled, 0) : 0;
+    for (int64_t i = -again; i < count; ++i) {
       if (tokens.size() == size_t(options.maxStep) ||
           (i >= wanted && rows.size() == size_t(maxRows()))) {
         MOE_TRY(runFilled(parts, sink));
@@ -203,7 +243,7 @@ Status Session::run(std::span<const Append> parts, const RowSink &sink) {
         rows.push_back(int32_t(tokens.size()));
         outputs.push_back(outputOf(part, i + 1 == count));
       }
-      tokens.push_back(part.tokens[i]);
+      tokens.push_back(i < 0 ? ids(part.sequence)[slot.filled] : part.tokens[i]);
       positions.push_back(int32_t(slot.filled++));
       sequences.push_back(part.sequence);
     }
@@ -256,18 +296,25 @@ Status Session::runFilled(std::span<const Append> parts, const RowSink &sink) {
   if (Status run = runOnDevice(parts); !run) {
     for (const Segment &segment : segments) {
       int32_t sequence = parts[segment.part].sequence;
-      auto undone = cache.truncate(sequence, slots[sequence].length);
-      assert(undone); // release went no further than this length
+      auto undone = cache.truncate(sequence, slots[sequence].computed);
+      assert(undone && *undone == slots[sequence].computed); // nothing of the step was published
       (void)undone;
     }
     return run;
   }
+  auto added = tokens.begin();
   for (const Segment &segment : segments) {
     const Append &part = parts[segment.part];
     Slot &slot = slots[part.sequence];
-    slot.length += segment.count;
-    if (!part.tentative)
-      cache.release(part.sequence, slot.length);
+    if (options.prefixCache)
+      std::copy_n(added, segment.count, ids(part.sequence).begin() + slot.computed);
+    added += segment.count;
+    slot.computed += segment.count;
+    slot.length = std::max(slot.length, slot.computed);
+    if (part.tentative)
+      continue;
+    publish(part.sequence);
+    cache.release(part.sequence, slot.computed);
   }
   size_t row = 0;
   for (const Segment &segment : segments) {
@@ -284,7 +331,7 @@ Status Session::runOnDevice(std::span<const Append> parts) {
     return Error{Code::Cancelled, "interrupted"};
   for (const Segment &segment : segments) {
     int32_t sequence = parts[segment.part].sequence;
-    cache.release(sequence, slots[sequence].length); // what a tentative step had kept
+    cache.release(sequence, slots[sequence].computed); // what a tentative step had kept
     MOE_TRY(cache.reserve(sequence, segment.from, segment.from + segment.count));
   }
   fillStep(parts);

@@ -14,6 +14,7 @@
 
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <type_traits>
 
 namespace moe {
@@ -25,6 +26,9 @@ struct SessionOptions {
   int64_t context = 0;      // positions of each sequence; 0: what the plan allows, up to 4096
   int32_t maxStep = 0;      // most tokens of one step of the device; 0: the plan's largest
   uint64_t memoryLimit = 0; // bytes that the KV cache may have; 0: what the device has available
+  // Keeps the pages of ended sequences for prompts that begin as they did. Needs layers that see
+  // all positions: a plan whose layers all attend within chunks keeps none.
+  bool prefixCache = false;
   // Told how many bytes of the weights are in the device's own memory, or in a CPU's copies.
   std::function<void(uint64_t done, uint64_t total)> progress{};
   cpu::Numa numa = cpu::Numa::Auto; // of a CPU: where weights lie
@@ -89,8 +93,9 @@ public:
   static Result<Session> create(SessionModel model, const SessionOptions &options,
                                 const MakeExecutor &makeExecutor);
 
-  // An empty sequence's number, below maxSequences. Error: ResourceExhausted.
-  Result<int32_t> addSequence();
+  // An empty sequence's number, below maxSequences. It shares cached prefixes with sequences of the
+  // same salt alone. Error: ResourceExhausted.
+  Result<int32_t> addSequence(uint64_t salt = 0);
   void removeSequence(int32_t sequence);
   bool has(int32_t sequence) const {
     return sequence >= 0 && size_t(sequence) < slots.size() && slots[sequence].active;
@@ -98,8 +103,19 @@ public:
   // Tokens that the sequence has.
   int64_t length(int32_t sequence) const { return slots[sequence].length; }
   // Forgets the tokens from `length` on. Error: InvalidArgument if what then comes first in the
-  // chunk is no longer in the cache.
+  // chunk is no longer in the cache. With a prefix cache up to 63 tokens before `length` may lie in
+  // a page that can no longer be written to: the sequence's next step computes them again, beside
+  // its own.
   Status truncate(int32_t sequence, int64_t length);
+
+  // An empty sequence becomes the longest prefix of `tokens` whose pages are in the prefix cache:
+  // its length, a multiple of 64 and less than tokens.size(). The caller appends the rest. Error:
+  // InvalidArgument if the sequence is not empty.
+  Result<int64_t> attach(int32_t sequence, std::span<const int32_t> tokens);
+  // What attach would give a sequence of this salt. Changes nothing.
+  int64_t cachedPrefix(std::span<const int32_t> tokens, uint64_t salt = 0) const {
+    return cache.cachedPrefix(tokens, salt);
+  }
 
   // Appends tokens to sequences in as many steps of the device as it takes. Requests that cannot
   // succeed change nothing; after another error (also Cancelled) length() says how far it came.
@@ -124,6 +140,17 @@ public:
   int32_t maxStep() const { return options.maxStep; }          // tokens of one step of the device
   int32_t maxRows() const { return int32_t(rows.capacity()); } // rows of one
   uint64_t cacheBytes() const { return bytes; } // of the KV cache when all of it is in use
+
+  // The pools of the KV cache, in pages of KvCache::pageTokens positions.
+  size_t pools() const { return model.pools.size(); }
+  int32_t poolChunk(size_t pool) const { return model.pools[pool].chunk; } // 0: all positions
+  PoolUse poolUse(size_t pool) const { return cache.use(pool); }
+  // Cached pages of a pool that were given up so far because others were needed.
+  uint64_t evictions(size_t pool) const { return cache.evictions(pool); }
+  // Told of each page of the prefix cache that comes and goes, during calls of this session. May be
+  // empty.
+  void setPageObserver(PageObserver observer) { cache.setObserver(std::move(observer)); }
+
   std::string description() const { return executor->description(); }
   bool samplesOnDevice() const { return model.binding.ids.has_value(); } // if without a penalty
   // Whether weights and cache are in the system's memory, and not in one of the device's own.
@@ -135,7 +162,8 @@ private:
   struct Slot {
     bool active = false;
     int64_t length = 0;
-    int64_t filled = 0; // length with the tokens of the step being filled
+    int64_t computed = 0; // of those, that are in the cache: all but for what truncate has to redo
+    int64_t filled = 0;   // computed, with the tokens of the step being filled
   };
   // What is wanted of a row.
   struct RowOutput {
@@ -147,7 +175,7 @@ private:
   // A run of tokens of one part in the step being filled.
   struct Segment {
     size_t part;
-    int64_t first; // of the part's tokens
+    int64_t first; // of the part's tokens; before 0: tokens that the sequence had
     int64_t from;  // position of that one
     int64_t count;
   };
@@ -155,6 +183,10 @@ private:
   Session(SessionModel model, SessionOptions options, KvCache cache)
       : model(std::move(model)), options(std::move(options)), cache(std::move(cache)) {}
   Status check(std::span<const Append> parts);
+  std::span<int32_t> ids(int32_t sequence) const {
+    return {keptIds.get() + sequence * options.context, size_t(options.context)};
+  }
+  void publish(int32_t sequence);
   Status runFilled(std::span<const Append> parts, const RowSink &sink);
   Status runOnDevice(std::span<const Append> parts);
   void fillStep(std::span<const Append> parts);
@@ -172,6 +204,8 @@ private:
   const std::atomic<bool> *cancel = nullptr;
   uint64_t bytes = 0;
   std::vector<Slot> slots;
+  // [maxSequences, context] tokens of the sequences, with a prefix cache; untouched until used.
+  std::unique_ptr<int32_t[]> keptIds;
 
   // The step being filled; capacities are fixed at creation.
   std::vector<int32_t> tokens, positions, sequences, rows;

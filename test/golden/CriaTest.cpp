@@ -255,6 +255,47 @@ TEST_P(CriaTest, GreedyContinuationIsThatOfTransformers) {
   }
 }
 
+// A text that goes on after a prefix from the cache, within and at the ends of chunks, has the bits
+// of a session that has seen nothing else; also while the one that left the prefix goes on.
+TEST_P(CriaTest, CachedPrefixesChangeNoBit) {
+  for (const char *cache : {"", "int8"}) {
+    if (!open("bf16", cache))
+      GTEST_SKIP();
+    Ids text = readWindows()[0];
+    text.resize(300); // chunks have 128 tokens
+    SessionOptions options;
+    options.context = 512;
+    options.maxSequences = 2;
+    Session plain = openSession(*plan, GetParam(), options);
+    const Logits expected = runTexts(plain, {&text, 1}, whole)[0];
+    options.prefixCache = true;
+    Session session = openSession(*plan, GetParam(), options);
+    const int32_t first = valueOf(session.addSequence());
+    valueOf(session.append(first, text));
+    for (size_t length : {70, 129, 140, 200, 257, 300})
+      for (int turn : {0, 1}) { // after the first sequence has ended as well
+        if (length == 300 && turn == 1 && session.has(first))
+          session.removeSequence(first);
+        const auto prompt = std::span(text).first(length);
+        const int32_t sequence = valueOf(session.addSequence());
+        const int64_t cached = valueOf(session.attach(sequence, prompt));
+        EXPECT_EQ(cached, int64_t(length - 1) / 64 * 64);
+        Logits found{size_t(session.vocab()), {}};
+        const Append rest{sequence, prompt.subspan(size_t(cached)), int64_t(length) - cached};
+        valueOf(session.run({&rest, 1}, [&](size_t, int64_t, std::span<const float> row) {
+          found.values.insert(found.values.end(), row.begin(), row.end());
+          return ok();
+        }));
+        for (size_t row = 0; row < found.rows(); ++row)
+          EXPECT_EQ(std::memcmp(found[row].data(), expected[size_t(cached) + row].data(),
+                                expected.vocab * sizeof(float)),
+                    0)
+              << "position " << size_t(cached) + row << " of " << length;
+        session.removeSequence(sequence);
+      }
+  }
+}
+
 TEST_P(CriaTest, Float32QualityIsThatOfTransformers) {
   if (!open("f32"))
     GTEST_SKIP();
