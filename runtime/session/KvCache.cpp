@@ -161,9 +161,10 @@ bool KvCache::writable(int32_t sequence, int64_t page) const {
 }
 
 // The pages that it takes to grow, if none is released.
-int64_t KvCache::missing(size_t pool, int32_t sequence, int64_t from, int64_t to) const {
+int64_t KvCache::missing(size_t pool, const Growth &growth) const {
   const State &state = pools[pool];
-  return pagesOf(to) - std::max(state.held[sequence].end, state.chunkStart(from) / pageTokens);
+  return pagesOf(growth.to) -
+         std::max(state.held[growth.sequence].end, state.chunkStart(growth.from) / pageTokens);
 }
 
 Status KvCache::checkFree(size_t pool, int64_t pages) const {
@@ -176,6 +177,25 @@ Status KvCache::checkFree(size_t pool, int64_t pages) const {
                    " are free; end a sequence, or give the cache more memory"};
 }
 
+Status KvCache::checkPages(std::span<const Growth> growths, int32_t maxStep) const {
+  for (size_t i = 0; i < pools.size(); ++i) {
+    const State &pool = pools[i];
+    int64_t all = 0, own = 0; // own: that can be given back
+    for (const Growth &growth : growths) {
+      all += missing(i, growth);
+      const Held &held = pool.held[growth.sequence];
+      for (int64_t page = held.begin; page < held.end; ++page)
+        own += pool.refs[pool.table[growth.sequence * stride + page]] == 1;
+    }
+    if (pool.chunk) // what they have at most at a time, less what they have
+      all = std::min(
+          all,
+          pagesNeeded(pool.chunk, stride * pageTokens, int32_t(growths.size()), maxStep) - own);
+    MOE_TRY(checkFree(i, all));
+  }
+  return ok();
+}
+
 Status KvCache::reserve(int32_t sequence, int64_t from, int64_t to) {
   if (pagesOf(to) > stride)
     return Error{Code::ResourceExhausted, "position " + std::to_string(to - 1) +
@@ -183,7 +203,7 @@ Status KvCache::reserve(int32_t sequence, int64_t from, int64_t to) {
                                               std::to_string(stride * pageTokens)};
   for (size_t i = 0; i < pools.size(); ++i) {
     assert(from == pools[i].chunkStart(from) || from <= pools[i].held[sequence].end * pageTokens);
-    MOE_TRY(checkFree(i, missing(i, sequence, from, to)));
+    MOE_TRY(checkFree(i, missing(i, {sequence, from, to})));
   }
   for (size_t i = 0; i < pools.size(); ++i) {
     State &pool = pools[i];

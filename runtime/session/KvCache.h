@@ -53,6 +53,15 @@ public:
   // already and in no published page. Error: ResourceExhausted, and nothing is changed.
   Status reserve(int32_t sequence, int64_t from, int64_t to);
 
+  // Sequences that will grow from and to these lengths, in steps of at most `maxStep` positions in
+  // all, each with reserve, publish and release: that no reserve will fail. Error:
+  // ResourceExhausted, perhaps also where they would just fit.
+  struct Growth {
+    int32_t sequence;
+    int64_t from, to;
+  };
+  Status checkPages(std::span<const Growth> growths, int32_t maxStep) const;
+
   // The sequence's first positions hold these tokens, all of them so far, and will not change: full
   // pages of them are published. A page that another sequence has published with the same tokens
   // before it takes the place of this one's own. Comes before `release` lets go of them.
@@ -108,7 +117,7 @@ private:
   int32_t *row(size_t pool, int32_t sequence) {
     return pools[pool].table.data() + sequence * stride;
   }
-  int64_t missing(size_t pool, int32_t sequence, int64_t from, int64_t to) const;
+  int64_t missing(size_t pool, const Growth &growth) const;
   Status checkFree(size_t pool, int64_t pages) const;
   int32_t take(size_t pool);
   void hold(size_t pool, int32_t page);

@@ -32,8 +32,83 @@ int64_t fittingContext(const SessionModel &model, int32_t sequences, int32_t max
   return std::min(fits * KvCache::pageTokens, model.maxPositions);
 }
 
-Result<uint64_t> checkCacheMemory(const SessionModel &model, const SessionOptions &options) {
-  uint64_t needed = cacheBytes(model, options.context, options.maxSequences, options.maxStep);
+namespace {
+
+// Pages per pool without a budget.
+std::vector<int64_t> worstCase(const SessionModel &model, const SessionOptions &options,
+                               int32_t sequences) {
+  std::vector<int64_t> pages;
+  for (const CachePool &pool : model.pools)
+    pages.push_back(KvCache::pagesNeeded(pool.chunk, options.context, sequences, options.maxStep));
+  return pages;
+}
+
+uint64_t bytesOf(const SessionModel &model, const std::vector<int64_t> &pages) {
+  uint64_t sum = 0; // cannot overflow: of a division of some bytes
+  for (size_t i = 0; i < pages.size(); ++i)
+    sum += uint64_t(pages[i]) * model.pools[i].pageBytes;
+  return sum;
+}
+
+// Divides the budget, which is enough for one sequence.
+std::vector<int64_t> divide(const SessionModel &model, const SessionOptions &options) {
+  std::vector<int64_t> pages = worstCase(model, options, 1);
+  const std::vector<int64_t> needed = worstCase(model, options, options.maxSequences);
+  const uint64_t budget = options.cacheBudget;
+  uint64_t ofAll = 0, ofGlobal = 0, forChunked = 0; // bytes: of a page of each pool, of each global
+  size_t chunked = 0;
+  for (size_t i = 0; i < pages.size(); ++i) {
+    ofAll += model.pools[i].pageBytes;
+    ofGlobal += model.pools[i].chunk ? 0 : model.pools[i].pageBytes;
+    chunked += model.pools[i].chunk != 0;
+  }
+  const auto equal =
+      int64_t(std::min<uint64_t>(budget / std::max<uint64_t>(ofAll, 1), KvCache::maxPages));
+  for (size_t i = 0; i < pages.size(); ++i)
+    if (model.pools[i].chunk)
+      forChunked += uint64_t(std::min(needed[i], equal)) * model.pools[i].pageBytes;
+  uint64_t left = budget - std::min(budget, forChunked), room = budget - bytesOf(model, pages);
+  for (size_t i = 0; i < pages.size(); ++i) {
+    const CachePool &pool = model.pools[i];
+    if (!pool.chunk)
+      continue;
+    int64_t wanted = needed[i];
+    if (options.prefixCache && ofGlobal)
+      wanted += int64_t(std::min<uint64_t>(left / 4 / chunked / pool.pageBytes, KvCache::maxPages));
+    wanted = std::min({wanted, equal, pages[i] + int64_t(room / pool.pageBytes)});
+    room -= uint64_t(std::max<int64_t>(wanted - pages[i], 0)) * pool.pageBytes;
+    pages[i] = std::max(pages[i], wanted);
+  }
+  if (ofGlobal)
+    for (size_t i = 0; i < pages.size(); ++i)
+      if (!model.pools[i].chunk)
+        pages[i] += int64_t(std::min<uint64_t>(room / ofGlobal, KvCache::maxPages - pages[i]));
+  if (!options.prefixCache) // more than the sequences need is of no use
+    for (size_t i = 0; i < pages.size(); ++i)
+      pages[i] = std::min(pages[i], needed[i]);
+  return pages;
+}
+
+} // namespace
+
+Result<CacheSize> cacheSize(const SessionModel &model, const SessionOptions &options) {
+  const uint64_t budget = options.cacheBudget;
+  const int32_t sequences = budget ? 1 : options.maxSequences;
+  uint64_t needed = cacheBytes(model, options.context, sequences, options.maxStep);
+  if (budget && needed > budget) {
+    const int64_t fits = fittingContext(model, 1, options.maxStep, budget);
+    return Error{Code::ResourceExhausted,
+                 "a KV cache of " + mebibytes(budget) + " cannot hold one sequence of " +
+                     std::to_string(options.context) + " tokens, which takes " + mebibytes(needed) +
+                     "; " +
+                     (fits ? "a context of " + std::to_string(fits) + " would fit"
+                           : std::string("not even 64 tokens would fit"))};
+  }
+  CacheSize size;
+  if (budget) {
+    size.pages = divide(model, options);
+    needed = bytesOf(model, size.pages);
+  }
   uint64_t limit = options.memoryLimit;
   std::string beside;
   if (const std::optional<DeviceMemory> &memory = model.memory) {
@@ -52,8 +127,16 @@ Result<uint64_t> checkCacheMemory(const SessionModel &model, const SessionOption
   } else if (!limit) {
     limit = availableMemory();
   }
-  if (needed <= limit)
-    return needed;
+  if (needed <= limit) {
+    size.bytes = needed;
+    if (!budget)
+      size.pages = worstCase(model, options, options.maxSequences);
+    return size;
+  }
+  if (budget)
+    return Error{Code::ResourceExhausted,
+                 "a KV cache of " + mebibytes(needed) + " was asked for, " + mebibytes(limit) +
+                     " are available" + beside + "; ask for no more than that"};
   int64_t fits = fittingContext(model, options.maxSequences, options.maxStep, limit);
   return Error{Code::ResourceExhausted,
                "the KV cache needs " + mebibytes(needed) + " for " +

@@ -1,51 +1,30 @@
-// A session that takes prefixes from its cache gives the logits of fresh sessions: checked with an
-// executor whose logits depend on all tokens that a row sees.
-#include "runtime/session/TestExecutor.h"
+// A session that takes prefixes from its cache, and runs out of pages, gives the logits of fresh
+// sessions: checked with an executor whose logits depend on all tokens that a row sees.
+#include "runtime/session/MemoryStatement.h"
+#include "runtime/session/TestSessions.h"
 
+#include <cstdlib>
 #include <gtest/gtest.h>
+#include <map>
+#include <new>
 #include <random>
+
+// Allocations of this thread while it counts.
+static thread_local bool counting = false;
+static thread_local int64_t allocations = 0;
+
+void *operator new(size_t size) {
+  allocations += counting;
+  if (void *memory = std::malloc(size ? size : 1))
+    return memory;
+  std::abort();
+}
+void operator delete(void *memory) noexcept { std::free(memory); }
+void operator delete(void *memory, size_t) noexcept { std::free(memory); }
 
 using namespace moe;
 
 namespace {
-
-using Tokens = std::vector<int32_t>;
-using Row = std::vector<float>;
-
-Session make(SessionModel model, const SessionOptions &options, FakeExecutor **fake = nullptr,
-             int32_t maxRows = 1 << 20) {
-  auto session = fakeSession(std::move(model), options, maxRows, fake);
-  EXPECT_TRUE(session) << session.error().message;
-  return std::move(*session);
-}
-
-SessionOptions caching(int32_t sequences = 2, int64_t context = 1000) {
-  SessionOptions options;
-  options.maxSequences = sequences;
-  options.context = context;
-  options.prefixCache = true;
-  return options;
-}
-
-Tokens someTokens(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  Tokens tokens(count);
-  for (int32_t &token : tokens)
-    token = int32_t(random() % 50);
-  return tokens;
-}
-
-Row lastRow(Session &session, int32_t sequence, std::span<const int32_t> tokens) {
-  auto logits = session.append(sequence, tokens);
-  EXPECT_TRUE(logits) << logits.error().message;
-  return logits ? Row(logits->begin(), logits->end()) : Row();
-}
-
-// Of a session that has seen nothing else.
-Row fresh(const SessionModel &model, std::span<const int32_t> tokens) {
-  Session session = make(model, {});
-  return lastRow(session, *session.addSequence(), tokens);
-}
 
 int64_t attached(Session &session, int32_t sequence, std::span<const int32_t> tokens) {
   auto length = session.attach(sequence, tokens);
@@ -194,6 +173,215 @@ TEST(PrefixSession, GoesBackIntoAPublishedPage) {
   }
   // The other sequence still has the first text.
   EXPECT_EQ(lastRow(session, t, std::span(tokens).subspan(192)), fresh(model, tokens));
+}
+
+TEST(PrefixSession, CountsEvictionsAndTellsOfPages) {
+  SessionOptions options = caching(1, 256);
+  options.cacheBudget = 40 * 1024;
+  Session session = make(fakeModel(128), options);
+  int64_t stored = 0, removed = 0;
+  session.setPageObserver([&](const PageEvent &event) { ++(event.stored ? stored : removed); });
+  for (uint32_t seed = 0; seed < 30; ++seed) {
+    int32_t s = *session.addSequence();
+    lastRow(session, s, someTokens(200, seed));
+    session.removeSequence(s);
+  }
+  EXPECT_EQ(stored, 90);
+  EXPECT_EQ(removed, int64_t(session.evictions(0)));
+  EXPECT_EQ(stored - removed, session.poolUse(0).cached);
+  EXPECT_GT(removed, 0);
+}
+
+// Runs a FakeExecutor, whose own allocations do not count.
+class UncountedExecutor final : public Executor {
+public:
+  explicit UncountedExecutor(std::unique_ptr<Executor> executor) : executor(std::move(executor)) {}
+  Status run(const Step &step) override {
+    counting = false;
+    Status status = executor->run(step);
+    counting = true;
+    return status;
+  }
+  std::span<const std::byte> output(uint32_t index) const override {
+    return executor->output(index);
+  }
+  int32_t maxTokens() const override { return executor->maxTokens(); }
+  int32_t maxRows() const override { return executor->maxRows(); }
+
+private:
+  std::unique_ptr<Executor> executor;
+};
+
+TEST(PrefixSession, StepsAllocateNothing) {
+  const SessionModel model = fakeModel(128, 32);
+  SessionOptions options = caching(3, 640);
+  options.cacheBudget = 40 * 1024;
+  auto made = Session::create(
+      model, options, [&](const ExecutorOptions &executor) -> Result<std::unique_ptr<Executor>> {
+        return std::unique_ptr<Executor>(std::make_unique<UncountedExecutor>(
+            std::make_unique<FakeExecutor>(model, executor, model.maxStep, 16)));
+      });
+  ASSERT_TRUE(made);
+  Session &session = *made;
+  std::vector<Tokens> prompts;
+  for (uint32_t seed = 0; seed < 8; ++seed) {
+    prompts.push_back(someTokens(340, seed % 3));
+    const Tokens tail = someTokens(50, seed);
+    std::copy(tail.begin(), tail.end(), prompts.back().end() - 50 - 64 * (seed % 4));
+  }
+  int64_t steps = 0, hits = 0;
+  allocations = 0;
+  for (int turn = 0; turn < 200; ++turn) {
+    const std::span<const int32_t> prompt = prompts[turn * 5 % 8];
+    counting = true;
+    const int32_t s = *session.addSequence();
+    const int64_t cached = *session.attach(s, prompt);
+    const Append parts[] = {{s, prompt.subspan(size_t(cached)), 1},
+                            {s, prompt.first(20), 20, true}};
+    const Status ran = session.run(parts, [&](size_t, int64_t, std::span<const float>) {
+      ++steps;
+      return ok();
+    });
+    const Status cut = session.truncate(s, session.length(s) - 50); // into a published page
+    const Status again =
+        session.run({parts + 1, 1}, [](size_t, int64_t, std::span<const float>) { return ok(); });
+    session.removeSequence(s);
+    counting = false;
+    ASSERT_TRUE(ran) << ran.error().message;
+    ASSERT_TRUE(cut) << cut.error().message;
+    ASSERT_TRUE(again) << again.error().message;
+    hits += cached > 0;
+  }
+  EXPECT_EQ(allocations, 0);
+  EXPECT_GT(hits, 20);
+  EXPECT_GT(steps, 200);
+  EXPECT_GT(session.evictions(0), 20u);
+}
+
+uint64_t bytesOf(const Session &session, const SessionModel &model) {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < session.pools(); ++i)
+    bytes += uint64_t(session.poolUse(i).pages) * model.pools[i].pageBytes;
+  return bytes;
+}
+
+// As an engine works: prompts that begin as others did, answers, drafts that are taken back,
+// sequences put off when pages run out, with every logit row compared.
+TEST(PrefixSession, ManySequencesOnFewPages) {
+  uint64_t hits = 0, evictions = 0, preemptions = 0, checked = 0;
+  for (uint32_t seed = 0; seed < 12; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    std::mt19937 random(seed);
+    auto below = [&](int64_t n) { return int64_t(random() % uint64_t(n)); };
+    const int32_t chunks[] = {0, 8, 64, 96, 128, 256};
+    const int32_t chunk = chunks[seed % 6];
+    const SessionModel model = fakeModel(chunk, int32_t(8 + below(60)));
+    SessionOptions options = caching(1 + int32_t(below(4)), 700);
+    options.cacheBudget =
+        cacheBytes(model, options.context, 1, model.maxStep) + uint64_t(below(30)) * 1024;
+    Session session = make(model, options, nullptr, 16);
+    std::map<Tokens, Row> known; // logits of fresh sessions
+    const auto expected = [&](const Tokens &tokens) -> const Row & {
+      Row &row = known[tokens];
+      if (row.empty())
+        row = fresh(model, tokens);
+      return row;
+    };
+    struct Running {
+      int32_t sequence;
+      uint64_t salt;
+      Tokens tokens; // all that it shall have
+    };
+    std::vector<Running> running;
+    std::vector<Tokens> prompts{{}};
+    for (int turn = 0; turn < 100; ++turn) {
+      if (int(running.size()) < options.maxSequences && below(3)) {
+        Tokens prompt = prompts[below(int64_t(prompts.size()))];
+        const int64_t unit = chunk && below(2) ? chunk : 64;
+        prompt.resize(std::clamp<int64_t>(below(600 / unit + 1) * unit + below(5) - 2, 0,
+                                          int64_t(prompt.size())));
+        for (int64_t more = 1 + below(200); more > 0 && prompt.size() < 600; --more)
+          prompt.push_back(int32_t(below(3)));
+        const uint64_t salt = below(6) == 0;
+        const int32_t s = *session.addSequence(salt);
+        hits += attached(session, s, prompt) > 0;
+        running.push_back({s, salt, prompt});
+        prompts.push_back(prompt);
+      }
+      std::vector<Append> parts;
+      for (Running &r : running) {
+        const int64_t length = session.length(r.sequence);
+        if (length == int64_t(r.tokens.size()) && length < 700)
+          r.tokens.push_back(int32_t(below(3))); // the answer
+        const auto rest = std::span<const int32_t>(r.tokens).subspan(size_t(length));
+        if (rest.empty())
+          continue;
+        const auto some = rest.first(size_t(1 + below(std::min<int64_t>(rest.size(), 90))));
+        parts.push_back({r.sequence, some, below(int64_t(std::min<size_t>(some.size(), 2)) + 1),
+                         below(4) == 0});
+      }
+      if (parts.empty())
+        continue;
+      std::vector<int64_t> lengths;
+      for (const Append &part : parts)
+        lengths.push_back(session.length(part.sequence));
+      auto status = session.run(parts, [&](size_t p, int64_t token, std::span<const float> logits) {
+        Running &r = *std::find_if(running.begin(), running.end(), [&](const Running &r) {
+          return r.sequence == parts[p].sequence;
+        });
+        const Tokens prefix(r.tokens.begin(), r.tokens.begin() + lengths[p] + token + 1);
+        EXPECT_EQ(Row(logits.begin(), logits.end()), expected(prefix));
+        ++checked;
+        return ok();
+      });
+      if (!status) {
+        ASSERT_EQ(status.error().code, Code::ResourceExhausted) << status.error().message;
+        for (size_t p = 0; p < parts.size(); ++p)
+          EXPECT_EQ(session.length(parts[p].sequence), lengths[p]);
+        ASSERT_GT(running.size(), 1u) << "one sequence always fits: " << status.error().message;
+        ++preemptions;
+        session.removeSequence(running.back().sequence);
+        running.pop_back();
+      } else {
+        for (size_t p = 0; p < parts.size(); ++p) {
+          const int64_t length = session.length(parts[p].sequence);
+          EXPECT_EQ(length, lengths[p] + int64_t(parts[p].tokens.size()));
+          if (parts[p].tentative && parts[p].tokens.size() <= size_t(model.maxStep) &&
+              parts.size() == 1)
+            EXPECT_TRUE(
+                session.truncate(parts[p].sequence, length - below(length - lengths[p] + 1)));
+          else if (below(12) == 0) { // where that is possible: another answer
+            Running &r = running[p < running.size() ? p : 0];
+            const int64_t to = below(session.length(r.sequence) + 1);
+            if (session.truncate(r.sequence, to))
+              for (size_t i = size_t(to); i < r.tokens.size(); ++i)
+                r.tokens[i] = int32_t(below(3));
+          }
+        }
+      }
+      for (size_t i = running.size(); i-- > 0;)
+        if (below(25) == 0 || session.length(running[i].sequence) == 700) {
+          prompts.push_back(running[i].tokens);
+          session.removeSequence(running[i].sequence);
+          running.erase(running.begin() + i);
+        }
+      for (size_t pool = 0; pool < session.pools(); ++pool) {
+        const PoolUse use = session.poolUse(pool);
+        EXPECT_EQ(use.free + use.cached + use.held, use.pages);
+      }
+      EXPECT_LE(bytesOf(session, model), options.cacheBudget);
+    }
+    for (const Running &r : running)
+      session.removeSequence(r.sequence);
+    for (size_t pool = 0; pool < session.pools(); ++pool) {
+      EXPECT_EQ(session.poolUse(pool).held, 0);
+      evictions += session.evictions(pool);
+    }
+  }
+  EXPECT_GT(hits, 100u);
+  EXPECT_GT(evictions, 200u);
+  EXPECT_GT(preemptions, 10u);
+  EXPECT_GT(checked, 1000u);
 }
 
 } // namespace

@@ -84,17 +84,14 @@ Result<Session> Session::create(SessionModel model, const SessionOptions &asked,
   if (options.maxStep == 0 || options.maxStep > model.maxStep)
     options.maxStep = model.maxStep;
 
-  MOE_ASSIGN(bytes, checkCacheMemory(model, options));
+  MOE_ASSIGN(size, cacheSize(model, options));
   ExecutorOptions executorOptions;
   executorOptions.maxSequences = options.maxSequences;
   executorOptions.tableStride = int32_t(KvCache::tableStride(options.context));
+  executorOptions.poolPages = size.pages;
   std::vector<KvCache::Pool> pools;
-  for (const CachePool &pool : model.pools) {
-    int64_t pages =
-        KvCache::pagesNeeded(pool.chunk, options.context, options.maxSequences, options.maxStep);
-    pools.push_back({pool.chunk, pages});
-    executorOptions.poolPages.push_back(pages);
-  }
+  for (size_t i = 0; i < model.pools.size(); ++i)
+    pools.push_back({model.pools[i].chunk, size.pages[i]});
   std::optional<PrefixCache::Options> prefixes;
   if (options.prefixCache)
     prefixes = PrefixCache::Options{pageHash, unforeseeable()};
@@ -105,7 +102,7 @@ Result<Session> Session::create(SessionModel model, const SessionOptions &asked,
 
   Session session(std::move(model), options, std::move(cache));
   session.options.maxStep = std::min(options.maxStep, executor->maxTokens());
-  session.bytes = bytes;
+  session.bytes = size.bytes;
   session.slots.resize(options.maxSequences);
   if (options.prefixCache)
     session.keptIds = std::make_unique_for_overwrite<int32_t[]>(size_t(options.maxSequences) *
@@ -116,6 +113,7 @@ Result<Session> Session::create(SessionModel model, const SessionOptions &asked,
   session.outputs.reserve(executor->maxRows());
   session.samplings.reserve(executor->maxRows());
   session.segments.reserve(session.options.maxStep);
+  session.growths.reserve(options.maxSequences);
   const StepBinding &binding = session.model.binding;
   session.inputs.resize(binding.inputs);
   for (const StepBinding::Table &table : binding.tables)
@@ -212,8 +210,28 @@ Status Session::check(std::span<const Append> parts) {
   return ok();
 }
 
+// That a run of several steps finds pages to its end: a step that finds none undoes itself alone.
+// After check().
+Status Session::checkPages(std::span<const Append> parts) {
+  growths.clear();
+  int64_t count = 0, rowsOfAll = 0;
+  for (const Append &part : parts) {
+    rowsOfAll += part.rows;
+    Slot &slot = slots[part.sequence];
+    if (part.tokens.empty() || slot.filled == slot.computed) // or counted already
+      continue;
+    growths.push_back({part.sequence, slot.computed, slot.filled});
+    count += slot.filled - slot.computed;
+    slot.filled = slot.computed;
+  }
+  if (count <= options.maxStep && rowsOfAll <= maxRows())
+    return ok();
+  return cache.checkPages(growths, options.maxStep);
+}
+
 Status Session::run(std::span<const Append> parts, const RowSink &sink) {
   MOE_TRY(check(parts));
+  MOE_TRY(checkPages(parts));
   auto clear = [&] {
     for (auto *buffer : {&tokens, &positions, &sequences, &rows})
       buffer->clear();
@@ -329,11 +347,13 @@ Status Session::runFilled(std::span<const Append> parts, const RowSink &sink) {
 Status Session::runOnDevice(std::span<const Append> parts) {
   if (cancel && cancel->load(std::memory_order_relaxed))
     return Error{Code::Cancelled, "interrupted"};
-  for (const Segment &segment : segments) {
-    int32_t sequence = parts[segment.part].sequence;
-    cache.release(sequence, slots[sequence].computed); // what a tentative step had kept
-    MOE_TRY(cache.reserve(sequence, segment.from, segment.from + segment.count));
+  for (const Segment &segment : segments) { // what a tentative step had kept, before more is taken
+    const int32_t sequence = parts[segment.part].sequence;
+    cache.release(sequence, slots[sequence].computed);
   }
+  for (const Segment &segment : segments)
+    MOE_TRY(
+        cache.reserve(parts[segment.part].sequence, segment.from, segment.from + segment.count));
   fillStep(parts);
   return executor->run({int32_t(tokens.size()), int32_t(rows.size()), inputs, used, wanted});
 }

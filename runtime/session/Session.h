@@ -26,6 +26,9 @@ struct SessionOptions {
   int64_t context = 0;      // positions of each sequence; 0: what the plan allows, up to 4096
   int32_t maxStep = 0;      // most tokens of one step of the device; 0: the plan's largest
   uint64_t memoryLimit = 0; // bytes that the KV cache may have; 0: what the device has available
+  // Bytes of the KV cache; 0: what maxSequences of context need, so that pages never run out. With
+  // less than that a run may fail with ResourceExhausted.
+  uint64_t cacheBudget = 0;
   // Keeps the pages of ended sequences for prompts that begin as they did. Needs layers that see
   // all positions: a plan whose layers all attend within chunks keeps none.
   bool prefixCache = false;
@@ -119,7 +122,7 @@ public:
 
   // Appends tokens to sequences in as many steps of the device as it takes. Requests that cannot
   // succeed change nothing; after another error (also Cancelled) length() says how far it came.
-  // Allocates nothing.
+  // Where pages run out (only with a cacheBudget) nothing is changed. Allocates nothing.
   Status run(std::span<const Append> parts, const RowSink &sink);
 
   // Appends to one sequence; the logits of the last token, valid until the next step.
@@ -183,6 +186,7 @@ private:
   Session(SessionModel model, SessionOptions options, KvCache cache)
       : model(std::move(model)), options(std::move(options)), cache(std::move(cache)) {}
   Status check(std::span<const Append> parts);
+  Status checkPages(std::span<const Append> parts);
   std::span<int32_t> ids(int32_t sequence) const {
     return {keptIds.get() + sequence * options.context, size_t(options.context)};
   }
@@ -212,6 +216,7 @@ private:
   std::vector<RowOutput> outputs;     // of `rows`
   std::vector<RowSampling> samplings; // the same, as kernels read it
   std::vector<Segment> segments;
+  std::vector<KvCache::Growth> growths;           // of a run of several steps, per sequence
   std::vector<std::span<const std::byte>> inputs; // per input of the plan's programs
   std::vector<TensorPart> used, wanted;           // of tables, and of outputs
 };
