@@ -3,12 +3,15 @@
 #include "tools/moe-run/Output.h"
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <csignal>
 #include <cstdio>
 
 using namespace moe;
 
 namespace {
+
+constexpr int32_t kDefaultDrafts = 7, kMostDrafts = 63;
 
 void addPlace(CLI::App &app, PlaceOptions &place, bool json = true) {
   app.add_option("plan", place.plan, "the plan file, made by moec compile")->type_name("PLAN");
@@ -34,6 +37,21 @@ void addPlace(CLI::App &app, PlaceOptions &place, bool json = true) {
     app.add_flag("--json", place.json, "print one JSON object, for programs");
 }
 
+// "ngram" or "ngram:K": the drafts of a step.
+int32_t draftsOf(std::string_view kind) {
+  int32_t drafts = kDefaultDrafts;
+  const std::string_view name = kind.substr(0, kind.find(':'));
+  const std::string_view count = name.size() < kind.size() ? kind.substr(name.size() + 1) : "";
+  const auto [end, error] = std::from_chars(count.data(), count.data() + count.size(), drafts);
+  const bool counted = error == std::errc() && end == count.data() + count.size();
+  if (name != "ngram" || (name.size() < kind.size() && !counted) || drafts < 1 ||
+      drafts > kMostDrafts)
+    throw CLI::ValidationError("--draft", "'" + std::string(kind) +
+                                              "' is not ngram or ngram:K, with K from 1 to " +
+                                              std::to_string(kMostDrafts));
+  return drafts;
+}
+
 void addText(CLI::App &app, TextOptions &text) {
   SamplerOptions &s = text.sampling;
   app.add_option("-n,--max-tokens", text.maxTokens,
@@ -54,6 +72,11 @@ void addText(CLI::App &app, TextOptions &text) {
   app.add_option("--stop", text.stop, "stop before this string; may be repeated")
       ->allow_extra_args(false);
   app.add_flag("--ignore-eos", text.ignoreEos, "do not stop at the model's end tokens");
+  app.add_option_function<std::string>(
+         "--draft", [&text](const std::string &kind) { text.drafts = draftsOf(kind); },
+         "check guesses of the next tokens, up to K a step: ngram takes them from the text before "
+         "(default: none); the text is the same on CPUs")
+      ->type_name("ngram[:K]");
 }
 
 void addPrompt(CLI::App &app, PromptOptions &prompt) {

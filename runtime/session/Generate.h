@@ -2,6 +2,7 @@
 #ifndef MOE_RUNTIME_SESSION_GENERATE_H
 #define MOE_RUNTIME_SESSION_GENERATE_H
 
+#include "runtime/session/NgramDrafter.h"
 #include "runtime/session/Sampler.h"
 #include "runtime/session/Session.h"
 #include "runtime/text/Tokenizer.h"
@@ -14,6 +15,10 @@ struct GenerateOptions {
   std::vector<int32_t> stopTokens;      // usually the plan's, see stopTokensOf
   std::vector<std::string> stopStrings; // need a tokenizer; are left out of the text
   bool skipSpecial = true;              // leave special tokens out of the text
+  // Most guesses of tokens that a step may check (NgramDrafter.h, DraftCheck.h); 0: none. On CPUs
+  // the tokens are the same with any number, elsewhere their distribution is.
+  int32_t drafts = 0;
+  DraftCost draftCost{}; // decides how many of them a step has
 };
 
 enum class FinishReason { StopToken, StopString, Length, Cancelled };
@@ -33,6 +38,7 @@ struct Generation {
   double prefillSeconds = 0;   // of the prompt, to its last logits
   double decodeSeconds = 0;    // of the steps after
   int64_t decodeSteps = 0;
+  int64_t drafted = 0, accepted = 0; // guesses checked in those steps, and those that came true
 };
 
 // The ids that end a text: the plan's eos tokens.

@@ -30,6 +30,7 @@ struct TextOptions {
   int64_t maxTokens = -1;
   std::vector<std::string> stop;
   bool ignoreEos = false;
+  int32_t drafts = 0; // most n-gram drafts of a step
 };
 
 // What a command reads: exactly one of them.

@@ -72,6 +72,7 @@ Result<GenerateOptions> generateOptions(const TextOptions &text, std::vector<int
   options.sampling = text.sampling;
   options.maxTokens = text.maxTokens;
   options.stopStrings = text.stop;
+  options.drafts = text.drafts;
   if (!text.ignoreEos)
     options.stopTokens = std::move(stopTokens);
   return options;

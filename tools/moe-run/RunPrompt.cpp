@@ -42,7 +42,7 @@ Result<int> runPrompt(const RunOptions &options) {
                               }));
 
   double prefill = rate(int64_t(prompt.size()), result.prefillSeconds);
-  double decode = rate(result.decodeSteps, result.decodeSeconds);
+  double decode = rate(int64_t(result.tokens.size()) - 1, result.decodeSeconds);
   if (options.place.json) {
     JsonObject json;
     if (tokenizer)
@@ -55,6 +55,9 @@ Result<int> runPrompt(const RunOptions &options) {
     json.add("prefill_tokens_per_second", prefill);
     json.add("generated_tokens", int64_t(result.tokens.size()));
     json.add("decode_tokens_per_second", decode);
+    json.add("decode_steps", result.decodeSteps);
+    json.add("drafted_tokens", result.drafted);
+    json.add("accepted_tokens", result.accepted);
     json.add("load_seconds", loadSeconds);
     json.add("device", session.description());
     json.add("context", session.context());
@@ -63,11 +66,15 @@ Result<int> runPrompt(const RunOptions &options) {
   } else {
     if (!text.ends_with('\n'))
       MOE_TRY(print("\n"));
+    std::string drafts;
+    if (options.text.drafts > 0)
+      drafts = "; " + std::to_string(result.accepted) + " of " + std::to_string(result.drafted) +
+               " drafts accepted";
     std::fprintf(stderr,
-                 "prompt %zu tokens, %s tokens/s; generated %zu tokens, %s tokens/s; %s; loaded in "
-                 "%s s; %s\n",
+                 "prompt %zu tokens, %s tokens/s; generated %zu tokens, %s tokens/s%s; %s; loaded "
+                 "in %s s; %s\n",
                  prompt.size(), fixed(prefill, 1).c_str(), result.tokens.size(),
-                 fixed(decode, 1).c_str(), finishReasonName(result.reason),
+                 fixed(decode, 1).c_str(), drafts.c_str(), finishReasonName(result.reason),
                  fixed(loadSeconds, 3).c_str(), session.description().c_str());
   }
   return result.reason == FinishReason::Cancelled ? kInterrupted : 0;
