@@ -86,7 +86,7 @@ protected:
 
   const ExecutorOptions options;
   const ProgramSizes sizes;
-  const StepInputs inputs;
+  StepInputs inputs;
 
 private:
   struct Room {

@@ -7,6 +7,10 @@
 namespace moe {
 namespace {
 
+// Ranges that are not further apart are one: to a GPU so many bytes are copied in the time that it
+// takes to ask for another copy.
+constexpr uint64_t kNear = 64 << 10;
+
 uint64_t aligned(uint64_t bytes) {
   return (bytes + StepInputs::alignment - 1) / StepInputs::alignment * StepInputs::alignment;
 }
@@ -43,6 +47,7 @@ StepInputs::StepInputs(const DevicePlan &plan, const ExecutorOptions &options, u
       }
       programs[i].kept.push_back(uint32_t(keptInput(input) - kept.data()));
     }
+  changed.resize(kept.size());
 }
 
 const StepInputs::Placed *StepInputs::keptInput(uint32_t input) const {
@@ -96,24 +101,36 @@ Status StepInputs::check(const Step &step, size_t program) const {
   return ok();
 }
 
-StepInputs::Range StepInputs::fill(const Step &step, size_t program, std::byte *block) const {
+std::span<const StepInputs::Range> StepInputs::fill(const Step &step, size_t program,
+                                                    std::byte *block) {
   for (const Placed &placed : programs[program].inputs) {
     const std::span<const std::byte> values = step.inputs[placed.input];
     if (!values.empty())
       std::memcpy(block + placed.offset, values.data(), values.size());
   }
 
-  Range changed{UINT64_MAX, 0};
+  std::fill(changed.begin(), changed.end(), Range{});
   for (const TensorPart &part : step.used) {
-    const uint64_t offset = keptInput(part.index)->offset + part.offset;
+    const Placed *placed = keptInput(part.index);
+    const uint64_t offset = placed->offset + part.offset;
     const std::byte *from = step.inputs[part.index].data() + part.offset;
     if (part.bytes == 0 || !std::memcmp(block + offset, from, part.bytes))
       continue;
     std::memcpy(block + offset, from, part.bytes);
-    changed.begin = std::min(changed.begin, offset);
-    changed.end = std::max(changed.end, offset + part.bytes);
+    Range &range = changed[size_t(placed - kept.data())];
+    range = {range.empty() ? offset : std::min(range.begin, offset),
+             std::max(range.end, offset + part.bytes)};
   }
-  return changed.begin < changed.end ? changed : Range{};
+  size_t count = 0; // of the ranges told
+  for (const Range range : changed) {
+    if (range.empty())
+      continue;
+    if (count && range.begin - changed[count - 1].end <= kNear)
+      changed[count - 1].end = range.end;
+    else
+      changed[count++] = range;
+  }
+  return std::span(changed).first(count);
 }
 
 } // namespace moe

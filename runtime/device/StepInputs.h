@@ -37,8 +37,9 @@ public:
   };
   // Copies a step that check accepts. Inputs that stay are in `block` what the steps before have
   // left there, or zero; of them the parts are copied that the step uses. Returns where they
-  // differed, which in most steps is nowhere. Allocates nothing.
-  Range fill(const Step &step, size_t program, std::byte *block) const;
+  // differed, which in most steps is nowhere; the ranges ascend and are apart, and valid until the
+  // next call. Allocates nothing.
+  std::span<const Range> fill(const Step &step, size_t program, std::byte *block);
 
 private:
   struct Placed {
@@ -59,6 +60,7 @@ private:
   std::vector<std::string> names; // per DevicePlan::inputs, for messages
   std::vector<Packed> programs;   // per DevicePlan::programs
   std::vector<Placed> kept;       // inputs that stay, of any program
+  std::vector<Range> changed;     // of the last step: of each of these, then those told
   uint64_t end = 0;
 };
 

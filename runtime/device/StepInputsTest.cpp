@@ -42,7 +42,7 @@ protected:
   }
 
   const ExecutorOptions options{2, 70, {8, 8}};
-  const StepInputs inputs{plan(), options, 16};
+  StepInputs inputs{plan(), options, 16};
   std::vector<std::byte> block = std::vector<std::byte>(inputs.blockBytes());
   std::vector<std::span<const std::byte>> brought{6};
 };
@@ -78,7 +78,9 @@ TEST_F(StepInputsTest, CopiesOfWhatStaysThePartsThatAreUsed) {
   const std::vector<TensorPart> used{{Far, 0, 8}, {Near, 0, 8}, {Far, 280, 16}, {Near, 280, 16}};
   const Step step{3, 1, brought, used, {}};
   ASSERT_TRUE(inputs.check(step, 1));
-  const StepInputs::Range changed = inputs.fill(step, 1, block.data());
+  const auto filled = inputs.fill(step, 1, block.data());
+  ASSERT_EQ(filled.size(), 1u); // the tables lie near together
+  const StepInputs::Range changed = filled[0];
   EXPECT_EQ(V(at(1, Ids), at(1, Ids) + 3), ids);
   EXPECT_EQ(V(at(1, Other), at(1, Other) + 3), other);
   EXPECT_EQ(at(1, Wanted)[0], 1);
@@ -103,10 +105,50 @@ TEST_F(StepInputsTest, CopiesOfWhatStaysThePartsThatAreUsed) {
   set(Ids, ids);
   EXPECT_TRUE(inputs.fill(step, 1, block.data()).empty());
   far[71] = 9;
-  const StepInputs::Range page = inputs.fill(step, 1, block.data());
+  const auto changedPages = inputs.fill(step, 1, block.data());
+  ASSERT_EQ(changedPages.size(), 1u);
+  const StepInputs::Range page = changedPages[0];
   EXPECT_EQ(page.begin, 7 * kUnit + 70 * sizeof(int32_t));
   EXPECT_EQ(page.end, 7 * kUnit + 74 * sizeof(int32_t));
   EXPECT_EQ(at(1, Far)[71], 9);
+}
+
+// Block tables and masks of many sequences: no step copies what lies between their parts.
+TEST(StepInputs, TellsRangesThatAreFarApart) {
+  using E = Extent;
+  DevicePlan plan;
+  plan.inputs = {{"table", ElementType::I32, {{E::Sequences}, {E::Pages}}, 0},
+                 {"masks", ElementType::U32, {{E::Sequences}, {E::Constant, 6314}}},
+                 {"more", ElementType::U32, {{E::Sequences}, {E::Constant, 16}}}};
+  plan.programs.resize(1);
+  plan.programs[0].tokens = plan.programs[0].rows = 1;
+  plan.programs[0].inputs = {0, 1, 2};
+  const size_t sequences = 64, pages = 1024;
+  StepInputs inputs(plan, {int32_t(sequences), int32_t(pages), {8}}, 16);
+  const V table(sequences * pages, 1), masks(sequences * 6314, 2), more(sequences * 16, 3);
+  const std::vector<std::span<const std::byte>> brought{std::as_bytes(std::span(table)),
+                                                        std::as_bytes(std::span(masks)),
+                                                        std::as_bytes(std::span(more))};
+  std::vector<std::byte> block(inputs.blockBytes());
+  const auto rangesOf = [&](const std::vector<TensorPart> &used) {
+    const Step step{1, 0, brought, used, {}};
+    EXPECT_TRUE(inputs.check(step, 0));
+    std::vector<std::pair<uint64_t, uint64_t>> ranges; // from the first input on, and lengths
+    for (const StepInputs::Range &range : inputs.fill(step, 0, block.data()))
+      ranges.push_back({range.begin - *inputs.offsetOf(0, 0), range.end - range.begin});
+    return ranges;
+  };
+  using Ranges = std::vector<std::pair<uint64_t, uint64_t>>;
+  const uint64_t tableBytes = sequences * pages * 4, maskBytes = 6314 * 4;
+  // The first sequence's table and two masks, told in any order.
+  EXPECT_EQ(rangesOf({{1, 0, 2 * maskBytes}, {0, 0, 8}}),
+            (Ranges{{0, 8}, {tableBytes, 2 * maskBytes}}));
+  EXPECT_EQ(rangesOf({{1, 0, 2 * maskBytes}, {0, 0, 8}}), Ranges{});
+  // The last one's is next to the masks.
+  const uint64_t last = (sequences - 1) * pages * 4;
+  EXPECT_EQ(rangesOf({{0, last, 4}, {1, 2 * maskBytes, 4}, {2, 4, 4}}),
+            (Ranges{{last, tableBytes + 2 * maskBytes + 4 - last},
+                    {*inputs.offsetOf(0, 2) - *inputs.offsetOf(0, 0) + 4, 4}}));
 }
 
 } // namespace

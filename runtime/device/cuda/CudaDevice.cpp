@@ -340,12 +340,12 @@ Status CudaExecutor::tryProgram(const Step &step, size_t program) {
   MOE_TRY(gpu->makeCurrent());
   const StepInfo info{step.tokens, step.rows, options.tableStride, 0};
   std::memcpy(hostInputs.get(), &info, sizeof info);
-  const StepInputs::Range changed =
+  const std::span<const StepInputs::Range> changed =
       inputs.fill(step, program, static_cast<std::byte *>(hostInputs.get()));
   // Mostly one copy. Inputs that stay lie behind those of the largest program.
   MOE_TRY(upload(0, inputs.packedBytes(program)));
-  if (!changed.empty())
-    MOE_TRY(upload(changed.begin, changed.end));
+  for (const StepInputs::Range &range : changed)
+    MOE_TRY(upload(range.begin, range.end));
   MOE_TRY(gpu->check(api.cuGraphLaunch(graphs[program].get(), stream.get()), "start a step"));
   for (const TensorPart &part : step.wanted)
     MOE_TRY(gpu->check(
