@@ -15,14 +15,16 @@ struct Draw {
   uint64_t random = 0;    // uniform
   uint64_t topP = 0;      // 2^64 times the share of the probability; 0: all of it
   uint64_t minWeight = 0; // the least weight that is kept
+  bool masked = false;    // the logits of tokens that a mask leaves out are minus infinity
 };
 
 // 40 bytes of the input "sampling", one for each row. Kernels read the fields by offset; those of
 // Draw have the same names.
 struct RowSampling {
   enum : uint32_t {
-    writesLogits = 1, // to the output "logits"
+    writesLogits = 1, // to the output "logits", as if there were no mask
     draws = 2,        // from them; otherwise the row's id is that of its largest logit
+    masked = 4,       // by mask number `mask` of the input "masks"; with writesLogits
   };
   uint32_t flags;
   float scale; // with `draws` above 0
@@ -30,12 +32,12 @@ struct RowSampling {
   uint64_t topP;
   uint64_t minWeight;
   int32_t topK;
-  int32_t reserved;
+  int32_t mask;
 };
 static_assert(sizeof(RowSampling) == 40);
 
 // What comes instead of an id: every logit is minus infinity; or that of a token, the lowest such,
-// is NaN or infinite.
+// is NaN or infinite. Those that a mask leaves out do not count.
 inline constexpr int32_t kNothingToChoose = -1;
 constexpr int32_t badLogitId(int32_t token) { return -2 - token; }
 constexpr int32_t tokenOfBadLogit(int32_t id) { return -2 - id; }

@@ -229,22 +229,33 @@ void Sampler::advance() {
 }
 
 std::optional<Draw> Sampler::draw() const {
-  if (changesLogits())
+  if (biased || penalizes())
     return std::nullopt;
   Draw draw = parameters;
   draw.random = nextRandom();
+  draw.masked = restricts();
   return draw;
 }
 
-Error Sampler::errorOf(int32_t id) {
+void Sampler::writeMask(std::span<uint32_t> words) const {
+  if (mask.empty())
+    std::fill(words.begin(), words.end(), ~uint32_t(0));
+  else
+    std::copy(mask.begin(), mask.end(), words.begin());
+  for (int32_t token : forbidden)
+    if (token >= 0 && token < vocab)
+      words[size_t(token) / 32] &= ~(uint32_t(1) << token % 32);
+}
+
+Error Sampler::errorOf(int32_t id) const {
   if (id == kNothingToChoose)
-    return {Code::InvalidArgument, nothingToChoose};
+    return nothingLeft();
   return {Code::InvalidArgument,
           "the logit of token " + std::to_string(tokenOfBadLogit(id)) + " is not a finite number"};
 }
 
 Error Sampler::nothingLeft() const {
-  if (mask.empty() && forbidden.empty())
+  if (!restricts())
     return {Code::InvalidArgument, nothingToChoose};
   return {Code::InvalidArgument,
           "no token may be chosen: the logits of all that are not masked or forbidden are minus "

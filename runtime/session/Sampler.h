@@ -73,13 +73,15 @@ public:
   Result<int32_t> sample(std::span<const float> logits);
 
   // How a device that samples chooses the token that `sample` would return now. When it has,
-  // `advance` takes the random number, as `sample` does. Nothing if only `sample` can: with a bias,
-  // a penalty, a mask or forbidden tokens.
+  // `advance` takes the random number, as `sample` does. Nothing if only `sample` can: with a bias
+  // or a penalty. A draw that is `masked` needs what writeMask gives.
   std::optional<Draw> draw() const;
   void advance();
+  // The mask without the forbidden tokens, in setMask's form: ceil(vocab / 32) words.
+  void writeMask(std::span<uint32_t> words) const;
   // The error that `sample` would return, of an id below zero that a device gave instead of a
   // token.
-  static Error errorOf(int32_t id);
+  Error errorOf(int32_t id) const;
 
   // As just created: forgets what was observed, mask and forbidden tokens, and starts the random
   // numbers anew.
@@ -91,9 +93,8 @@ private:
     int32_t token, generated;
   };
 
-  bool changesLogits() const {
-    return biased || penalizes() || !mask.empty() || !forbidden.empty();
-  }
+  bool changesLogits() const { return biased || penalizes() || restricts(); }
+  bool restricts() const { return !mask.empty() || !forbidden.empty(); }
   bool penalizes() const { return !places.empty(); }
   Observed &observed(int32_t token);
   std::span<const float> changed(std::span<const float> logits);

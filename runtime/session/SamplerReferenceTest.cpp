@@ -260,8 +260,6 @@ TEST(SamplerReference, ABiasComesBeforeThePenalties) {
 }
 
 TEST(SamplerReference, OnlySampleCanWithAnyOfThem) {
-  const std::vector<uint32_t> mask{3};
-  const std::vector<int32_t> tokens{1};
   auto draws = [](auto change) {
     SamplerOptions options;
     change(options);
@@ -273,19 +271,32 @@ TEST(SamplerReference, OnlySampleCanWithAnyOfThem) {
   EXPECT_FALSE(draws([](auto &o) { o.repetitionPenalty = 1.1; }));
   EXPECT_FALSE(draws([](auto &o) { o.frequencyPenalty = -1; }));
   EXPECT_FALSE(draws([](auto &o) { o.presencePenalty = 1; }));
-  Sampler sampler = make({}, 8);
+}
+
+TEST(SamplerReference, TellsADeviceWhatIsMasked) {
+  const std::vector<uint32_t> mask{0xf0000003, 5};
+  const std::vector<int32_t> tokens{1, 34, 70, -3};
+  Sampler sampler = make({}, 40);
+  auto words = [&] {
+    std::vector<uint32_t> words(2, 0x12345678);
+    sampler.writeMask(words);
+    return words;
+  };
+  EXPECT_FALSE(sampler.draw()->masked);
   ASSERT_TRUE(sampler.setMask(mask));
-  EXPECT_FALSE(sampler.draw());
-  ASSERT_TRUE(sampler.setMask({}));
-  EXPECT_TRUE(sampler.draw());
+  EXPECT_TRUE(sampler.draw()->masked);
+  EXPECT_EQ(words(), mask);
   sampler.forbid(tokens);
-  EXPECT_FALSE(sampler.draw());
+  EXPECT_EQ(words(), (std::vector<uint32_t>{0xf0000001, 1}));
+  ASSERT_TRUE(sampler.setMask({}));
+  EXPECT_TRUE(sampler.draw()->masked);
+  EXPECT_EQ(words(), (std::vector<uint32_t>{0xfffffffd, 0xfffffffb}));
   sampler.forbid({});
-  EXPECT_TRUE(sampler.draw());
+  EXPECT_FALSE(sampler.draw()->masked);
   sampler.forbid(tokens);
   ASSERT_TRUE(sampler.setMask(mask));
   sampler.reset();
-  EXPECT_TRUE(sampler.draw());
+  EXPECT_FALSE(sampler.draw()->masked);
 }
 
 TEST(SamplerReference, RefusesWhatIsOutOfRange) {

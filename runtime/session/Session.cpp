@@ -16,16 +16,18 @@ template <typename T> std::span<const T> elements(std::span<const std::byte> byt
   return {reinterpret_cast<const T *>(bytes.data()), bytes.size() / sizeof(T)};
 }
 
-// What a row's kernels are told. A draw is from logits, so those are then written too.
-RowSampling samplingOf(bool logits, bool id, const Draw &draw) {
-  const bool draws = id && draw.scale > 0;
-  return {(logits || draws ? RowSampling::writesLogits : 0u) | (draws ? RowSampling::draws : 0u),
+// What a row's kernels are told. A draw, and the choice of a mask, is from logits, so those are
+// then written too. `mask`: the number of the row's mask, if it has one.
+RowSampling samplingOf(bool logits, bool id, const Draw &draw, int32_t mask) {
+  const bool draws = id && draw.scale > 0, masked = id && draw.masked;
+  return {(logits || draws || masked ? RowSampling::writesLogits : 0u) |
+              (draws ? RowSampling::draws : 0u) | (masked ? RowSampling::masked : 0u),
           draw.scale,
           draw.random,
           draw.topP,
           draw.minWeight,
           draw.topK,
-          0};
+          masked ? mask : 0};
 }
 
 // Clients that knew the seed of hashes could choose tokens whose pages are slow to find.
@@ -118,7 +120,11 @@ Result<Session> Session::create(SessionModel model, const SessionOptions &asked,
   session.inputs.resize(binding.inputs);
   for (const StepBinding::Table &table : binding.tables)
     session.inputs[table.input] = std::as_bytes(session.cache.table(table.pool));
-  session.used.reserve(size_t(session.options.maxStep) * binding.tables.size());
+  if (binding.masks) {
+    session.masks.resize(size_t(options.maxSequences) * session.maskWords());
+    session.inputs[*binding.masks] = std::as_bytes(std::span(session.masks));
+  }
+  session.used.reserve(size_t(session.options.maxStep) * binding.tables.size() + 1); // and masks
   // Runs of logits and of hidden states, and ids.
   session.wanted.reserve(size_t(executor->maxRows()) + 1);
   session.executor = std::move(executor);
@@ -236,6 +242,7 @@ Status Session::run(std::span<const Append> parts, const RowSink &sink) {
     for (auto *buffer : {&tokens, &positions, &sequences, &rows})
       buffer->clear();
     outputs.clear();
+    masked = 0;
     segments.clear();
   };
   clear();
@@ -260,6 +267,7 @@ Status Session::run(std::span<const Append> parts, const RowSink &sink) {
       if (i >= wanted) {
         rows.push_back(int32_t(tokens.size()));
         outputs.push_back(outputOf(part, i + 1 == count));
+        masked += outputs.back().draw.masked;
       }
       tokens.push_back(i < 0 ? ids(part.sequence)[slot.filled] : part.tokens[i]);
       positions.push_back(int32_t(slot.filled++));
@@ -274,10 +282,13 @@ Status Session::run(std::span<const Append> parts, const RowSink &sink) {
 Session::RowOutput Session::outputOf(const Append &part, bool last) const {
   if (part.hidden)
     return {.logits = false, .hidden = true};
-  if (last && part.sampler && samplesOnDevice())
-    if (std::optional<Draw> draw = part.sampler->draw())
-      return {.logits = false, .id = true, .draw = *draw};
-  return {};
+  if (!last || !part.sampler || !samplesOnDevice())
+    return {};
+  const std::optional<Draw> draw = part.sampler->draw();
+  const bool hasMask = model.binding.masks && masked < options.maxSequences;
+  if (!draw || (draw->masked && !hasMask))
+    return {};
+  return {.logits = false, .id = true, .draw = *draw, .sampler = part.sampler};
 }
 
 std::span<const float> Session::rowOf(uint32_t output, size_t row, int64_t columns) const {
@@ -295,7 +306,7 @@ Status Session::tellRow(const Append &part, size_t index, int64_t token, size_t 
   if (outputs[row].id) {
     const int32_t id = elements<int32_t>(executor->output(*model.binding.ids))[row];
     if (id < 0)
-      return Sampler::errorOf(id);
+      return part.sampler->errorOf(id);
     if (id >= model.vocab)
       return Error{Code::InvalidPlan, "the plan's kernels chose token " + std::to_string(id) +
                                           ", the vocabulary ends at " +
@@ -371,13 +382,20 @@ void Session::fillStep(std::span<const Append> parts) {
   bring(binding.rows, rows);
   if (binding.sampling) {
     samplings.clear();
-    for (const RowOutput &output : outputs)
-      samplings.push_back(samplingOf(output.logits, output.id, output.draw));
+    int32_t mask = 0;
+    for (const RowOutput &output : outputs) {
+      samplings.push_back(samplingOf(output.logits, output.id, output.draw, mask));
+      if (output.draw.masked)
+        output.sampler->writeMask(maskOf(mask++));
+    }
     bring(binding.sampling, samplings);
   }
 
-  // Kernels look at a table up to the page of a sequence's last token.
+  // The masks of the step come first. Kernels look at a table up to the page of a sequence's last
+  // token.
   used.clear();
+  if (masked)
+    used.push_back({*binding.masks, 0, size_t(masked) * maskWords() * sizeof(uint32_t)});
   const auto entry = sizeof(int32_t);
   const auto stride = size_t(KvCache::tableStride(options.context));
   for (const Segment &segment : segments) {

@@ -155,7 +155,7 @@ public:
   void setPageObserver(PageObserver observer) { cache.setObserver(std::move(observer)); }
 
   std::string description() const { return executor->description(); }
-  bool samplesOnDevice() const { return model.binding.ids.has_value(); } // if without a penalty
+  bool samplesOnDevice() const { return model.binding.ids.has_value(); } // without bias, penalty
   // Whether weights and cache are in the system's memory, and not in one of the device's own.
   bool inSystemMemory() const { return !model.memory; }
   const std::string &device() const { return deviceName; }     // that was opened: "cpu", "null"
@@ -174,6 +174,7 @@ private:
     bool hidden = false;
     bool id = false; // a token chosen by `draw`; only where samplesOnDevice()
     Draw draw{};
+    const Sampler *sampler = nullptr; // of the draw
   };
   // A run of tokens of one part in the step being filled.
   struct Segment {
@@ -195,6 +196,10 @@ private:
   Status runOnDevice(std::span<const Append> parts);
   void fillStep(std::span<const Append> parts);
   RowOutput outputOf(const Append &part, bool last) const;
+  size_t maskWords() const { return size_t(model.vocab + 31) / 32; }
+  std::span<uint32_t> maskOf(int32_t number) {
+    return std::span(masks).subspan(size_t(number) * maskWords(), maskWords());
+  }
   // Row `row` of an output of `columns` float32.
   std::span<const float> rowOf(uint32_t output, size_t row, int64_t columns) const;
   void want(uint32_t output, uint64_t rowBytes, bool RowOutput::*of);
@@ -215,6 +220,8 @@ private:
   std::vector<int32_t> tokens, positions, sequences, rows;
   std::vector<RowOutput> outputs;     // of `rows`
   std::vector<RowSampling> samplings; // the same, as kernels read it
+  int32_t masked = 0;                 // of them those with a mask
+  std::vector<uint32_t> masks; // for as many rows as there may be sequences; those come first
   std::vector<Segment> segments;
   std::vector<KvCache::Growth> growths;           // of a run of several steps, per sequence
   std::vector<std::span<const std::byte>> inputs; // per input of the plan's programs

@@ -422,6 +422,93 @@ TEST(Session, TrustsNoIdOfADevice) {
                            [](size_t, int64_t, std::span<const float>) { return ok(); }));
 }
 
+// Masks reach a device that takes them, in any number, and give the same tokens as on the host.
+TEST(Session, LetsTheDeviceChooseByMasks) {
+  constexpr int32_t sequences = 3;
+  FakeExecutor *fake = nullptr;
+  SessionOptions options;
+  options.maxSequences = sequences;
+  Session masking = make(maskingModel(), options, 1 << 20, &fake),
+          choosing = make(choosingModel(), options);
+  std::mt19937 random(8);
+  const std::vector<int32_t> tokens = someTokens(6, 7), forbidden{3, 40};
+  std::vector<Sampler> onDevice, onHost;
+  for (int i = 0; i < 5; ++i) { // greedy, for the fake draws in a way of its own
+    onDevice.push_back(samplerOf(0));
+    onHost.push_back(samplerOf(0));
+  }
+  for (int round = 0; round < 20; ++round) {
+    std::vector<std::vector<uint32_t>> masks;
+    for (int i = 0; i < 5; ++i)
+      masks.push_back({uint32_t(random() | 1), uint32_t(random())});
+    std::vector<int32_t> ids[2] = {std::vector<int32_t>(5, -1), std::vector<int32_t>(5, -1)};
+    size_t told = 0;
+    for (bool device : {true, false}) {
+      Session &session = device ? masking : choosing;
+      std::vector<Append> parts;
+      for (int32_t s = 0; s < sequences; ++s)
+        ASSERT_TRUE(session.addSequence());
+      for (int i = 0; i < 5; ++i) { // two of the sequences have two parts
+        Sampler &sampler = (device ? onDevice : onHost)[i];
+        if (i < 4)
+          ASSERT_TRUE(sampler.setMask(masks[i]));
+        if (i > 2)
+          sampler.forbid(forbidden);
+        parts.push_back({i % sequences, tokens, 1, false, &sampler, &ids[!device][i]});
+      }
+      auto status = session.run(parts, [&](size_t, int64_t, std::span<const float>) {
+        ++told;
+        return ok();
+      });
+      ASSERT_TRUE(status) << status.error().message;
+      for (int32_t s = 0; s < sequences; ++s)
+        session.removeSequence(s);
+    }
+    EXPECT_EQ(told, 0u);
+    EXPECT_EQ(ids[0], ids[1]);
+    for (int i = 0; i < 4; ++i)
+      EXPECT_TRUE(masks[i][ids[0][i] / 32] >> ids[0][i] % 32 & 1);
+    // A device has a mask for each sequence; of the other rows it gives the logits.
+    for (int i = 0; i < 5; ++i) {
+      EXPECT_EQ(fake->samplings[i].flags, i < sequences
+                                              ? RowSampling::writesLogits | RowSampling::masked
+                                              : uint32_t(RowSampling::writesLogits));
+      EXPECT_EQ(fake->samplings[i].mask, i < sequences ? i : 0);
+    }
+    ASSERT_EQ(fake->wanted.size(), 2u);
+    EXPECT_EQ(fake->wanted[0].bytes, 2 * 50 * sizeof(float));
+    EXPECT_EQ(fake->wanted[1].bytes, 5 * sizeof(int32_t)); // ids
+  }
+}
+
+// A draw takes a random number on the device too; masks that allow nothing are the same error.
+TEST(Session, DrawsByMasks) {
+  FakeExecutor *fake = nullptr;
+  Session session = make(maskingModel(), {}, 1 << 20, &fake);
+  const int32_t s = *session.addSequence(), token = 1;
+  Sampler sampler = samplerOf(1);
+  const std::vector<uint32_t> mask{0, 1u << 9}, nothing{0, 0};
+  ASSERT_TRUE(sampler.setMask(mask));
+  const uint64_t before = sampler.draw()->random;
+  auto id = session.sample(s, {&token, 1}, sampler);
+  ASSERT_TRUE(id) << id.error().message;
+  EXPECT_EQ(*id, 41);
+  EXPECT_NE(sampler.draw()->random, before);
+  EXPECT_EQ(fake->samplings[0].flags,
+            RowSampling::writesLogits | RowSampling::draws | RowSampling::masked);
+  ASSERT_TRUE(sampler.setMask(nothing));
+  id = session.sample(s, {&token, 1}, sampler);
+  ASSERT_FALSE(id);
+  Session host = make(fakeModel(), {});
+  auto onHost = host.sample(*host.addSequence(), {&token, 1}, sampler);
+  ASSERT_FALSE(onHost);
+  EXPECT_EQ(id.error().message, onHost.error().message);
+  // Without a mask nothing is brought.
+  ASSERT_TRUE(sampler.setMask({}));
+  ASSERT_TRUE(session.sample(s, {&token, 1}, sampler));
+  EXPECT_EQ(fake->samplings[0].flags, RowSampling::writesLogits | RowSampling::draws);
+}
+
 // Parts that want hidden states beside parts that want logits and tokens; the same states in any
 // steps.
 TEST(Session, GivesHiddenStates) {

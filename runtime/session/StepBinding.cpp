@@ -18,17 +18,18 @@ struct KnownInput {
   std::vector<Dimension> dims;
 };
 
-const std::vector<KnownInput> &knownInputs() {
+std::vector<KnownInput> knownInputs(int64_t vocab) {
   const std::vector<Dimension> tokens{{Extent::Tokens}}, rows{{Extent::Rows}},
-      records{{Extent::Rows}, {Extent::Constant, sizeof(RowSampling)}};
-  static const std::vector<KnownInput> inputs{
+      records{{Extent::Rows}, {Extent::Constant, sizeof(RowSampling)}},
+      masks{{Extent::Sequences}, {Extent::Constant, uint32_t((vocab + 31) / 32)}};
+  return {
       {"tokens", &StepBinding::tokens, ElementType::I32, tokens},
       {"positions", &StepBinding::positions, ElementType::I32, tokens},
       {"sequences", &StepBinding::sequences, ElementType::I32, tokens},
       {"rows", &StepBinding::rows, ElementType::I32, rows},
       {"sampling", &StepBinding::sampling, ElementType::U8, records},
+      {"masks", &StepBinding::masks, ElementType::U32, masks},
   };
-  return inputs;
 }
 
 Status checkType(const TensorSpec &spec, const char *what, ElementType element,
@@ -54,17 +55,18 @@ Status bindTable(const DevicePlan &plan, uint32_t index, StepBinding &binding) {
   return ok();
 }
 
-Status bindInput(const DevicePlan &plan, uint32_t index, StepBinding &binding) {
+Status bindInput(const DevicePlan &plan, uint32_t index, int64_t vocab, StepBinding &binding) {
   const TensorSpec &spec = plan.inputs[index];
   if (spec.pool)
     return bindTable(plan, index, binding);
-  for (const KnownInput &known : knownInputs())
+  const std::vector<KnownInput> inputs = knownInputs(vocab);
+  for (const KnownInput &known : inputs)
     if (spec.name == known.name) {
       binding.*known.place = index;
       return checkType(spec, "input", known.element, known.dims);
     }
   std::string names;
-  for (const KnownInput &known : knownInputs())
+  for (const KnownInput &known : inputs)
     names += std::string(known.name) + ", ";
   return Error{Code::InvalidPlan, "the plan's step programs take the input '" + spec.name + "', " +
                                       typeText(spec) + ", and this runtime fills " + names +
@@ -94,7 +96,7 @@ Result<StepBinding> bindStep(const DevicePlan &plan, int64_t vocab, int64_t hidd
   StepBinding binding;
   binding.inputs = plan.inputs.size();
   for (uint32_t i = 0; i < plan.inputs.size(); ++i)
-    MOE_TRY(bindInput(plan, i, binding));
+    MOE_TRY(bindInput(plan, i, vocab, binding));
   MOE_ASSIGN(logits, outputOfAll(plan, "logits", ElementType::F32,
                                  {{Extent::Rows}, {Extent::Constant, uint32_t(vocab)}}));
   if (!logits)

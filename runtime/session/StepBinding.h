@@ -5,6 +5,9 @@
 //   sequences  i32[T]     slots of the session, below S
 //   rows       i32[R]     tokens of the step whose logits or ids are wanted
 //   sampling   u8[R, 40]  RowSampling (runtime/device/RowSampling.h): what is wanted of a row
+//   masks      u32[S, ceil(vocabulary / 32)]
+//                         of rows whose ids a grammar restricts, in any order (RowSampling::mask):
+//                         bit i % 32 of word i / 32 says whether token i may be chosen
 //   any name   i32[S, P]  of a pool: the page of each 64 positions of a sequence; what was given
 //                         back is -1
 //
@@ -28,7 +31,7 @@ struct StepBinding {
   };
 
   size_t inputs = 0; // of the DevicePlan
-  std::optional<uint32_t> tokens, positions, sequences, rows, sampling;
+  std::optional<uint32_t> tokens, positions, sequences, rows, sampling, masks;
   std::vector<Table> tables;
   uint32_t logits = 0;
   std::optional<uint32_t> ids;    // where every program chooses them

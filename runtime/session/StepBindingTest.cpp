@@ -41,6 +41,13 @@ TEST(StepBinding, FindsWhatIsDeclared) {
   EXPECT_TRUE(binding->tables.empty());
 }
 
+TEST(StepBinding, FindsMasks) {
+  EXPECT_EQ(bindStep(plan(), kVocab, kHidden)->masks, std::nullopt);
+  auto binding = bindStep(fakePlan({{"near", 64, 64, 64}}, kVocab, true, true), kVocab, kHidden);
+  ASSERT_TRUE(binding) << binding.error().message;
+  EXPECT_EQ(binding->masks, 6u);
+}
+
 TEST(StepBinding, FindsHiddenStates) {
   DevicePlan given = plan();
   EXPECT_EQ(bindStep(given, kVocab, kHidden)->hidden, std::nullopt);
@@ -82,9 +89,13 @@ TEST(StepBinding, RefusesWhatItDoesNotFillOrRead) {
     EXPECT_NE(binding.error().message.find("moec compile"), std::string::npos);
   };
   using P = DevicePlan;
-  expectRefused([](P &p) { p.inputs[3] = {"masks", ElementType::U32, {{Extent::Rows}, {{}, 2}}}; },
-                "the plan's step programs take the input 'masks', u32[R, 2], and this runtime "
-                "fills tokens, positions, sequences, rows, sampling, and block tables: update");
+  expectRefused([](P &p) { p.inputs[3] = {"images", ElementType::U32, {{Extent::Rows}, {{}, 2}}}; },
+                "the plan's step programs take the input 'images', u32[R, 2], and this runtime "
+                "fills tokens, positions, sequences, rows, sampling, masks, and block tables: "
+                "update");
+  expectRefused(
+      [](P &p) { p.inputs[3] = {"masks", ElementType::U32, {{Extent::Sequences}, {{}, 1}}}; },
+      "have the input 'masks' as u32[S, 1], and this runtime as u32[S, 2]");
   expectRefused([](P &p) { p.inputs[5].pool.reset(); }, "take the input 'far_table', i32[S, P]");
   expectRefused([](P &p) { p.inputs[1].element = ElementType::U32; },
                 "have the input 'tokens' as u32[T], and this runtime as i32[T]");

@@ -87,14 +87,16 @@ private:
     int32_t page = table[size_t(sequence) * options.tableStride + position / 64];
     return page < 0 ? nullptr : &pages[pool][size_t(page) * 64 + position % 64];
   }
-  // Of greedy rows the largest logit, else random % vocab.
+  // Of greedy rows the largest logit, else random % vocab; with a mask the largest logit that it
+  // allows, else the allowed token of number random % how many those are.
   void choose(const Step &step) {
     const auto rowsWith = valuesOf<RowSampling>(step, *model.binding.sampling);
     samplings.assign(rowsWith.begin(), rowsWith.end());
     ids.assign(size_t(step.rows), -999);
     for (size_t r = 0; r < samplings.size(); ++r) {
       auto row = logits.begin() + r * model.vocab;
-      ids[r] = forcedId ? *forcedId
+      ids[r] = forcedId                                   ? *forcedId
+               : samplings[r].flags & RowSampling::masked ? chooseAllowed(step, r)
                : samplings[r].flags & RowSampling::draws
                    ? int32_t(samplings[r].random % model.vocab)
                    : int32_t(std::max_element(row, row + model.vocab) - row);
@@ -105,6 +107,28 @@ private:
           })) // none may be read
         std::fill(row, row + model.vocab, std::numeric_limits<float>::quiet_NaN());
     }
+  }
+
+  int32_t chooseAllowed(const Step &step, size_t r) const {
+    const auto masks = valuesOf<uint32_t>(step, *model.binding.masks);
+    const size_t words = masks.size() / size_t(options.maxSequences),
+                 first = size_t(samplings[r].mask) * words;
+    if (std::none_of(step.used.begin(), step.used.end(), [&](const TensorPart &part) {
+          return part.index == *model.binding.masks && part.offset <= first * 4 &&
+                 (first + words) * 4 <= part.offset + part.bytes;
+        }))
+      return badLogitId(0); // the mask was not brought
+    std::vector<int32_t> allowed;
+    for (int32_t token = 0; token < model.vocab; ++token)
+      if (masks[first + size_t(token) / 32] >> token % 32 & 1)
+        allowed.push_back(token);
+    if (allowed.empty())
+      return kNothingToChoose;
+    if (samplings[r].flags & RowSampling::draws)
+      return allowed[samplings[r].random % allowed.size()];
+    const auto row = logits.begin() + int64_t(r) * model.vocab;
+    return *std::max_element(allowed.begin(), allowed.end(),
+                             [&](int32_t a, int32_t b) { return row[a] < row[b]; });
   }
 
   SessionModel model;
@@ -128,8 +152,9 @@ inline Result<Session> fakeSession(SessionModel model, const SessionOptions &opt
 }
 
 // What the programs of a plan with these pools declare that takes all that a session fills;
-// `choosing`: and that chooses ids.
-inline DevicePlan fakePlan(std::vector<CachePool> pools, uint32_t vocab, bool choosing) {
+// `choosing`: and that chooses ids; `masking`: by masks too.
+inline DevicePlan fakePlan(std::vector<CachePool> pools, uint32_t vocab, bool choosing,
+                           bool masking = false) {
   using E = Extent;
   DevicePlan plan;
   plan.inputs = {{"positions", ElementType::I32, {{E::Tokens}}},
@@ -144,6 +169,9 @@ inline DevicePlan fakePlan(std::vector<CachePool> pools, uint32_t vocab, bool ch
     plan.inputs.push_back({"sampling", ElementType::U8, {{E::Rows}, {E::Constant, 40}}});
     plan.outputs.insert(plan.outputs.begin(), {"ids", ElementType::I32, {{E::Rows}}});
   }
+  if (masking)
+    plan.inputs.push_back(
+        {"masks", ElementType::U32, {{E::Sequences}, {E::Constant, (vocab + 31) / 32}}});
   Program &program = plan.programs.emplace_back(Program{1, 1});
   for (uint32_t i = 0; i < plan.inputs.size(); ++i)
     program.inputs.push_back(i);
@@ -167,6 +195,13 @@ inline SessionModel fakeModel(int32_t chunk = 96, int32_t maxStep = 32, bool cho
 
 // A device that chooses ids.
 inline SessionModel choosingModel() { return fakeModel(96, 32, true); }
+
+// One whose device chooses by masks too.
+inline SessionModel maskingModel() {
+  SessionModel model = fakeModel();
+  model.binding = *bindStep(fakePlan(model.pools, 50, true, true), model.vocab, model.hiddenSize);
+  return model;
+}
 
 // One that gives hidden states too.
 inline SessionModel embeddingModel(bool choosing = false) {
