@@ -22,6 +22,8 @@ llvm::StringRef nameOf(Operand operand) {
     return "rows";
   case Operand::Sampling:
     return "sampling";
+  case Operand::Masks:
+    return "masks";
   case Operand::Logits:
     return "logits";
   case Operand::Ids:

@@ -55,6 +55,7 @@ enum class Operand {
   BlockTable,   // int32 [sequences, table stride]: pages of the cache's pool
   Rows,         // int32 [R]: the tokens whose logits are wanted
   Sampling,     // RowSampling [R] (runtime/device/cuda/KernelAbi.h)
+  Masks,        // uint32 [sequences, ceil(vocabulary / 32)]: bit i % 32 of word i / 32 is token i's
   Logits,       // float32 [R, vocabulary]
   Ids,          // int32 [R]
   HiddenStates, // float32 [R, H]

@@ -145,10 +145,14 @@ template <class Head> void Shapes::checkHead(const ModelCall &call, const Head &
   EXPECT_EQ(bench.get<int32_t>(ids, T), best);
 }
 
-// The token is the one that the host takes.
+// The token is the one that the host takes; every second pair of rows has a mask.
 void Shapes::check(const ModelCall &call, const CudaSample &s) {
   Floats logits = normal(T * s.vocabulary, 3);
   std::vector<RowSampling> sampling;
+  std::vector<uint32_t> masks(size_t(T * s.maskWords()));
+  std::mt19937 random(9);
+  for (uint32_t &word : masks)
+    word = random() & random();
   Ints largest, want;
   for (int64_t t = 0; t < T; ++t) {
     SamplerOptions options;
@@ -160,9 +164,14 @@ void Shapes::check(const ModelCall &call, const CudaSample &s) {
     auto device = Sampler::create(options, s.vocabulary),
          host = Sampler::create(options, s.vocabulary);
     ASSERT_TRUE(device && host);
+    const bool masked = t % 4 > 1;
+    if (masked)
+      ASSERT_TRUE(host->setMask(
+          std::span(masks).subspan(size_t(t * s.maskWords()), size_t(s.maskWords()))));
     Draw d = *device->draw();
-    sampling.push_back({RowSampling::draws | RowSampling::writesLogits, d.scale, d.random, d.topP,
-                        d.minWeight, d.topK, 0});
+    sampling.push_back({RowSampling::draws | RowSampling::writesLogits |
+                            (masked ? uint32_t(RowSampling::masked) : 0u),
+                        d.scale, d.random, d.topP, d.minWeight, d.topK, int32_t(t)});
     auto row = std::span<const float>(logits).subspan(t * s.vocabulary, s.vocabulary);
     want.push_back(*host->sample(row));
     largest.push_back(std::max_element(row.begin(), row.end()) - row.begin());
@@ -170,6 +179,7 @@ void Shapes::check(const ModelCall &call, const CudaSample &s) {
   uint64_t ids = bench.put(largest);
   PtxArgument counters = made(s, Operand::Counters);
   run(call, {{Operand::Sampling, bench.put(sampling)},
+             {Operand::Masks, bench.put(masks)},
              {Operand::Logits, bench.put(logits)},
              {Operand::Ids, ids},
              made(s, Operand::Partials),

@@ -142,6 +142,9 @@ protected:
   Place input(plan::InputName name) {
     return {.kind = Place::Input, .spec = plan::stepInput(model.getContext(), name)};
   }
+  Place masks() {
+    return {.kind = Place::Input, .spec = plan::stepMasks(model.getContext(), vocabulary)};
+  }
   Place logits() {
     return {.kind = Place::Output, .spec = plan::stepLogits(model.getContext(), vocabulary)};
   }

@@ -35,6 +35,11 @@ TensorSpecAttr blockTable(FlatSymbolRefAttr pool, StringRef device) {
                   {TensorSpecAttr::Sequences, TensorSpecAttr::Pages}, pool);
 }
 
+TensorSpecAttr stepMasks(MLIRContext *context, int64_t vocabulary) {
+  return makeSpec(context, "masks", IntegerType::get(context, 32, IntegerType::Unsigned),
+                  {TensorSpecAttr::Sequences, (vocabulary + 31) / 32});
+}
+
 TensorSpecAttr stepLogits(MLIRContext *context, int64_t vocabulary) {
   return makeSpec(context, "logits", Float32Type::get(context), {TensorSpecAttr::Rows, vocabulary});
 }

@@ -13,6 +13,8 @@ enum class InputName { Tokens, Positions, Sequences, Rows, Sampling };
 TensorSpecAttr stepInput(mlir::MLIRContext *context, InputName name);
 // Called "chunked_table" of the pool @cpu.chunked of "cpu".
 TensorSpecAttr blockTable(mlir::FlatSymbolRefAttr pool, llvm::StringRef device);
+// Masks of a vocabulary, which stay from step to step.
+TensorSpecAttr stepMasks(mlir::MLIRContext *context, int64_t vocabulary);
 TensorSpecAttr stepLogits(mlir::MLIRContext *context, int64_t vocabulary);
 TensorSpecAttr stepIds(mlir::MLIRContext *context);
 TensorSpecAttr stepHidden(mlir::MLIRContext *context, int64_t channels);

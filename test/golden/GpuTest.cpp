@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 #include <numeric>
+#include <random>
 #include <set>
 
 using namespace moe;
@@ -105,6 +106,69 @@ TEST_P(GpuGoldenTest, StaysClose) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, GpuGoldenTest, testing::ValuesIn(cases()), testName);
+
+// Tokens that a mask restricts are the ones that the host chooses from the same logits: by kernels
+// of small and of larger steps, beside rows without a mask.
+TEST(GpuPlans, ChooseByMasks) {
+  const Plan &plan =
+      planOf(caseCheckpoint("odd-sizes", "bf16"), "bf16", {"cuda:sm_90a"}, {}, {}, 16);
+  SessionOptions options;
+  options.context = 64;
+  options.maxSequences = 4;
+  Session session = openSession(plan, "cuda:sm_90a", options);
+  const Ids text = Golden::open(caseFolder("odd-sizes") + "/golden.json").prompts[0].ids;
+  const size_t words = size_t(session.vocab() + 31) / 32;
+  std::mt19937 random(3);
+  std::vector<int32_t> forbidden;
+  for (int32_t token = 0; token < session.vocab(); token += 3)
+    forbidden.push_back(token);
+  std::vector<Sampler> onDevice, onHost;
+  for (int i = 0; i < 4; ++i) {
+    valueOf(session.addSequence());
+    SamplerOptions sampling;
+    sampling.temperature = i % 2 ? 1 : 0;
+    sampling.topP = 0.9;
+    sampling.seed = uint64_t(i);
+    onDevice.push_back(valueOf(Sampler::create(sampling, session.vocab())));
+    onHost.push_back(valueOf(Sampler::create(sampling, session.vocab())));
+  }
+  std::vector<Ids> next(4, text);
+  for (int step = 0; step < 6; ++step) {
+    std::vector<std::vector<uint32_t>> masks(4, std::vector<uint32_t>(words));
+    std::vector<int32_t> ids(4, -1);
+    std::vector<std::vector<float>> logits(4);
+    // The logits first, then the same tokens again.
+    for (bool sampled : {false, true}) {
+      std::vector<Append> parts;
+      for (int i = 0; i < 4; ++i) {
+        parts.push_back({i, next[i], 1, /*tentative=*/!sampled});
+        if (!sampled) {
+          for (uint32_t &word : masks[i])
+            word = random() & random();
+          for (std::vector<Sampler> *samplers : {&onDevice, &onHost}) {
+            if (i < 2)
+              valueOf((*samplers)[i].setMask(masks[i]));
+            if (i > 0 && i < 3)
+              (*samplers)[i].forbid(forbidden);
+          }
+        } else {
+          parts.back().sampler = &onDevice[i];
+          parts.back().sampled = &ids[i];
+          valueOf(session.truncate(i, session.length(i) - int64_t(next[i].size())));
+        }
+      }
+      valueOf(session.run(parts, [&](size_t part, int64_t, std::span<const float> row) {
+        EXPECT_FALSE(sampled) << "logits of part " << part << " were copied";
+        logits[part].assign(row.begin(), row.end());
+        return ok();
+      }));
+    }
+    for (int i = 0; i < 4; ++i) {
+      EXPECT_EQ(ids[i], valueOf(onHost[i].sample(logits[i]))) << "step " << step << ", row " << i;
+      next[i] = {ids[i]};
+    }
+  }
+}
 
 // What no kernel for GPUs covers is refused when the plan is compiled.
 TEST(GpuPlans, RefuseTwoExperts) {

@@ -630,7 +630,7 @@ private:
     all.insert(all.end(), {{Operand::X, x.operand}, made(head, Operand::Counters)});
     add("head", head, all, {best}, bytes, flops);
   }
-  // As many rows as the step has tokens, up to 64: greedy, then with each filter.
+  // As many rows as the step has tokens, up to 64: greedy, then with each filter, then by a mask.
   void sample() {
     const int64_t rows = std::min<int64_t>(T, 64);
     CudaSample sample{s.vocabulary};
@@ -640,11 +640,14 @@ private:
       logits.operand.at.push_back(uint64_t(row * s.vocabulary));
       logits.operand.put.push_back(6);
     }
+    // Eleven of each 32 tokens, token 0 among them.
+    const std::vector<uint32_t> masks(size_t(rows * sample.maskWords()), 0x49249249);
     const auto run = [&](const char *name, cuda::RowSampling row) {
       row.scale = float(std::numbers::log2e / 0.8);
       const Ints ids(rows, 0);
       add(name, sample,
           {{Operand::Sampling, stored(writer, std::vector<cuda::RowSampling>(rows, row))},
+           {Operand::Masks, stored(writer, masks)},
            {Operand::Logits, logits.operand},
            {Operand::Ids, stored(writer, ids)},
            made(sample, Operand::Partials, rows),
@@ -656,6 +659,8 @@ private:
     run("sample top-k", {3, 0, 0, 0, 0, 40, 0});
     run("sample top-p", {3, 0, 0, uint64_t(0.9 * 0x1p64), 0, 0, 0});
     run("sample top-k top-p", {3, 0, 0, uint64_t(0.9 * 0x1p64), 0, 40, 0});
+    run("sample masked greedy", {5, 0, 0, 0, 0, 0, 0});
+    run("sample masked top-k top-p", {7, 0, 0, uint64_t(0.9 * 0x1p64), 0, 40, 0});
   }
 
   BundleWriter &writer;

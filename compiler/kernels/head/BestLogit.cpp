@@ -23,6 +23,12 @@ static Val widened(CudaKernel &k, Val x) {
 Val logitKey(CudaKernel &k, Val logit, Val id) {
   return widened(k, orderedBits(k, logit)) << 32 | widened(k, id ^ k.i32(-1));
 }
+Val idOfKey(CudaKernel &k, Val key) {
+  Val high = k.convert(k.val(arith::ShRUIOp::create(k, key.value, k.i64(32).value)), k.i32());
+  Val id = k.convert(key, k.i32()) ^ k.i32(-1);
+  id = select(eq(high, -1), k.i32(-2) - id, id);
+  return select(eq(high, double(0x007fffff)), k.i32(-1), id);
+}
 Val unsignedMax(Val x, Val y) { return x.b->val(arith::MaxUIOp::create(*x.b, x.value, y.value)); }
 Val shuffleXor64(CudaKernel &k, Val x, int64_t mask) {
   Val high = k.val(arith::ShRUIOp::create(k, x.value, k.i64(32).value));
@@ -40,10 +46,7 @@ void BestLogits::finish(Val first, int64_t threads, function_ref<void()> barrier
     k.stride(me, k.rows(), k.i32(threads), [&](Val row) {
       Val key = k.ptx("atom.relaxed.gpu.global.exch.b64 $0, [$1], 0;", k.i64(),
                       {k.addressOf(keyOf(row))}, "=l,l,~{memory}")[0];
-      Val high = k.convert(k.val(arith::ShRUIOp::create(k, key.value, k.i64(32).value)), k.i32());
-      Val id = k.convert(key, k.i32()) ^ k.i32(-1);
-      id = select(eq(high, -1), k.i32(-2) - id, id); // the codes of Device.h
-      id = select(eq(high, double(0x007fffff)), k.i32(-1), id);
+      Val id = idOfKey(k, key);
       k.store(k.offset(ids, row * 4), id);
     });
     k.ifThen(eq(me, 0), [&] { k.store(counters, k.i32(0)); });

@@ -17,6 +17,8 @@ Val orderedBits(CudaKernel &k, Val logit);
 Val fromOrderedBits(CudaKernel &k, Val bits);
 // i64; `id` is an i32.
 Val logitKey(CudaKernel &k, Val logit, Val id);
+// The id of the largest key, or what is told in its place (RowSampling.h). A key of 0 is none.
+Val idOfKey(CudaKernel &k, Val key);
 Val unsignedMax(Val x, Val y);
 Val shuffleXor64(CudaKernel &k, Val x, int64_t mask);
 

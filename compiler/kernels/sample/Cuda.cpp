@@ -1,6 +1,7 @@
-// Chooses the token of each row that is not greedy: top-k, top-p and min-p by thresholds, then a
-// draw in the order of ids. runtime/session/Sampler.h has the formulas; every sum is of integers,
-// so that the token is the one that Sampler chooses, however the work is divided.
+// Chooses the token of each row that is not greedy or has a mask: the largest logit that the mask
+// allows, top-k, top-p and min-p by thresholds, then a draw in the order of ids.
+// runtime/session/Sampler.h has the formulas; every sum is of integers, so that the token is the
+// one that Sampler chooses, however the work is divided.
 //
 // The vocabulary of a row is cut into runs of ids, one for each warp of the blocks that share the
 // row. A threshold is found digit by digit, from the highest on: the blocks add up the mass
@@ -8,6 +9,9 @@
 // other, and each finds the digit in which the mass from above reaches what is wanted. At the end
 // every warp adds up what it keeps, and the last block to arrive walks through the one run that the
 // random number falls into.
+//
+// The heads know no masks: they tell the largest of all logits, and write those of rows with a
+// mask.
 #include "compiler/kernels/head/BestLogit.h"
 #include "compiler/kernels/sample/Sample.h"
 
@@ -42,8 +46,13 @@ public:
     // With groups of several blocks there is at most one row for each.
     k.stride(k.block() / members, R, k.blocks() / members, [&](Val r) {
       parameters = k.offset(sampling, r * kRowSamplingBytes);
-      Val id = k.load(k.offset(ids, r * 4), k.i32()); // of the largest logit, or a code
-      k.ifThen(eq(k.load(parameters, k.i32(), true) & 2, 2) & ge(id, 0), [&] { sampleRow(r, id); });
+      Val flags = k.load(parameters, k.i32(), true);
+      Val masked = eq(flags & 4, 4), draws = eq(flags & 2, 2);
+      // Of the largest logit, or a code. With a mask another block may be writing it already.
+      Val id = k.choose(
+          masked, [&] { return SmallVector<Val>{k.i32(0)}; },
+          [&] { return SmallVector<Val>{k.load(k.offset(ids, r * 4), k.i32())}; })[0];
+      k.ifThen(masked | (draws & ge(id, 0)), [&] { sampleRow(r, masked, id); });
     });
   }
 
@@ -76,20 +85,42 @@ private:
     return select(gt(x, -37), weight, k.i64(0));
   }
 
-  // Calls `body` with the logits of the ids from `from` on, `kAtOnce` for a lane.
-  void loadSome(Val from, Val end, function_ref<void(Val logit, Val valid)> body) {
-    SmallVector<Val> logits, valid;
+  // Makes minus infinity of what the mask leaves out of the lane's logits: of the ids `from` +
+  // lane, of those 32 further on.. `from` is a multiple of 32.
+  void applyMask(Val from, MutableArrayRef<Val> logits) {
+    Val number = k.load(maskNumber, k.i32());
+    auto allowed = [&] {
+      Ptr mask = masks + k.convert(number, k.i64()) * (s.maskWords() * 4);
+      SmallVector<Val> bits;
+      for (int64_t j = 0; j < int64_t(logits.size()); ++j) {
+        Val word = min(k.shiftRight(from, 5) + j, k.i32(s.maskWords() - 1));
+        Val bitsOfWord = k.load(k.offset(mask, word * 4), k.i32(), true);
+        bits.push_back(k.val(arith::ShRUIOp::create(k, bitsOfWord.value, k.lane().value)) & 1);
+      }
+      return bits;
+    };
+    auto all = [&] { return SmallVector<Val>(logits.size(), k.i32(1)); };
+    for (auto [logit, bit] : llvm::zip(logits, k.choose(ge(number, 0), allowed, all)))
+      logit = select(eq(bit, 1), logit, k.f32(-INFINITY));
+  }
+
+  // Calls `body` with the ids from `from` on, and their logits, `kAtOnce` for a lane.
+  void loadSome(Val from, Val end, function_ref<void(Val id, Val logit, Val valid)> body) {
+    SmallVector<Val> ids, logits, valid;
     for (int64_t j = 0; j < kAtOnce; ++j) {
-      Val id = from + k.lane() + j * 32;
-      valid.push_back(lt(id, end));
-      logits.push_back(k.load(k.offset(row, min(id, end - 1) * 4), k.f32()));
+      ids.push_back(from + k.lane() + j * 32);
+      valid.push_back(lt(ids[j], end));
+      logits.push_back(k.load(k.offset(row, min(ids[j], end - 1) * 4), k.f32()));
     }
+    applyMask(from, logits);
     for (int64_t j = 0; j < kAtOnce; ++j)
-      body(logits[j], valid[j]);
+      body(ids[j], logits[j], valid[j]);
   }
   // With those of this warp's run.
   void eachLogit(function_ref<void(Val logit, Val valid)> body) {
-    k.stride(first, end, k.i32(32 * kAtOnce), [&](Val from) { loadSome(from, end, body); });
+    k.stride(first, end, k.i32(32 * kAtOnce), [&](Val from) {
+      loadSome(from, end, [&](Val, Val logit, Val valid) { body(logit, valid); });
+    });
   }
 
   Val shuffle64(Val x, Val lane) {
@@ -120,14 +151,80 @@ private:
             k.load(warpSums + kSampleWarps * 8, k.i64())};
   }
 
-  void sampleRow(Val r, Val id) {
+  // `id`: of the largest logit, where there is no mask.
+  void sampleRow(Val r, Val masked, Val id) {
     row = logits + k.convert(r, k.i64()) * (s.vocabulary * 4);
-    largest = k.load(k.offset(row, id * 4), k.f32());
-    scale = k.load(parameters + 4, k.f32(), true);
     Val place = select(shared, r, k.i32(0));
     arrivals = k.offset(counters, place * 4);
     histograms = k.offset(counters, place * kSampleHistogramBytes) + kSharedRows * 4;
+    k.ifThen(eq(k.thread(), 0), [&] {
+      k.store(maskNumber, select(masked, k.load(parameters + 36, k.i32(), true), k.i32(-1)));
+    });
+    k.barrier();
 
+    // How often blocks have met: which histogram is next.
+    Val met = select(masked, k.i32(1), k.i32(0));
+    id = k.choose(
+        masked, [&] { return SmallVector<Val>{largestAllowed()}; },
+        [&] { return SmallVector<Val>{id}; })[0];
+    Val draws = eq(k.load(parameters, k.i32(), true) & 2, 2);
+    k.ifElse(
+        draws & ge(id, 0), [&] { drawRow(r, id, met); },
+        [&] {
+          leave(met,
+                [&] { k.ifThen(eq(k.thread(), 0), [&] { k.store(k.offset(ids, r * 4), id); }); });
+        });
+    k.barrier(); // what is in shared memory was read
+  }
+
+  // The id of the largest logit that the mask allows, or a code: blocks meet for the first time.
+  Val largestAllowed() {
+    Val key =
+        k.stride(first, end, k.i32(32 * kAtOnce), {k.i64(0)}, [&](Val from, ArrayRef<Val> carried) {
+          SmallVector<Val> key(carried);
+          loadSome(from, end, [&](Val id, Val logit, Val valid) {
+            Val mine = select(valid, logitKey(k, logit, id), k.i64(0));
+            key[0] = unsignedMax(key[0], mine);
+          });
+          return key;
+        })[0];
+    auto ofWarp = [&](Val key) {
+      for (int64_t lanes : {16, 8, 4, 2, 1})
+        key = unsignedMax(key, shuffleXor64(k, key, lanes));
+      return key;
+    };
+    key = ofWarp(key);
+    k.ifThen(k.one(), [&] { k.store(k.offset(warpSums, k.warp() * 8), key); });
+    k.barrier();
+    k.ifThen(eq(k.warp(), 0), [&] {
+      static_assert(kSampleWarps <= 32);
+      Val mine = k.load(k.offset(warpSums, min(k.lane(), k.i32(kSampleWarps - 1)) * 8), k.i64());
+      Val ofBlock = ofWarp(mine);
+      k.ifThen(k.one(), [&] {
+        k.store(left, ofBlock);
+        k.ifThen(shared, [&] {
+          k.ptx("red.relaxed.gpu.global.max.u64 [$0], $1;", {}, {k.addressOf(histograms), ofBlock},
+                "l,l,~{memory}");
+        });
+      });
+    });
+    k.barrier();
+    k.ifThen(shared, [&] { meet(k.i32(0)); });
+    Val found = k.choose(
+        shared,
+        [&] {
+          return k.ptx("ld.relaxed.gpu.global.u64 $0, [$1];", k.i64(), {k.addressOf(histograms)},
+                       "=l,l,~{memory}");
+        },
+        [&] { return SmallVector<Val>{k.load(left, k.i64())}; })[0];
+    k.barrier(); // `left` was read
+    return idOfKey(k, found);
+  }
+
+  // Draws from a row whose largest logit is that of `id`.
+  void drawRow(Val r, Val id, Val met) {
+    largest = k.load(k.offset(row, id * 4), k.f32());
+    scale = k.load(parameters + 4, k.f32(), true);
     Val topK = k.load(parameters + 32, k.i32(), true);
     Val counts = gt(topK, 0) & lt(topK, s.vocabulary), weighs = ne(field64(16), k.i64(0));
     k.ifThen(eq(k.thread(), 0), [&] {
@@ -138,8 +235,7 @@ private:
       k.store(excess, k.i64(0));
     });
     k.barrier();
-    // How often blocks have met: which histogram is next.
-    Val met = k.loop(k.i32(0), k.i32(2 * kDigits), 1, {k.i32(0)}, [&](Val p, ArrayRef<Val> met) {
+    met = k.loop(k.i32(0), k.i32(2 * kDigits), 1, {met}, [&](Val p, ArrayRef<Val> met) {
       Val weights = ge(p, kDigits);
       return k.choose(
           select(weights, weighs, counts),
@@ -150,7 +246,6 @@ private:
           [&] { return SmallVector<Val>(met); });
     })[0];
     draw(r, counts | weighs, weighs, met);
-    k.barrier(); // what is in shared memory was read
   }
 
   //===--- Thresholds ----------------------------------------------------------------------------
@@ -269,7 +364,7 @@ private:
     SmallVector<Val> sums{k.i64(0), k.i32(0)}; // above the threshold; how many are at it
     sums = k.stride(first, end, k.i32(32 * kAtOnce), sums, [&](Val from, ArrayRef<Val> carried) {
       SmallVector<Val> sums(carried);
-      loadSome(from, end, [&](Val logit, Val valid) {
+      loadSome(from, end, [&](Val, Val logit, Val valid) {
         auto [weight, tie] = kept(logit, valid);
         sums[0] = sums[0] + weight;
         sums[1] = sums[1] + tie;
@@ -285,6 +380,11 @@ private:
       k.store(to, sums[0]);
       k.store(to + 8, sums[1]);
     });
+    leave(met, [&] { choose(r, ofRow); });
+  }
+
+  // The last block that comes here does what is left to do, and makes the row's counters zero.
+  void leave(Val met, function_ref<void()> body) {
     k.barrier();
     k.ifThen(eq(k.thread(), 0), [&] {
       Val old = k.choose(
@@ -295,7 +395,7 @@ private:
     k.barrier();
     Val others = select(shared, members * (met + 1) - 1, k.i32(0));
     k.ifThen(eq(k.load(flag, k.i32()), others), [&] {
-      choose(r, ofRow);
+      body();
       k.ifThen(shared, [&] { cleanUp(met); });
     });
   }
@@ -340,6 +440,7 @@ private:
                auto step = [&] {
                  Val id = at + k.lane(), valid = lt(id, to);
                  Val logit = k.load(k.offset(row, min(id, to - 1) * 4), k.f32());
+                 applyMask(at, logit);
                  auto [weight, tie] = kept(logit, valid);
                  Val rank = k.warpScan(tie);
                  Val keptTie = eq(tie, 1) & lt(carried[1] + widened(rank), ties + k.i64(1));
@@ -373,15 +474,17 @@ private:
 
   CudaKernel &k;
   const CudaSample &s;
-  Ptr sampling = k.operand(Operand::Sampling), logits = k.operand(Operand::Logits),
-      ids = k.operand(Operand::Ids), partials = k.operand(Operand::Partials),
-      counters = k.operand(Operand::Counters);
+  Ptr sampling = k.operand(Operand::Sampling), masks = k.operand(Operand::Masks),
+      logits = k.operand(Operand::Logits), ids = k.operand(Operand::Ids),
+      partials = k.operand(Operand::Partials), counters = k.operand(Operand::Counters);
   Ptr histogram = k.shared(kBuckets * 8), warpSums = k.shared((kSampleWarps + 1) * 8, 8);
   // What the filters have found so far: the ordered bits of the threshold, as many digits as are
   // known, and how much of the mass at it is kept. Of top-k: the threshold, and the tokens at it
   // that are not kept.
   Ptr threshold = k.shared(4, 4), left = k.shared(8, 8), floor = k.shared(4, 4),
       excess = k.shared(8, 8);
+  // The number of the row's mask; below 0 if it has none. (Registers are few.)
+  Ptr maskNumber = k.shared(4, 4);
   Ptr flag = k.shared(4, 4), foundUnit = k.shared(4, 4), foundTies = k.shared(8, 8),
       foundTarget = k.shared(8, 8);
   // Of the grid: blocks that share a row, this one's number among them, whether there are several;

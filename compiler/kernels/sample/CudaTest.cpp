@@ -12,14 +12,16 @@ using cuda::RowSampling;
 static_assert(sizeof(RowSampling) == kRowSamplingBytes);
 static_assert(offsetof(RowSampling, scale) == 4 && offsetof(RowSampling, random) == 8 &&
               offsetof(RowSampling, topP) == 16 && offsetof(RowSampling, minWeight) == 24 &&
-              offsetof(RowSampling, topK) == 32);
+              offsetof(RowSampling, topK) == 32 && offsetof(RowSampling, mask) == 36);
 
 struct Row {
   Floats logits;
-  std::optional<Draw> draw; // nothing: greedy
+  std::optional<Draw> draw;     // nothing: greedy
+  std::vector<uint32_t> mask{}; // none: all tokens
 };
 
-// The ids of the rows, whose first ones are those of their largest logits.
+// The ids of the rows, whose first ones are those of their largest logits. Masks are in another
+// order than rows.
 Ints choose(const PtxKernel &kernel, const std::vector<Row> &rows, int64_t vocabulary,
             int64_t blocks, uint64_t seed = 0) {
   PtxBench bench(seed);
@@ -27,10 +29,16 @@ Ints choose(const PtxKernel &kernel, const std::vector<Row> &rows, int64_t vocab
   std::vector<RowSampling> sampling;
   Floats logits;
   Ints ids;
+  const auto words = size_t(contract.maskWords());
+  std::vector<uint32_t> masks(rows.size() * words, 0xdeadbeef);
   for (const Row &row : rows) {
     Draw d = row.draw.value_or(Draw{});
+    const auto mask = rows.size() - 1 - sampling.size();
+    std::copy(row.mask.begin(), row.mask.end(), masks.begin() + int64_t(mask * words));
+    const uint32_t draws = row.draw && d.scale > 0 ? kDraws | kWritesLogits : 0,
+                   masked = row.mask.empty() ? 0 : RowSampling::masked | kWritesLogits;
     sampling.push_back(
-        {row.draw ? kDraws | kWritesLogits : 0, d.scale, d.random, d.topP, d.minWeight, d.topK, 0});
+        {draws | masked, d.scale, d.random, d.topP, d.minWeight, d.topK, int32_t(mask)});
     logits.insert(logits.end(), row.logits.begin(), row.logits.end());
     ids.push_back(largest(row.logits));
   }
@@ -39,6 +47,7 @@ Ints choose(const PtxKernel &kernel, const std::vector<Row> &rows, int64_t vocab
   PtxArgument counters = bench.made(contract, Operand::Counters, step);
   bench.run(kernel, blocks,
             {{Operand::Sampling, bench.put(sampling)},
+             {Operand::Masks, bench.put(masks)},
              {Operand::Logits, bench.put(logits)},
              {Operand::Ids, to},
              bench.made(contract, Operand::Partials, step),
@@ -139,6 +148,69 @@ TEST_P(Samples, ChooseAsTheHostDoes) {
       texts += "row " + std::to_string(r) + ": temperature " + std::to_string(options.temperature) +
                " top-k " + std::to_string(options.topK) + " top-p " + std::to_string(options.topP) +
                " min-p " + std::to_string(options.minP) + "\n";
+    }
+    ASSERT_EQ(choose(kernel, rows, vocabulary, blocks, round), want) << texts;
+  }
+}
+
+// The same with masks of all kinds, also of greedy rows and beside rows without; what they leave
+// out is not looked at. Masks that allow nothing give the host's error.
+TEST_P(Samples, ChooseByMasksAsTheHostDoes) {
+  for (int round = 0; round < 6; ++round) {
+    std::vector<Row> rows;
+    Ints want;
+    std::string texts;
+    for (size_t r = 0; r < count; ++r) {
+      Row row{someLogits(), std::nullopt, std::vector<uint32_t>(size_t(vocabulary + 31) / 32)};
+      const int kind = int(generator() % 6);
+      for (uint32_t &word : row.mask)
+        word = kind == 0   ? 0
+               : kind == 1 ? ~0u
+               : kind == 2 ? generator() & generator() & generator() & generator()
+                           : generator();
+      if (kind == 3) { // one token alone
+        std::fill(row.mask.begin(), row.mask.end(), 0);
+        const auto token = size_t(generator() % vocabulary);
+        row.mask[token / 32] = 1u << token % 32;
+      }
+      if (kind == 4) // that no number may be
+        for (int64_t token = 0; token < vocabulary; ++token)
+          if (!(row.mask[size_t(token) / 32] >> token % 32 & 1) && generator() % 3 == 0)
+            row.logits[size_t(token)] = generator() % 2 ? NAN : kInf;
+      const bool bad = kind == 5 && generator() % 2; // among those that may be chosen
+      if (bad)
+        row.logits[size_t(generator() % vocabulary)] = NAN;
+      SamplerOptions options = randomOptions();
+      if (generator() % 3 == 0)
+        options.temperature = 0;
+      auto device = Sampler::create(options, vocabulary),
+           host = Sampler::create(options, vocabulary);
+      ASSERT_TRUE(device && host);
+      ASSERT_TRUE(device->setMask(row.mask) && host->setMask(row.mask));
+      row.draw = device->draw();
+      ASSERT_TRUE(row.draw && row.draw->masked);
+      if (generator() % 7 == 0 && !bad && kind != 4) { // without its mask
+        row.mask.clear();
+        ASSERT_TRUE(host->setMask({}));
+      }
+      auto chosen = host->sample(row.logits);
+      if (chosen) {
+        want.push_back(*chosen);
+      } else { // by the definition of the codes
+        Floats allowed = row.logits;
+        for (size_t token = 0; token < allowed.size(); ++token)
+          if (!row.mask.empty() && !(row.mask[token / 32] >> token % 32 & 1))
+            allowed[token] = -kInf;
+        want.push_back(largest(allowed));
+        ASSERT_LT(want.back(), 0);
+        EXPECT_EQ(want.back() == kNothingToChoose,
+                  host->errorOf(kNothingToChoose).message == chosen.error().message);
+      }
+      rows.push_back(std::move(row));
+      texts += "row " + std::to_string(r) + ": mask of kind " + std::to_string(kind) +
+               " temperature " + std::to_string(options.temperature) + " top-k " +
+               std::to_string(options.topK) + " top-p " + std::to_string(options.topP) + " min-p " +
+               std::to_string(options.minP) + "\n";
     }
     ASSERT_EQ(choose(kernel, rows, vocabulary, blocks, round), want) << texts;
   }

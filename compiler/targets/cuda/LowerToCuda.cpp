@@ -253,9 +253,13 @@ LogicalResult LowerToCuda::lower(const Head &use) {
       return failure();
   }
   CudaSample sample{use.vocabulary};
-  return call(
-      use.op, sample,
-      {sampling, logits, ids, made(sample, Operand::Partials), made(sample, Operand::Counters)});
+  return call(use.op, sample,
+              {sampling,
+               {Operand::Masks, masks()},
+               logits,
+               ids,
+               made(sample, Operand::Partials),
+               made(sample, Operand::Counters)});
 }
 
 LogicalResult LowerToCuda::lower(const HiddenStates &use) {
