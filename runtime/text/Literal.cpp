@@ -428,7 +428,7 @@ std::optional<std::string> memberOf(std::string_view object, std::string_view ke
   for (size_t at = 1; object.starts_with('{') && at < object.size() && object[at] == '"';) {
     const std::string member = literalAt(at);
     at += member.size() + 1;
-    const std::string value = literalAt(at);
+    std::string value = literalAt(at);
     if (member == name)
       return value;
     at += value.size() + 1;

@@ -347,8 +347,9 @@ TEST(ToolCalls, anyTextInAnyDivision) {
       ASSERT_NE(at, text.npos) << text << "\n" << answer.content;
       ++at;
     }
-    if (answer.calls.empty() && text.find("<|python_") == text.npos)
+    if (answer.calls.empty() && text.find("<|python_") == text.npos) {
       ASSERT_EQ(answer.content, text);
+    }
   }
   EXPECT_GT(calls, 3000u);
 }
