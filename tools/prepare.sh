@@ -15,6 +15,7 @@ test_packages=(
   g++-aarch64-linux-gnu qemu-user # the runtime and a plan for aarch64
   clang-format-22 clang-tidy-22   # layout and likely mistakes
   libclang-rt-22-dev              # sanitizers and fuzzing of ./test.sh --all
+  python3-jinja2                  # chat templates as transformers renders them
 )
 
 logs=build/logs
