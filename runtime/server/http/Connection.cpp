@@ -140,23 +140,29 @@ void Connection::onReadable() {
 }
 
 void Connection::take(std::string_view bytes) {
-  if (state ==
-      State::Leaving) // what came too late is read so that it does not destroy the last answer
-    return awaitReading();
-  if (input.empty()) {
-    const size_t used = parse(bytes);
-    if (state != State::Closed)
-      input.assign(bytes.substr(used));
-  } else {
-    input += bytes;
-    input.erase(0, parse(input));
+  // What comes too late is read so that it does not destroy the last answer.
+  if (state != State::Leaving) {
+    if (input.empty())
+      input.assign(bytes.substr(parse(bytes)));
+    else {
+      input += bytes;
+      input.erase(0, parse(input));
+    }
+    if (input.empty())
+      shrink(input);
+    act(); // `bytes` may change from here on: the handler may have the server read another
+           // connection
   }
-  if (input.empty())
-    shrink(input);
-  // With one read always pending, a client that goes is seen at once. Only one that sends yet more
-  // requests, and waits for none, is left unread.
-  if (state != State::Closed && input.size() <= kMaxReadAhead)
+  if (mayRead())
     awaitReading();
+}
+
+// With one read always pending, a client that goes is seen at once. Only one that sends yet more
+// requests, and waits for none, is left unread.
+bool Connection::mayRead() const {
+  const bool busy =
+      state == State::Waiting || state == State::Streaming || state == State::Answered;
+  return state != State::Closed && (!busy || input.size() <= kMaxReadAhead);
 }
 
 // The bytes of the current request are taken; those of later ones only when it is answered.
@@ -183,16 +189,20 @@ size_t Connection::parse(std::string_view bytes) {
       flushLater();
     }
   }
-  if (parser->refusal() != 0)
-    refuse(parser->refusal(), parser->message());
-  else if (parser->done())
-    dispatch();
-  else if (state == State::Body) {
-    countBody(parser->request().body.size());
-    if (all.bodies > all.options.limits.bodies)
-      refuse(503, "the bodies of too many requests arrive at a time; try again");
-  }
   return used;
+}
+
+// Does what the bytes so far ask for.
+void Connection::act() {
+  if (state != State::Header && state != State::Body)
+    return;
+  if (parser->refusal() != 0)
+    return refuse(parser->refusal(), parser->message());
+  if (parser->done())
+    return dispatch();
+  countBody(parser->request().body.size());
+  if (all.bodies > all.options.limits.bodies)
+    refuse(503, "the bodies of too many requests arrive at a time; try again");
 }
 
 void Connection::countBody(uint64_t bytes) {
@@ -237,8 +247,7 @@ void Connection::dispatch() {
 // --- Answers ---------------------------------------------------------------------------------
 
 void Connection::refuse(int status, std::string_view message) {
-  const std::string body =
-      all.errorBody(status, message); // before the parser, which has the message, goes
+  const std::string body = all.errorBody(status, message); // of the parser, which goes now
   countBody(0);
   parser.reset();
   id = all.newId();
@@ -357,8 +366,7 @@ void Connection::awaitWriting() {
       return;
     self->flush();
     // A handshake, too, may have waited for room.
-    if (!self->reading && self->input.size() <= kMaxReadAhead &&
-        !self->all.guard([&] { self->onReadable(); }))
+    if (!self->reading && self->mayRead() && !self->all.guard([&] { self->onReadable(); }))
       self->gone();
   });
 }
@@ -384,7 +392,8 @@ void Connection::push() {
       return gone();
     if (put.state == Transfer::State::NeedsRead) {
       writeNeedsRead = true;
-      return awaitReading();
+      awaitReading();
+      break;
     }
     if (put.state == Transfer::State::NeedsWrite) {
       awaitWriting();

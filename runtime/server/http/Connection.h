@@ -55,6 +55,8 @@ private:
   void onReadable();
   void take(std::string_view bytes);
   size_t parse(std::string_view bytes);
+  void act();
+  bool mayRead() const;
   void countBody(uint64_t bytes);
   void dispatch();
   void refuse(int status, std::string_view message);

@@ -107,6 +107,20 @@ TEST(Limits, EndHeadersAndBodiesThatDrip) {
   EXPECT_TRUE(silent.ended(3s));
 }
 
+TEST(Limits, MayBeRaised) {
+  Options options;
+  options.limits.header = 1 << 20;
+  options.limits.body = 64 << 20;
+  TestServer server(answer, options);
+  Client client(server.port());
+  client.send(get("/", "x: " + std::string(900'000, 'a') + "\r\n"));
+  const auto response = client.response();
+  ASSERT_TRUE(response);
+  EXPECT_EQ(response->status, 200);
+  client.send(get("/", "x: " + std::string(1 << 20, 'a') + "\r\n"));
+  EXPECT_EQ(client.response()->status, 431);
+}
+
 TEST(Limits, HoldForBodiesOfAllConnections) {
   Options options;
   options.limits.bodies = 1 << 20;

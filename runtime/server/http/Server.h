@@ -66,7 +66,9 @@ public:
   // or while the socket was busy.
   virtual void write(std::string_view data) = 0;
   virtual void finish() = 0;
-  virtual void abort() = 0; // closes the connection; a client sees that the answer is not whole
+  // Closes the connection: the client sees that the answer is not whole, and may miss what was
+  // written last.
+  virtual void abort() = 0;
   // Told once, if the client goes (or closes its side of the connection), its reader lags too far
   // or takes nothing for too long, before the answer is complete. Dropped untold with the server.
   virtual void onGone(std::function<void()> call) = 0;

@@ -433,6 +433,30 @@ TEST(Server, DrainsWhatIsOpen) {
   EXPECT_TRUE(half.ended());
 }
 
+TEST(Server, MayBeDrainedByAHandler) {
+  std::atomic<TestServer *> self = nullptr;
+  TestServer server([&](const HttpRequest &request, const std::shared_ptr<Reply> &reply) {
+    if (request.path == "/drain")
+      (*self.load())->closeListener();
+    reply->send(200, "text/plain", request.path + request.body);
+  });
+  self = &server;
+  Client first(server.port()), second(server.port());
+  second.send(get("/warm"));
+  EXPECT_EQ(second.response()->body, "/warm");
+  first.send(get("/warm"));
+  EXPECT_EQ(first.response()->body, "/warm");
+  // Whichever comes first: what is here is answered.
+  server.ask([&] {
+    second.send(post("/other", std::string(500, 'o')));
+    return first.send(post("/drain", "1") + post("/pipelined", std::string(500, 'p')));
+  });
+  EXPECT_EQ(first.response()->body, "/drain1");
+  EXPECT_TRUE(first.ended()); // draining: the pipelined request is for another connection
+  EXPECT_EQ(second.response()->body, "/other" + std::string(500, 'o'));
+  EXPECT_TRUE(second.ended());
+}
+
 TEST(Server, EndsKeepAliveWithTheNextAnswer) {
   TestServer server(answer);
   Client client(server.port());
