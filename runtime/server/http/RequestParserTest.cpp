@@ -1,6 +1,7 @@
 #include "runtime/server/http/RequestParser.h"
 
 #include <gtest/gtest.h>
+#include <optional>
 #include <random>
 
 using namespace moe::server::http;
