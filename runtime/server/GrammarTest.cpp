@@ -329,6 +329,46 @@ TEST_F(Grammars, toolCalls) {
   }
 }
 
+// A model that writes white space wherever it may comes to an end of it, and mask and accept agree
+// on where.
+TEST_F(Grammars, whiteSpaceOfJsonEnds) {
+  const auto isBlank = [](char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; };
+  for (const GrammarSource &source : {schema(kPerson), tools(kTools)}) {
+    const auto matcher = compiled(source)->start();
+    std::mt19937 random(9);
+    size_t run = 0, longest = 0, checked = 0;
+    for (int step = 0; step < 2500 && !matcher->finished(); ++step) {
+      const auto mask = maskOf(*matcher, world().vocab());
+      auto ids = idsOf(mask, world().vocab());
+      ASSERT_FALSE(ids.empty());
+      const auto blank = [&](int32_t id) {
+        return !world().isSpecial(id) && std::ranges::all_of(world().bytes(id), isBlank);
+      };
+      if (run >= 256)
+        for (int32_t id = 0; id < world().vocab(); ++id, ++checked) {
+          const bool taken = matcher->accept(id);
+          ASSERT_EQ(taken, bit(mask, id)) << world().bytes(id);
+          if (taken)
+            matcher->rollback(1);
+        }
+      if (std::ranges::any_of(ids, blank))
+        std::erase_if(ids, [&](int32_t id) { return !blank(id); });
+      const int32_t id = ids[random() % ids.size()];
+      ASSERT_TRUE(matcher->accept(id));
+      for (char c : world().bytes(id))
+        run = isBlank(c) ? run + 1 : 0;
+      longest = std::max(longest, run);
+    }
+    EXPECT_GE(longest, 256u);
+    EXPECT_LT(longest, 256u + 8);
+    EXPECT_GT(checked, 0u);
+  }
+  // White space that a value has to have still comes.
+  const std::string spaces = "\"" + std::string(400, ' ') + "\"";
+  for (const std::string &answer : walks(schema("{\"const\": " + spaces + "}"), 1))
+    EXPECT_EQ(answer, spaces);
+}
+
 TEST_F(Grammars, ebnf) {
   for (const std::string &answer : walks(ebnf("root ::= \"a\" root \"b\" | \"x\""))) {
     const size_t x = answer.find('x');

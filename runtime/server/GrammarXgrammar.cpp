@@ -104,36 +104,58 @@ void LogMessageImpl(const std::string &, int, int level, const std::string &mess
 namespace moe::server {
 namespace {
 
+// Where JSON may have white space it may have any amount, and models come to write it without end.
+// So after so many bytes of it something else has to follow, if anything else may: more than any
+// indentation needs.
+constexpr int32_t kMostBlanks = 256;
+
+bool isBlank(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
+
+// A bit for each token that is white space alone.
+using Blanks = std::vector<uint32_t>;
+
+Blanks blanksOf(const std::vector<std::string> &tokens) {
+  Blanks blanks((tokens.size() + 31) / 32);
+  for (size_t id = 0; id < tokens.size(); ++id)
+    if (!tokens[id].empty() && std::ranges::all_of(tokens[id], isBlank))
+      blanks[id / 32] |= 1u << id % 32;
+  return blanks;
+}
+
 class Matcher final : public GrammarMatcher {
 public:
-  Matcher(const xgrammar::CompiledGrammar &grammar, uint64_t maxSteps)
-      : matcher(grammar), maxSteps(maxSteps), vocab(grammar.GetTokenizerInfo().GetVocabSize()) {}
+  // `blanks`: null where the grammar is not of JSON.
+  Matcher(const xgrammar::CompiledGrammar &grammar, uint64_t maxSteps,
+          std::shared_ptr<const Blanks> blanks)
+      : tokens(grammar.GetTokenizerInfo()), matcher(grammar), maxSteps(maxSteps),
+        blanks(std::move(blanks)) {}
 
-  void fillMask(std::span<uint32_t> words) override {
-    std::ranges::fill(words, 0);
-    if (failed || matcher.IsTerminated())
-      return;
-    int64_t shape[] = {int64_t(words.size())};
-    DLTensor mask{words.data(), {kDLCPU, 0}, 1, {kDLInt, 32, 1}, shape, nullptr, 0};
-    const auto filled = run([&] { return matcher.FillNextTokenBitmask(&mask); });
-    if (!filled)
-      std::ranges::fill(words, 0);
-    if (vocab % 32 != 0) // what follows the last token xgrammar leaves to chance
-      words.back() &= (1u << vocab % 32) - 1;
-  }
+  void fillMask(std::span<uint32_t> words) override { fill(words); }
 
   bool accept(int32_t token) override {
-    ended.reset();
+    if (tooBlank() && token >= 0 && token < tokens.GetVocabSize() && has(*blanks, token)) {
+      std::vector<uint32_t> mask(blanks->size());
+      fill(mask);
+      if (!has(mask, token))
+        return false;
+    }
     const auto accepted = run([&] { return matcher.AcceptToken(token); });
-    return accepted && *accepted;
+    if (!accepted || !*accepted)
+      return false;
+    ended.reset();
+    if (blanks)
+      blankRuns.push_back(blankRun(tokens.GetDecodedVocab()[size_t(token)]));
+    return true;
   }
 
-  void rollback(int32_t tokens) override {
+  void rollback(int32_t count) override {
     ended.reset();
-    run([&] {
-      matcher.Rollback(tokens);
+    const auto back = run([&] {
+      matcher.Rollback(count);
       return true;
     });
+    if (back && blanks)
+      blankRuns.resize(blankRuns.size() - size_t(count));
   }
 
   bool finished() const override {
@@ -147,8 +169,45 @@ public:
   }
 
 private:
-  // A call that was cut short leaves the state in between.
-  template <typename F> auto run(F call) -> std::optional<decltype(call())> {
+  static bool has(std::span<const uint32_t> words, int32_t token) {
+    return words[size_t(token) / 32] >> (token % 32) & 1;
+  }
+
+  bool tooBlank() const { return blanks && !blankRuns.empty() && blankRuns.back() >= kMostBlanks; }
+
+  // Bytes of white space at the end, with `token` after the tokens before.
+  int32_t blankRun(const std::string &token) const {
+    const auto last = std::find_if_not(token.rbegin(), token.rend(), isBlank);
+    const auto own = int32_t(last - token.rbegin());
+    const int32_t before = blankRuns.empty() ? 0 : blankRuns.back();
+    return last == token.rend() ? std::min(before + own, kMostBlanks) : own;
+  }
+
+  void fill(std::span<uint32_t> words) const {
+    std::ranges::fill(words, 0);
+    if (failed || matcher.IsTerminated())
+      return;
+    int64_t shape[] = {int64_t(words.size())};
+    DLTensor mask{words.data(), {kDLCPU, 0}, 1, {kDLInt, 32, 1}, shape, nullptr, 0};
+    if (!run([&] { return matcher.FillNextTokenBitmask(&mask); })) {
+      std::ranges::fill(words, 0);
+      return;
+    }
+    const int32_t vocab = tokens.GetVocabSize();
+    if (vocab % 32 != 0) // what follows the last token xgrammar leaves to chance
+      words.back() &= (1u << vocab % 32) - 1;
+    if (!tooBlank())
+      return;
+    bool others = false;
+    for (size_t i = 0; i < words.size(); ++i)
+      others |= (words[i] & ~(*blanks)[i]) != 0;
+    for (size_t i = 0; others && i < words.size(); ++i)
+      words[i] &= ~(*blanks)[i];
+  }
+
+  // A call that was cut short leaves a state that is neither the one before nor the one after, so
+  // it is the last.
+  template <typename F> auto run(F call) const -> std::optional<decltype(call())> {
     if (failed)
       return std::nullopt;
     Work work;
@@ -161,32 +220,36 @@ private:
   }
 
   bool onlyStopTokens() const {
-    std::vector<uint32_t> words(size_t(vocab + 31) / 32);
-    const_cast<Matcher *>(this)->fillMask(words);
+    std::vector<uint32_t> words(size_t(tokens.GetVocabSize() + 31) / 32);
+    fill(words);
     for (int32_t stop : matcher.GetStopTokenIds())
       words[size_t(stop) / 32] &= ~(1u << stop % 32);
     return std::ranges::all_of(words, [](uint32_t word) { return word == 0; });
   }
 
+  xgrammar::TokenizerInfo tokens;
   mutable xgrammar::GrammarMatcher matcher;
   uint64_t maxSteps;
-  int32_t vocab;
-  bool failed = false;
+  std::shared_ptr<const Blanks> blanks;
+  std::vector<int32_t> blankRuns; // after each token
+  mutable bool failed = false;
   mutable std::optional<bool> ended; // nothing but a stop token may follow
 };
 
 class Compiled final : public CompiledGrammar {
 public:
-  Compiled(xgrammar::CompiledGrammar grammar, uint64_t maxSteps)
-      : grammar(std::move(grammar)), maxSteps(maxSteps) {}
+  Compiled(xgrammar::CompiledGrammar grammar, uint64_t maxSteps,
+           std::shared_ptr<const Blanks> blanks)
+      : grammar(std::move(grammar)), maxSteps(maxSteps), blanks(std::move(blanks)) {}
   std::unique_ptr<GrammarMatcher> start() const override {
-    return std::make_unique<Matcher>(grammar, maxSteps);
+    return std::make_unique<Matcher>(grammar, maxSteps, blanks);
   }
   size_t bytes() const { return grammar.MemorySizeBytes(); }
 
 private:
   xgrammar::CompiledGrammar grammar;
   uint64_t maxSteps;
+  std::shared_ptr<const Blanks> blanks;
 };
 
 std::string keyOf(const GrammarSource &source) {
@@ -218,9 +281,10 @@ std::string literal(std::string_view text) {
 
 class XgrammarCompiler final : public GrammarCompiler {
 public:
-  XgrammarCompiler(const xgrammar::TokenizerInfo &info, const GrammarLimits &limits)
+  XgrammarCompiler(const xgrammar::TokenizerInfo &info, Blanks blanks, const GrammarLimits &limits)
       // One thread, ours, so that limits and messages find who asked; what is kept, we keep.
-      : compiler(info, 1, false), limits(limits) {}
+      : compiler(info, 1, false), blanks(std::make_shared<const Blanks>(std::move(blanks))),
+        limits(limits) {}
 
   Result<std::shared_ptr<const CompiledGrammar>> compile(const GrammarSource &source) override {
     MOE_TRY(checkSize(source));
@@ -231,9 +295,14 @@ public:
     work.deadline = Clock::now() + limits.maxTime;
     work.bytes = limits.maxMemory;
     MOE_ASSIGN(grammar, compileNew(source, work));
-    auto compiled = std::make_shared<const Compiled>(grammar, limits.maxSteps);
-    std::vector<uint32_t> first(size_t(grammar.GetTokenizerInfo().GetVocabSize() + 31) / 32);
-    compiled->start()->fillMask(first);
+    const bool json = source.kind == GrammarSource::Kind::JsonObject ||
+                      source.kind == GrammarSource::Kind::JsonSchema ||
+                      source.kind == GrammarSource::Kind::ToolCalls;
+    auto compiled =
+        std::make_shared<const Compiled>(grammar, limits.maxSteps, json ? blanks : nullptr);
+    MOE_ASSIGN(matcher, guarded(work, [&] { return compiled->start(); }));
+    std::vector<uint32_t> first(blanks->size());
+    matcher->fillMask(first);
     if (std::ranges::all_of(first, [](uint32_t word) { return word == 0; }))
       return Error{Code::InvalidArgument, "there is no text that the grammar allows"};
     keep(std::move(key), compiled);
@@ -342,6 +411,7 @@ private:
   };
 
   xgrammar::GrammarCompiler compiler;
+  std::shared_ptr<const Blanks> blanks;
   GrammarLimits limits;
   std::mutex mutex;        // of what follows
   std::list<Entry> recent; // the latest first
@@ -372,7 +442,8 @@ GrammarCompiler::create(const Tokenizer &tokenizer, int64_t vocab,
                return xgrammar::TokenizerInfo(tokens, xgrammar::VocabType::RAW, std::nullopt,
                                               stops);
              }));
-  return std::unique_ptr<GrammarCompiler>(std::make_unique<XgrammarCompiler>(info, limits));
+  return std::unique_ptr<GrammarCompiler>(
+      std::make_unique<XgrammarCompiler>(info, blanksOf(tokens), limits));
 }
 
 bool GrammarCompiler::available() { return true; }
