@@ -2,6 +2,7 @@
 #include "runtime/server/GrammarSchema.h"
 
 #include <algorithm>
+#include <cmath>
 #include <picojson.h>
 #include <set>
 #include <span>
@@ -59,7 +60,7 @@ std::string typeName(const Value &value) {
 bool isOfType(const Value &value, std::string_view type) {
   const std::string own = typeName(value);
   return own == type || (own == "number" && type == "integer" &&
-                         value.get<double>() == double(int64_t(value.get<double>())));
+                         value.get<double>() == std::floor(value.get<double>()));
 }
 
 // A schema is walked once, from the root to the leaves, and changed in place.
@@ -244,6 +245,8 @@ private:
         return wrong(path + "/$ref",
                      "found '" + next +
                          "', expected a place in the same schema, for example #/$defs/name");
+      if (seen.size() > 100)
+        return wrong(path + "/$ref", "'" + uri + "' leads through more than 100 references");
       if (!seen.insert(next).second)
         return wrong(path + "/$ref", "'" + uri + "' leads to itself");
       const Value *target = place(next);

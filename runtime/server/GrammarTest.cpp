@@ -277,6 +277,18 @@ TEST_F(Grammars, listedPropertiesAreAll) {
       0u);
 }
 
+// As models write them: JSON would allow escapes, too.
+TEST_F(Grammars, charactersOfEnumsArePlain) {
+  const auto grammar = compiled(schema("{\"enum\": [\"a/b \xC3\xA9\", \"\\u20ac\\n\"]}"));
+  ASSERT_TRUE(grammar);
+  for (const char *answer : {"\"a/b \xC3\xA9\"", "\"\xE2\x82\xAC\\n\""}) {
+    const auto matcher = grammar->start();
+    for (const char *c = answer; *c; ++c)
+      ASSERT_TRUE(matcher->accept(2 + uint8_t(*c))) << answer << " at " << c;
+    EXPECT_TRUE(matcher->finished());
+  }
+}
+
 TEST_F(Grammars, regexes) {
   for (const char *text : {"(ab|a)*[0-9]{2,4}(x|y)?", "[^a-y]{0,3}z", "a(b(c|d)?)+",
                            "\\d+\\.\\d{1,2}", "(true|false|null)", "\\w+@\\w+"}) {
@@ -453,6 +465,7 @@ TEST_F(Grammars, refusesWhatIsWrong) {
       {schema(R"({"type": "string", "pattern": 7})"),
        "at /pattern: found a value of type number, expected a string"},
       {schema(R"({"type": "string", "format": {}})"), "at /format"},
+      {schema("{\"properties\": {\"" + std::string(60000, 'k') + "\": 3}}"), "at /properties/kkk"},
       {schema(R"({"required": [1]})"), "at /required: expected an array of names"},
       {schema(R"({"$ref": "#"})"), "at /$ref: '#' leads to itself"},
       {schema(

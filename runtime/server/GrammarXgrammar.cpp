@@ -59,7 +59,7 @@ template <typename F> auto guarded(Work &work, F call) -> Result<decltype(call()
   } catch (const std::bad_alloc &) {
     return Error{Code::ResourceExhausted, "the grammar needs more memory than there is"};
   } catch (const std::exception &e) {
-    return Error{Code::InvalidArgument, forClient(e.what())};
+    return Error{Code::InvalidArgument, e.what()};
   }
 }
 } // namespace
@@ -287,10 +287,25 @@ public:
         limits(limits) {}
 
   Result<std::shared_ptr<const CompiledGrammar>> compile(const GrammarSource &source) override {
+    try {
+      auto grammar = find(source);
+      if (!grammar)
+        return Error{grammar.error().code, forClient(grammar.error().message)};
+      return grammar;
+    } catch (const std::bad_alloc &) {
+      return Error{Code::ResourceExhausted, "the grammar needs more memory than there is"};
+    } catch (const std::exception &e) { // of picojson
+      return Error{Code::InvalidArgument, forClient(e.what())};
+    }
+  }
+
+private:
+  // What was compiled before, else compiles it.
+  Result<std::shared_ptr<const CompiledGrammar>> find(const GrammarSource &source) {
     MOE_TRY(checkSize(source));
     std::string key = keyOf(source);
-    if (auto known = find(key))
-      return known;
+    if (auto before = kept(key))
+      return before;
     Work work;
     work.deadline = Clock::now() + limits.maxTime;
     work.bytes = limits.maxMemory;
@@ -309,7 +324,6 @@ public:
     return std::shared_ptr<const CompiledGrammar>(std::move(compiled));
   }
 
-private:
   Status checkSize(const GrammarSource &source) const {
     size_t bytes = source.text.size();
     for (const std::string &choice : source.choices)
@@ -374,11 +388,11 @@ private:
   // xgrammar warns of what it leaves out.
   static Status refuseWarnings(const Work &work, bool strict) {
     if (strict && !work.warnings.empty())
-      return Error{Code::InvalidArgument, forClient(work.warnings.front())};
+      return Error{Code::InvalidArgument, work.warnings.front()};
     return ok();
   }
 
-  std::shared_ptr<const CompiledGrammar> find(const std::string &key) {
+  std::shared_ptr<const CompiledGrammar> kept(const std::string &key) {
     std::lock_guard lock(mutex);
     const auto found = byKey.find(key);
     if (found == byKey.end())
@@ -396,9 +410,9 @@ private:
       return;
     recent.push_front({std::move(key), std::move(grammar), bytes});
     byKey.emplace(recent.front().key, recent.begin());
-    kept += bytes;
-    while (kept > limits.cacheBytes) {
-      kept -= recent.back().bytes;
+    keptBytes += bytes;
+    while (keptBytes > limits.cacheBytes) {
+      keptBytes -= recent.back().bytes;
       byKey.erase(recent.back().key);
       recent.pop_back();
     }
@@ -416,7 +430,7 @@ private:
   std::mutex mutex;        // of what follows
   std::list<Entry> recent; // the latest first
   std::unordered_map<std::string, std::list<Entry>::iterator> byKey;
-  size_t kept = 0; // bytes
+  size_t keptBytes = 0;
 };
 } // namespace
 
