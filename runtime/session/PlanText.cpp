@@ -41,13 +41,4 @@ std::optional<ChatFormat> planChatFormat(const Plan &plan) {
   return format;
 }
 
-std::vector<int32_t> encodePrompt(const Tokenizer &tokenizer, std::string_view text) {
-  std::vector<int32_t> ids;
-  tokenizer.encode(text, ids);
-  bool bos = tokenizer.addBos() && tokenizer.bos() >= 0;
-  if (bos && (ids.empty() || ids[0] != tokenizer.bos())) // the text may begin with its own
-    ids.insert(ids.begin(), tokenizer.bos());
-  return ids;
-}
-
 } // namespace moe

@@ -15,10 +15,6 @@ Result<std::optional<Tokenizer>> planTokenizer(const Plan &plan);
 // Nothing if the plan has no chat format.
 std::optional<ChatFormat> planChatFormat(const Plan &plan);
 
-// The ids of a prompt that is not a conversation: BOS where the plan asks for one, then the text,
-// whose special tokens count as such.
-std::vector<int32_t> encodePrompt(const Tokenizer &tokenizer, std::string_view text);
-
 } // namespace moe
 
 #endif

@@ -93,6 +93,10 @@ private:
   int32_t bosId = -1;
 };
 
+// The ids of a prompt that is not a conversation: BOS where the tokenizer asks for one and the text
+// does not begin with it, then the text, whose special tokens count as such.
+std::vector<int32_t> encodePrompt(const Tokenizer &tokenizer, std::string_view text);
+
 } // namespace moe
 
 #endif
