@@ -2,13 +2,12 @@
 #ifndef MOE_RUNTIME_SERVER_ENGINE_H
 #define MOE_RUNTIME_SERVER_ENGINE_H
 
-#include "runtime/server/Request.h"
+#include "runtime/server/Generator.h"
 #include "runtime/session/Session.h"
 #include "runtime/text/Tokenizer.h"
 
 #include <array>
 #include <functional>
-#include <variant>
 
 namespace moe::server {
 
@@ -18,17 +17,6 @@ struct EngineLimits {
   int32_t maxPerKey = 0;                     // requests of a key that run at a time; 0: any number
   double itlStretch = 1.5; // how much longer a step may be with prompts in it; 0: prompts first
   int32_t drafts = 0;      // n-gram drafts of a sequence and step; 0: none
-};
-
-// Why submit refuses: a caller maps these to answers.
-//   InvalidArgument    the request cannot ever be served (too long, ids, options); the message says
-//                      why
-//   Unimplemented      the plan has not what it takes: hidden states for `embed`
-//   ResourceExhausted  too many wait; `retryAfter` says when to come again
-//   Unavailable        the engine drains or has failed
-struct Refusal {
-  Error error;
-  std::chrono::seconds retryAfter{0};
 };
 
 // What an engine has done since it began, and what it does now.
@@ -66,7 +54,7 @@ public:
   virtual void onFinish(const Timings &timings) {}
 };
 
-class Engine {
+class Engine final : public Generator {
 public:
   // One call for all events of a step, on the engine's thread: usually a post to the thread that
   // owns the sinks.
@@ -81,13 +69,11 @@ public:
   static Result<std::unique_ptr<Engine>> create(Session session, const Tokenizer *tokenizer,
                                                 const EngineLimits &limits, Deliver deliver,
                                                 EngineObserver *observer = nullptr);
-  ~Engine(); // ends what runs with Finish::Cancelled and joins
+  ~Engine() override; // ends what runs with Finish::Cancelled and joins
 
-  // From any thread. The sink gets events until one with `finish` for each choice.
-  std::variant<RequestId, Refusal> submit(Request request, std::shared_ptr<EventSink> sink);
-  // The client is gone: after what the step that runs now gives, no event comes. Unknown ids are
-  // fine. From any thread.
-  void cancel(RequestId id);
+  std::variant<RequestId, Refusal> submit(Request request,
+                                          std::shared_ptr<EventSink> sink) override;
+  void cancel(RequestId id) override;
 
   // No more requests are taken; `idle` says when the last one has ended.
   void drain();
@@ -96,8 +82,8 @@ public:
   std::optional<Error> failure() const;
 
   EngineStats stats() const; // a snapshot, as of the last step
-  int64_t context() const;   // tokens of a prompt and its answer
-  int64_t vocab() const;
+  int64_t context() const override;
+  int64_t vocab() const override;
 
 private:
   class Impl;
