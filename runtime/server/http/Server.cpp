@@ -16,12 +16,6 @@ namespace moe::server::http {
 namespace asio = boost::asio;
 using boost::system::error_code;
 
-const std::string *HttpRequest::header(std::string_view name) const {
-  const auto found = std::find_if(headers.begin(), headers.end(),
-                                  [&](const auto &header) { return header.first == name; });
-  return found == headers.end() ? nullptr : &found->second;
-}
-
 struct Server::Impl {
   // First, so that it is last to go: what is still waited for is destroyed with it.
   asio::io_context io{1};

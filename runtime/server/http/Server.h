@@ -46,7 +46,13 @@ struct HttpRequest {
   std::string peer;    // address of the client, for logs; "unix" where a listener is a file
   size_t listener = 0; // which of Options' endpoints it came to: 0 is host:port, others[i] is i + 1
 
-  const std::string *header(std::string_view name) const; // the first; lower case; null: absent
+  // The first of that name, which is in lower case; null: absent.
+  const std::string *header(std::string_view name) const {
+    for (const auto &[each, value] : headers)
+      if (each == name)
+        return &value;
+    return nullptr;
+  }
 };
 
 // The answer to one request: either send, or start, write.., finish. On the server's thread alone,
