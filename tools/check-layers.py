@@ -13,7 +13,7 @@ import tempfile
 LIBRARIES = [
     ("mlir/", "MLIR"), ("mlir-c/", "MLIR"), ("llvm/", "LLVM"), ("llvm-c/", "LLVM"), ("lld/", "LLVM"),
     ("flatbuffers/", "flatbuffers"), ("xxhash.h", "xxhash"), ("CLI/", "CLI11"),
-    ("zmq.h", "ZeroMQ"), ("boost/", "Boost"), ("openssl/", "OpenSSL"),
+    ("zmq.h", "ZeroMQ"), ("boost/", "Boost"), ("openssl/", "OpenSSL"), ("nlohmann/", "nlohmann"),
     ("xgrammar/", "xgrammar"), ("picojson.h", "xgrammar"),  # which brings picojson along
     ("gtest/", "gtest"), ("gmock/", "gtest"),
 ]
@@ -44,6 +44,8 @@ RULES = {
     "runtime/server/KvEventsZmq.cpp": ["runtime/server/KvEvents.h", "ZeroMQ"],
     "runtime/server/http/": [STATUS, "Boost", "OpenSSL"],
     "runtime/server/http/Server.h": [STATUS],
+    "runtime/server/api/": [STATUS, "runtime/text/", "runtime/server/*", "runtime/server/http/Server.h"],
+    "runtime/server/api/Json.cpp": ["runtime/server/api/", "runtime/text/Utf8.h", "nlohmann"],
     "runtime/moe.cpp": ["runtime/"],  # the C interface
     "dialects/": [STATUS, WEIGHTS, "MLIR", "LLVM"],
     "dialects/moe/MoeReference.h": [],
@@ -149,6 +151,9 @@ def selfTest():
         ("runtime/server/KvEvents.cpp", ["<zmq.h>"], 1),
         ("runtime/server/KvEventsZmq.cpp", ['"runtime/server/KvEvents.h"', "<zmq.h>", '"runtime/server/Engine.h"'], 3),
         ("runtime/server/B.cpp", ["<boost/asio/post.hpp>"], 1),
+        ("runtime/server/api/A.cpp", ['"runtime/server/Request.h"', '"runtime/text/ToolCalls.h"', '"runtime/server/http/Server.h"', '"runtime/session/Session.h"'], 4),
+        ("runtime/server/api/B.cpp", ["<nlohmann/json.hpp>"], 1),
+        ("runtime/server/api/Json.cpp", ['"runtime/server/api/Json.h"', "<nlohmann/json.hpp>", '"runtime/server/http/Server.h"'], 3),
         ("runtime/server/http/A.cpp", ['"runtime/server/http/Server.h"', "<boost/asio/post.hpp>", "<openssl/ssl.h>", '"runtime/server/Request.h"'], 4),
         ("dialects/moe/A.cpp", ['"mlir/IR/Builders.h"', '"dialects/moe/MoeOps.h.inc"', '"passes/Passes.h"'], 3),
         ("dialects/moe/MoeReference.cpp", ['"dialects/moe/MoeReference.h"', "<span>", '"dialects/moe/MoeOps.h"'], 3),
