@@ -55,8 +55,10 @@ Result<Session> Session::create(const Plan &plan, const SessionOptions &options)
   model.pools = programs.pools;
   MOE_ASSIGN(binding, bindStep(programs, model.vocab, model.hiddenSize));
   model.binding = std::move(binding);
-  for (const Program &program : programs.programs)
+  for (const Program &program : programs.programs) {
     model.maxStep = std::max(model.maxStep, program.tokens);
+    model.programs.push_back({program.tokens, program.rows});
+  }
   MOE_TRY(device->supports(programs)); // before its memory is counted
   MOE_ASSIGN(memory, device->memory(programs));
   model.memory = std::move(memory);
@@ -129,6 +131,14 @@ Result<Session> Session::create(SessionModel model, const SessionOptions &asked,
   session.wanted.reserve(size_t(executor->maxRows()) + 1);
   session.executor = std::move(executor);
   return session;
+}
+
+int32_t Session::programTokens(int64_t tokens, int64_t rows) const {
+  int32_t smallest = 0;
+  for (const SessionModel::Room &room : model.programs)
+    if (room.tokens >= tokens && room.rows >= rows && (smallest == 0 || room.tokens < smallest))
+      smallest = room.tokens;
+  return smallest;
 }
 
 Result<int32_t> Session::addSequence(uint64_t salt) {

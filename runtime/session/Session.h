@@ -43,6 +43,10 @@ struct SessionModel {
   int64_t hiddenSize = 0; // channels of the residual stream
   int64_t maxPositions = 0;
   int32_t maxStep = 0; // tokens of the largest program
+  struct Room {
+    int32_t tokens, rows;
+  };
+  std::vector<Room> programs{}; // what each has room for
   std::vector<CachePool> pools;
   StepBinding binding;
   std::optional<DeviceMemory> memory{}; // of a device with its own
@@ -142,8 +146,12 @@ public:
   int32_t maxSequences() const { return options.maxSequences; }
   int32_t maxStep() const { return options.maxStep; }          // tokens of one step of the device
   int32_t maxRows() const { return int32_t(rows.capacity()); } // rows of one
+  // The tokens that the program of such a step has room for: the smallest that holds it; 0 if the
+  // executor's programs are not known.
+  int32_t programTokens(int64_t tokens, int64_t rows) const;
   uint64_t cacheBytes() const { return bytes; } // of the KV cache when all of it is in use
 
+  bool keepsPrefixes() const { return options.prefixCache; }
   // The pools of the KV cache, in pages of KvCache::pageTokens positions.
   size_t pools() const { return model.pools.size(); }
   int32_t poolChunk(size_t pool) const { return model.pools[pool].chunk; } // 0: all positions
