@@ -152,9 +152,19 @@ int main(int argc, char **argv) {
   benchApp->add_option("--repeat", bench.repeat, "timed rounds")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
-  benchApp->add_flag("--serve", bench.serve,
-                     "instead answer lines of standard input, prefill N or decode N [AFTER], with "
-                     "the seconds they took, as JSON");
+  benchApp
+      ->add_option("--sequences", bench.sequences,
+                   "instead how fast N sequences decode together after a prompt each; several N "
+                   "are told apart by commas")
+      ->type_name("N[,N...]")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 4096))
+      ->excludes("--depth");
+  benchApp
+      ->add_flag("--serve", bench.serve,
+                 "instead answer lines of standard input, prefill N or decode N [AFTER], with "
+                 "the seconds they took, as JSON")
+      ->excludes("--sequences");
   for (CLI::App *command : {chatApp, embedApp, scoreApp, benchApp})
     command->get_option("plan")->required();
 

@@ -13,11 +13,6 @@
 #include <cstdio>
 
 namespace moe {
-namespace {
-
-struct Spread {
-  double median = 0, min = 0, max = 0;
-};
 
 Spread spreadOf(std::vector<double> values) {
   if (values.empty())
@@ -50,6 +45,8 @@ std::vector<int32_t> randomTokens(int64_t count, int64_t vocab) {
   return tokens;
 }
 
+namespace {
+
 Result<double> tokensPerSecond(Session &session, std::span<const int32_t> tokens, int64_t before,
                                int64_t step) {
   MOE_ASSIGN(seconds, benchTurn(session, tokens, before, step));
@@ -80,6 +77,10 @@ Result<double> benchTurn(Session &session, std::span<const int32_t> tokens, int6
 
 Result<int> runBench(const BenchOptions &options) {
   MOE_ASSIGN(opened, openPlan(options.place));
+  if (!options.sequences.empty()) {
+    MOE_TRY(benchSequences(opened->plan, options));
+    return 0;
+  }
   SessionOptions sessionWith = sessionOptions(options.place);
   const int64_t longest = std::max(options.prompt, options.depth + options.generate);
   if (sessionWith.context == 0)

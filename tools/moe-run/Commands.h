@@ -70,6 +70,8 @@ struct BenchOptions {
   int64_t prompt = 512, generate = 64, depth = 0;
   int repeat = 5;
   bool serve = false; // turns on request instead
+  std::vector<int32_t>
+      sequences; // that decode together instead, a figure for each of these numbers
 };
 
 // Each returns the exit status, or an error for `main` to print.
