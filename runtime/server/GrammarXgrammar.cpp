@@ -65,6 +65,7 @@ template <typename F> auto guarded(Work &work, F call) -> Result<decltype(call()
 } // namespace
 } // namespace moe::server
 
+// NOLINTBEGIN(readability-identifier-naming): xgrammar calls these.
 namespace xgrammar {
 void CountStep() {
   moe::server::Work *work = moe::server::current;
@@ -100,6 +101,7 @@ void LogMessageImpl(const std::string &, int, int level, const std::string &mess
     moe::server::current->warnings.push_back(message);
 }
 } // namespace xgrammar
+// NOLINTEND(readability-identifier-naming)
 
 namespace moe::server {
 namespace {
