@@ -2,6 +2,7 @@
 #include "runtime/server/GrammarSchema.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <picojson.h>
 #include <set>
@@ -383,6 +384,26 @@ Status checkRepetition(std::string_view regex) {
       return Error{Code::InvalidArgument,
                    "the regular expression repeats something more than 10000 times, at byte " +
                        std::to_string(i)};
+  }
+  return ok();
+}
+
+Status checkEscapes(std::string_view ebnf) {
+  for (size_t i = 0; i + 1 < ebnf.size(); ++i) {
+    if (ebnf[i] != '\\')
+      continue;
+    const char kind = ebnf[++i];
+    const size_t most = kind == 'x' ? ebnf.size() : kind == 'u' ? 4 : kind == 'U' ? 8 : 0;
+    uint32_t value = 0;
+    for (size_t digits = 0;
+         digits < most && i + 1 < ebnf.size() && std::isxdigit(uint8_t(ebnf[i + 1])); ++digits) {
+      const char c = ebnf[++i];
+      value = value * 16 + uint32_t(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
+      if (value > 0x10FFFF)
+        return Error{Code::InvalidArgument,
+                     "the grammar has an escape that is no character, at byte " +
+                         std::to_string(i)};
+    }
   }
   return ok();
 }

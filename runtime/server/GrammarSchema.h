@@ -21,6 +21,10 @@ Status checkDepth(std::string_view text, std::string_view open, std::string_view
 // expression becomes too large to follow.
 Status checkRepetition(std::string_view regex);
 
+// Ok unless \x, \u or \U in an EBNF text is followed by the number of no character; xgrammar reads
+// any number of digits.
+Status checkEscapes(std::string_view ebnf);
+
 // The schema `text`, with these changes:
 //   - `type` is there where the keywords leave one possibility, for example `properties` an object;
 //   - objects with `properties` take no others unless `additionalProperties` or the like says so,

@@ -388,6 +388,12 @@ TEST_F(Grammars, ebnf) {
   }
 }
 
+TEST_F(Grammars, escapesOfEbnf) {
+  EXPECT_EQ(walks(ebnf("root ::= \"\\u00e9ffff\\x41\\U0001F600\""), 1),
+            std::vector<std::string>{"\xC3\xA9"
+                                     "ffffA\xF0\x9F\x98\x80"});
+}
+
 TEST_F(Grammars, rollbackIsNeverHavingAccepted) {
   std::mt19937 random(11);
   for (const GrammarSource &source : everyKind()) {
@@ -486,6 +492,8 @@ TEST_F(Grammars, refusesWhatIsWrong) {
       {regex("(a{1,1000}){1,1000}"), "repeat"},
       {regex(repeated("(", 40) + "a" + repeated(")", 40)), "nested more than 32 deep"},
       {ebnf("root ::= nothing"), "nothing"},
+      {ebnf("root ::= \"\\x66666666666\""), "an escape that is no character, at byte 17"},
+      {ebnf("root ::= [a-\\U00110000]"), "an escape that is no character"},
       {ebnf("rot ::= \"a\""), "root"},
       {ebnf("root ::= root"), "there is no text that the grammar allows"},
       {ebnf(""), "root"},

@@ -366,6 +366,7 @@ private:
     }
     case GrammarSource::Kind::Ebnf:
       MOE_TRY(checkDepth(source.text, "(", ")", '"', limits.maxDepth));
+      MOE_TRY(checkEscapes(source.text));
       return byText(source.text, work);
     case GrammarSource::Kind::ToolCalls: {
       MOE_ASSIGN(calls, toolCallTag(source.text, source.several, source.strict, limits.maxDepth));
