@@ -275,7 +275,7 @@ std::string literal(std::string_view text) {
     if (c == '"' || c == '\\')
       result.append({'\\', c});
     else if (uint8_t(c) < 0x20 || c == 0x7f)
-      result.append({'\\', 'x', kDigits[uint8_t(c) >> 4], kDigits[c & 15]});
+      result.append({'\\', 'u', '0', '0', kDigits[uint8_t(c) >> 4], kDigits[c & 15]});
     else
       result += c;
   return result + '"';
