@@ -120,9 +120,8 @@ TEST(PlanTest, readsVersions) {
   reseal(file.span(), [](Header &h) { h.major = kPlanMajor + 1, h.features = 0; });
   const std::string newer = errorOf(Plan::open(file.span()));
   const std::string written = "4." + std::to_string(kPlanMinor + 5);
-  for (const std::string &part :
-       {"moec test wrote it in format " + written, std::string("reads 3.1"),
-        std::string("update the runtime")})
+  for (const std::string &part : {"moec test wrote it in format " + written,
+                                  std::string("reads 3.1"), std::string("update the runtime")})
     EXPECT_NE(newer.find(part), std::string::npos) << newer;
 
   reseal(file.span(), [](Header &h) { h.major = 2, h.minor = 0; });

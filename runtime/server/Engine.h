@@ -1,4 +1,12 @@
 // A thread that owns a session and gives each of many requests its share of every step.
+//
+// What a seed promises: choice i of a request draws its random numbers from seed + i alone. On CPUs
+// the logits of a row have the same bits in every company, so a request gets the same tokens
+// whatever else runs beside it, however its prompt is divided, whether a prefix of it is cached,
+// whether it is preempted, and with drafts or without, on every CPU that runs the same target of
+// the plan. On GPUs the same steps give the same bits, but sums differ by rounding between steps of
+// other sizes: there the tokens are the same for the same logits, and may differ from run to run
+// where two tokens are nearly as likely as each other.
 #ifndef MOE_RUNTIME_SERVER_ENGINE_H
 #define MOE_RUNTIME_SERVER_ENGINE_H
 
@@ -17,6 +25,7 @@ struct EngineLimits {
   int32_t maxPerKey = 0;                     // requests of a key that run at a time; 0: any number
   double itlStretch = 1.5; // how much longer a step may be with prompts in it; 0: prompts first
   int32_t drafts = 0;      // n-gram drafts of a sequence and step; 0: none
+  std::chrono::milliseconds measure{250}; // to learn what steps cost before the first request
 };
 
 // What an engine has done since it began, and what it does now.
@@ -33,6 +42,7 @@ struct EngineStats {
   std::array<int64_t, kFinishes> finished{};     // choices, by Finish
   int64_t preemptions = 0;
   int64_t prefixQueries = 0, prefixHits = 0; // tokens that were looked up, and found
+  int64_t drafts = 0, draftHits = 0;         // tokens that were tried, and came true
   std::vector<Pool> pools;
   double prefillRate = 0; // tokens a second, of late; 0: not known yet
 };

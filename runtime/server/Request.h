@@ -3,6 +3,7 @@
 #define MOE_RUNTIME_SERVER_REQUEST_H
 
 #include "runtime/server/Grammar.h"
+#include "runtime/session/Logprobs.h"
 #include "runtime/session/Sampler.h"
 
 #include <chrono>
@@ -36,16 +37,12 @@ struct Request {
   bool embed = false; // no text: hidden states of the prompt, see Event::embedding
 };
 
-struct TokenLogprob {
-  int32_t token;
-  float logprob; // natural, of the model's own distribution: before penalties and temperature
-};
-
 struct TokenEvent {
   int32_t token;
-  size_t textBytes = 0;             // of Event::text that came with it
-  std::optional<float> logprob;     // where the request asks for it
-  std::vector<TokenLogprob> likely; // most likely first
+  size_t textBytes = 0; // of Event::text that came with it
+  // Where the request asks for it: of the model's own distribution, before penalties, temperature.
+  std::optional<float> logprob{};
+  std::vector<TokenLogprob> likely{}; // most likely first
 };
 
 enum class Finish {
@@ -68,10 +65,10 @@ struct Event {
   std::optional<Finish> finish;   // the choice's last event
   std::string stopString;         // with Finish::StopString
   std::string error;              // with Failed, Deadline and QueueDeadline, for the client
-  // With the first tokens of choice 0, or its finish where maxTokens is 0:
+  // With the first tokens of choice 0, or its finish where there are none to be chosen:
   int64_t cachedTokens = -1;      // of the prompt, that a prefix gave; -1: not this event
   std::vector<TokenEvent> prompt; // where promptLogprobs asks for it; of the first id no logprob
-  std::vector<std::vector<float>> embedding; // [mean, last token], of `embed`
+  std::vector<std::vector<float>> embedding; // [mean, last token], of `embed`, of length 1
 };
 
 // Takes the events of one request, each choice's in order. Called where Engine's `deliver` says.
