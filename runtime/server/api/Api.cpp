@@ -20,6 +20,9 @@ struct Endpoint {
 constexpr Endpoint kEndpoints[] = {
     {"/v1/chat/completions", chatCompletions},
     {"/v1/completions", completions},
+    {"/v1/messages", messages, Dialect::Anthropic},
+    {"/v1/messages/count_tokens", countTokens, Dialect::Anthropic},
+    {"/v1/responses", responses},
     {"/v1/embeddings", embeddings},
     {"/tokenize", tokenize},
     {"/detokenize", detokenize},
@@ -191,8 +194,9 @@ void Api::Impl::read(std::string body, Call call) {
 
 // On the compiler.
 void Api::Impl::compile(Task task, Call call) {
-  Result<std::shared_ptr<const CompiledGrammar>> grammar =
-      Error{Code::Unavailable, "this server has no constrained output"};
+  Result<std::shared_ptr<const CompiledGrammar>> grammar = Error{
+      Code::Unavailable, "this server cannot constrain answers: it is built without grammars, "
+                         "or the model has no tokenizer"};
   if (task.model->grammars)
     grammar = task.model->grammars->compile(*task.grammar);
   if (grammar)

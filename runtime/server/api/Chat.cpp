@@ -115,16 +115,9 @@ Check readToolChoice(const Json &choice, ChatInput &input) {
                                              "...}}");
     const Field inner{"name", &input.named};
     MOE_CHECK(readFields(*function, {&inner, 1}, "tool_choice.function"));
-    const auto isNamed = [&](const Tool &tool) { return tool.name == input.named; };
-    if (std::none_of(input.tools.begin(), input.tools.end(), isNamed))
-      return Problem::invalid("tool_choice", "tool_choice: the request has no tool '" +
-                                                 input.named.substr(0, 64) + "'");
     input.choice = ToolChoice::Required;
   }
-  if (input.choice == ToolChoice::Required && input.tools.empty())
-    return Problem::invalid("tool_choice",
-                            "tool_choice: a call is required, but there are no tools");
-  return std::nullopt;
+  return checkToolChoice(input, !choice.string(), "tool_choice");
 }
 
 Check readTemplateOptions(const Json &body, ChatInput &input) {
@@ -200,9 +193,8 @@ Outcome chatCompletions(const Json &body, const Models &models) {
   if (logprobs)
     request.logprobs = int32_t(likely);
   options.maxTokens = newMax ? newMax : oldMax;
-  if (const Json *eos = body.find("ignore_eos"); model->chat && !(eos && *eos->boolean()))
-    request.stopTokens.insert(request.stopTokens.end(), model->chat->stopTokens().begin(),
-                              model->chat->stopTokens().end());
+  if (!options.ignoreEos)
+    addStopTokens(*model, request);
   ChatFormOptions form;
   form.logprobs = logprobs;
   form.promptLogprobs = request.promptLogprobs.has_value();

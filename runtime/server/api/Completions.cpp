@@ -30,6 +30,9 @@ Outcome completions(const Json &body, const Models &models) {
     request.logprobs = int32_t(*logprobs);
   if (echo && logprobs && !request.promptLogprobs)
     request.promptLogprobs = request.logprobs;
+  if (!options.ignoreEos)
+    request.stopTokens.insert(request.stopTokens.end(), model->stopTokens.begin(),
+                              model->stopTokens.end());
   std::vector<Prompt> prompts;
   MOE_CHECK(readPrompts(*prompt, "prompt", *model, prompts));
   if (prompts.size() * size_t(request.choices) > kMaxPrompts)

@@ -42,6 +42,57 @@ Check checkToolName(const std::string &name, const std::string &where) {
                           where + ": expected a name of 1 to 128 letters, digits, _, - or .");
 }
 
+std::string toolJson(const Tool &tool, const std::string &description) {
+  std::string out;
+  JsonWriter json(out);
+  json.beginObject().member("type", "function").key("function").beginObject();
+  json.member("name", tool.name);
+  if (!description.empty())
+    json.member("description", description);
+  if (!tool.parameters.empty())
+    json.key("parameters").raw(tool.parameters);
+  json.endObject().endObject();
+  return out;
+}
+
+Check checkToolChoice(const ChatInput &input, bool byName, const std::string &where) {
+  const auto isNamed = [&](const Tool &tool) { return tool.name == input.named; };
+  if (byName && std::none_of(input.tools.begin(), input.tools.end(), isNamed))
+    return Problem::invalid(where, "tool_choice: the request has no tool '" +
+                                       input.named.substr(0, 64) + "'");
+  if (input.choice == ToolChoice::Required && input.tools.empty())
+    return Problem::invalid("tool_choice",
+                            "tool_choice: a call is required, but there are no tools");
+  return std::nullopt;
+}
+
+void addStopTokens(const ServedModel &model, Request &request) {
+  std::vector<int32_t> &stop = request.stopTokens;
+  stop.insert(stop.end(), model.stopTokens.begin(), model.stopTokens.end());
+  if (model.chat)
+    stop.insert(stop.end(), model.chat->stopTokens().begin(), model.chat->stopTokens().end());
+}
+
+Check readTextPart(const Json &part, std::span<const char *const> types, const std::string &where,
+                   std::string &text) {
+  std::string type, more;
+  const Field field{"type", &type};
+  MOE_CHECK(readFields(part, {&field, 1}, where));
+  if (type == "image_url" || type == "image" || type == "input_image")
+    return Problem::invalid(where, "this model takes no images");
+  if (std::none_of(types.begin(), types.end(), [&](const char *is) { return type == is; }))
+    return Problem::invalid(pathOf(where, "type"), "content of type '" + type.substr(0, 64) +
+                                                       "' is not supported; expected '" + types[0] +
+                                                       "'");
+  const char *member = type == "refusal" ? "refusal" : "text";
+  const Field words{member, &more};
+  if (!part.find(member))
+    return Problem::invalid(pathOf(where, member), where + " has no " + member);
+  MOE_CHECK(readFields(part, {&words, 1}, where));
+  text += more;
+  return std::nullopt;
+}
+
 Check readText(const Json &content, std::span<const char *const> types, const std::string &where,
                std::string &text) {
   if (const std::string *all = content.string()) {
@@ -51,25 +102,8 @@ Check readText(const Json &content, std::span<const char *const> types, const st
   if (!content.array())
     return Problem::invalid(where, where + ": found " + content.kind() +
                                        ", expected a string or an array of parts");
-  for (size_t i = 0; i < content.array()->size(); ++i) {
-    const Json &part = (*content.array())[i];
-    const std::string path = pathOf(where, i);
-    std::string type, more;
-    const Field field{"type", &type};
-    MOE_CHECK(readFields(part, {&field, 1}, path));
-    if (type == "image_url" || type == "image" || type == "input_image")
-      return Problem::invalid(path, "this model takes no images");
-    if (std::none_of(types.begin(), types.end(), [&](const char *is) { return type == is; }))
-      return Problem::invalid(pathOf(path, "type"), "content of type '" + type.substr(0, 64) +
-                                                        "' is not supported; expected '" +
-                                                        types[0] + "'");
-    const char *member = type == "refusal" ? "refusal" : "text";
-    const Field words{member, &more};
-    if (!part.find(member))
-      return Problem::invalid(pathOf(path, member), path + " has no " + member);
-    MOE_CHECK(readFields(part, {&words, 1}, path));
-    text += more;
-  }
+  for (size_t i = 0; i < content.array()->size(); ++i)
+    MOE_CHECK(readTextPart((*content.array())[i], types, pathOf(where, i), text));
   return std::nullopt;
 }
 

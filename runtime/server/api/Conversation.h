@@ -35,6 +35,15 @@ Check checkToolName(const std::string &name, const std::string &where);
 // their member `text` and others are refused.
 Check readText(const Json &content, std::span<const char *const> types, const std::string &where,
                std::string &text);
+Check readTextPart(const Json &part, std::span<const char *const> types, const std::string &where,
+                   std::string &text);
+
+// The tool's `json` from its name and parameters, for APIs that have another form of it.
+std::string toolJson(const Tool &tool, const std::string &description);
+// Whether the choice that was read fits the tools. `byName`: it has to name one.
+Check checkToolChoice(const ChatInput &input, bool byName, const std::string &where);
+// Those that end an answer of the assistant.
+void addStopTokens(const ServedModel &model, Request &request);
 
 // The ids of a conversation.
 Check render(const ServedModel &model, const ChatInput &input, std::vector<int32_t> &ids);

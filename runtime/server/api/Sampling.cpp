@@ -198,7 +198,7 @@ Check readSampling(const Json &body, const ServedModel &model, Request &request,
   const Json *bias = nullptr, *streamOptions = nullptr, *format = nullptr;
   const JsonArray *stopTokens = nullptr;
   std::optional<int64_t> seed, bestOf, promptLogprobs;
-  bool ignoreEos = false, beams = false;
+  bool beams = false;
   int64_t topK = sampling.topK;
   const auto context = double(model.generator->context());
   const Field fields[] = {
@@ -211,7 +211,7 @@ Check readSampling(const Json &body, const ServedModel &model, Request &request,
       {"presence_penalty", &sampling.presencePenalty, -2, 2},
       {"seed", &seed},
       {"stop_token_ids", &stopTokens, 0, 1024},
-      {"ignore_eos", &ignoreEos},
+      {"ignore_eos", &options.ignoreEos},
       {"min_tokens", &request.minTokens, 0, context},
       {"include_stop_str_in_output", &request.includeStop},
       {"skip_special_tokens", &request.skipSpecial},
@@ -245,9 +245,6 @@ Check readSampling(const Json &body, const ServedModel &model, Request &request,
   MOE_CHECK(readStop(body, "stop", request.stopStrings));
   if (stopTokens)
     MOE_CHECK(readIds(*stopTokens, model.generator->vocab(), "stop_token_ids", request.stopTokens));
-  if (!ignoreEos)
-    request.stopTokens.insert(request.stopTokens.end(), model.stopTokens.begin(),
-                              model.stopTokens.end());
   if (streamOptions) {
     const Field inner[] = {{"include_usage", &options.includeUsage},
                            {"continuous_usage_stats", &options.continuousUsage}};

@@ -10,6 +10,7 @@ namespace moe::server::api {
 // What a request says of its answer beside the prompt.
 struct AnswerOptions {
   bool stream = false, includeUsage = false, continuousUsage = false;
+  bool ignoreEos = false; // the model's own stop tokens are tokens like others
   std::optional<int64_t> maxTokens;
   std::string cacheSalt;
   std::optional<GrammarSource> grammar;
