@@ -321,4 +321,19 @@ TEST_F(MoeRun, Measures) {
   EXPECT_NE(o.out.find("decode 8 tokens after 20: "), std::string::npos) << o.out;
 }
 
+TEST_F(MoeRun, MeasuresSequencesTogether) {
+  Outcome o = run("bench @toy.plan --prompt 20 --generate 4 --repeat 1 --sequences 1,3");
+  EXPECT_EQ(o.status, 0) << o.err;
+  for (const char *part : {"1 rounds of 4 steps after prompts of 20 tokens",
+                           "\n1 sequence: ", "\n3 sequences: ", " ms a step\n"})
+    EXPECT_NE(o.out.find(part), std::string::npos) << part << " in " << o.out;
+  o = run("bench @toy.plan --prompt 20 --generate 4 --repeat 1 --sequences 2 --json");
+  EXPECT_NE(o.out.find("\"batches\": [{\"sequences\": 2, \"decode_tokens_per_second\": {"),
+            std::string::npos)
+      << o.out;
+  EXPECT_EQ(run("bench @toy.plan --sequences 0").status, 2);
+  EXPECT_EQ(run("bench @toy.plan --sequences 1,x").status, 2);
+  EXPECT_EQ(run("bench @toy.plan --sequences 2 --prompt 0").status, 1);
+}
+
 } // namespace
