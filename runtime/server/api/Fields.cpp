@@ -137,8 +137,8 @@ Check readFields(const Json &object, std::span<const Field> fields, const std::s
       const auto number = numberOf(*json);
       found = number ? printed(*number) : json->kind();
     }
-    return Problem::invalid(pathOf(where, field.name), std::string(field.name) + ": found " +
-                                                           found + ", expected " + reader.wanted);
+    const std::string path = pathOf(where, field.name);
+    return Problem::invalid(path, path + ": found " + found + ", expected " + reader.wanted);
   }
   return std::nullopt;
 }
@@ -156,8 +156,8 @@ Check readName(const Json &object, const char *member, std::span<const char *con
   }
   const std::string found =
       json->string() ? "'" + json->string()->substr(0, 64) + "'" : json->kind();
-  return Problem::invalid(pathOf(where, member),
-                          std::string(member) + ": found " + found + ", expected " + all);
+  const std::string path = pathOf(where, member);
+  return Problem::invalid(path, path + ": found " + found + ", expected " + all);
 }
 
 Check readIds(const JsonArray &array, int64_t vocab, const std::string &where,

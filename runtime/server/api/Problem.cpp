@@ -35,17 +35,12 @@ std::string errorBody(const Problem &problem, Dialect dialect) {
     json.member("type", "error");
   json.key("error").beginObject();
   json.member("type", typeOf(problem.status, dialect));
-  if (dialect == Dialect::Anthropic) {
-    // It has no field for the parameter.
-    json.member("message",
-                problem.param.empty() ? problem.message : problem.param + ": " + problem.message);
-  } else {
-    json.member("message", problem.message);
+  json.member("message", problem.message);
+  if (dialect == Dialect::OpenAi)
     for (const auto &[name, text] : {std::pair("param", &problem.param), {"code", &problem.code}}) {
       json.key(name);
       text->empty() ? json.value(nullptr) : json.value(*text);
     }
-  }
   json.endObject().endObject();
   return out;
 }
