@@ -1,12 +1,25 @@
 #!/bin/bash
-# From a fresh Debian 12 to a model that writes: installs what is missing, builds, compiles models/cria, runs it.
+# quickstart.sh [--serve]: from a fresh Debian 12 to a model that writes: installs what is missing, builds, compiles
+# models/cria, runs it; with --serve, serves it at http://127.0.0.1:8000.
 set -euo pipefail
 cd "$(dirname "$0")"
+with_server=
+for argument in "$@"; do
+  case $argument in
+    --serve) with_server=1 ;;
+    *)
+      echo "usage: ./quickstart.sh [--serve]" >&2
+      exit 2
+      ;;
+  esac
+done
 . tools/prepare.sh
 
-install_packages "${build_packages[@]}"
+packages=("${build_packages[@]}")
+[ -z "$with_server" ] || packages+=("${server_packages[@]}")
+install_packages "${packages[@]}"
 echo "build: build/release (the first time takes some minutes; log: $logs/build.log)"
-build_release moec moe-opt moe-run
+build_release moec moe-opt moe-run ${with_server:+moe-serve}
 
 say_and_do() {
   echo "\$ $*"
@@ -14,5 +27,8 @@ say_and_do() {
 }
 if [ ! -f build/cria.plan ] || [ -n "$(find models/cria build/release/bin/moec -newer build/cria.plan)" ]; then
   say_and_do build/release/bin/moec compile models/cria -o build/cria.plan --target cpu:native
+fi
+if [ -n "$with_server" ]; then
+  say_and_do exec build/release/bin/moe-serve build/cria.plan
 fi
 say_and_do build/release/bin/moe-run build/cria.plan -p "In the beginning" -n 120

@@ -15,7 +15,8 @@ for argument in "$@"; do
 done
 . tools/prepare.sh
 
-install_packages "${build_packages[@]}" "${test_packages[@]}"
+with_server=1
+install_packages "${build_packages[@]}" "${server_packages[@]}" "${test_packages[@]}"
 echo "build: build/release (log: $logs/build.log)"
 build_release all
 echo "tests: $logs/test.log"

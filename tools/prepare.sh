@@ -9,7 +9,13 @@ build_packages=(
   flatbuffers-compiler libflatbuffers-dev libcli11-dev libxxhash-dev libeigen3-dev
   libgtest-dev libgmock-dev
 )
+server_packages=(
+  libboost-dev nlohmann-json3-dev   # sockets and JSON
+  libssl-dev libzmq3-dev            # TLS, and events for routers; the server builds without either
+  python3-pip                       # gets xgrammar's source
+)
 test_packages=(
+  python3-venv                    # for the public clients of the server
   g++                             # the runtime alone, with the machine's own compiler
   llvm-22-tools                   # lit, FileCheck
   g++-aarch64-linux-gnu qemu-user # the runtime and a plan for aarch64
@@ -47,6 +53,7 @@ Packages are installed by this script on Debian 12 only. Elsewhere, please insta
   Clang, LLD, LLVM and MLIR 22.1, with headers and CMake files (Debian: clang-22 lld-22
     liblld-22-dev llvm-22-dev libmlir-22-dev mlir-22-tools)
   FlatBuffers 2.0 with flatc, CLI11 2, xxHash, Eigen 3.4, GoogleTest
+  and for the server Boost 1.74, nlohmann JSON 3.11, OpenSSL 3 (optional), ZeroMQ 4 (optional)
 and run again with MOE_SKIP_INSTALL=1.
 END
 }
@@ -88,8 +95,11 @@ compile_jobs() {
   awk -v cpus="$(nproc)" '/^MemAvailable/ { n = int($2 / 1500000); if (n > cpus) n = cpus; if (n < 1) n = 1; print n }' /proc/meminfo
 }
 
-# build_release TARGET...
+# build_release TARGET...: with the server where `with_server` is set.
 build_release() {
-  [ -f build/release/build.ninja ] || quietly configure cmake --preset release
+  if [ ! -f build/release/build.ninja ] ||
+    { [ -n "${with_server:-}" ] && ! grep -q '^MOE_BUILD_SERVER:BOOL=ON' build/release/CMakeCache.txt; }; then
+    quietly configure cmake --preset release ${with_server:+-DMOE_BUILD_SERVER=ON}
+  fi
   quietly build cmake --build build/release -j "$(compile_jobs)" --target "$@"
 }

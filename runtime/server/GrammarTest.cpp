@@ -301,8 +301,15 @@ TEST_F(Grammars, regexes) {
 }
 
 TEST_F(Grammars, choices) {
-  const std::vector<std::string> choices = {"red",      "green",       "gre",     "blue \"x\"\n",
-                                            "\xC3\xA9", "back\\slash", "\x01\x7f", "\x01" "66666666666"};
+  const std::vector<std::string> choices = {"red",
+                                            "green",
+                                            "gre",
+                                            "blue \"x\"\n",
+                                            "\xC3\xA9",
+                                            "back\\slash",
+                                            "\x01\x7f",
+                                            "\x01"
+                                            "66666666666"};
   std::set<std::string> seen;
   for (const std::string &answer : walks({Kind::Choice, "", choices}, 300)) {
     EXPECT_NE(std::ranges::find(choices, answer), choices.end()) << answer;

@@ -107,8 +107,9 @@ namespace moe::server {
 namespace {
 
 // Where JSON may have white space it may have any amount, and models come to write it without end.
-// So after so many bytes of it something else has to follow, if anything else may: enough for a line
-// break and the indentation of what people write, and little enough for an answer to end in time.
+// So after so many bytes of it something else has to follow, if anything else may: enough for a
+// line break and the indentation of what people write, and little enough for an answer to end in
+// time.
 constexpr int32_t kMostBlanks = 32;
 
 bool isBlank(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }

@@ -7,7 +7,7 @@ if ! compgen -G "$(clang++-22 -print-resource-dir)/lib/*/libclang_rt.asan*.a" >/
   echo "skipped: clang++-22 has no sanitizers (Debian: libclang-rt-22-dev)"
   exit 77
 fi
-cmake --preset asan -B "$build" -DMOE_BUILD_COMPILER=OFF >/dev/null
+cmake --preset asan -B "$build" -DMOE_BUILD_COMPILER=OFF -DMOE_BUILD_SERVER=ON >/dev/null
 cmake --build "$build"
 env -u GTEST_OUTPUT UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
   ctest --test-dir "$build" -E '^(layers|layers-self-test|format)$' --output-on-failure -j2

@@ -1,0 +1,120 @@
+#include "tools/moe-serve/Model.h"
+
+#include "runtime/device/SystemMemory.h"
+#include "runtime/session/Generate.h"
+#include "runtime/session/PlanPrograms.h"
+#include "runtime/session/PlanText.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+
+namespace moe {
+
+using namespace server;
+
+namespace {
+
+std::string hexadecimal(uint64_t value) {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", (unsigned long long)value);
+  return text;
+}
+
+} // namespace
+
+Result<std::shared_ptr<Model>> Model::create(const NamedPlan &plan, const ServeOptions &options,
+                                             Engine::Deliver deliver) {
+  std::shared_ptr<Model> model(new Model(plan));
+  if (Status opened = model->open(options, std::move(deliver)); !opened)
+    return Error{opened.error().code, "model '" + plan.name + "': " + opened.error().message};
+  return model;
+}
+
+Status Model::open(const ServeOptions &options, Engine::Deliver deliver) {
+  OpenOptions how;
+  how.load = options.load == "read" ? OpenOptions::Load::Read : OpenOptions::Load::Map;
+  MOE_ASSIGN(opened, Plan::open(named.path, how));
+  file = std::move(opened);
+  hash = hexadecimal(file->hash());
+  stopTokens = stopTokensOf(*file);
+  MOE_TRY(makeText());
+
+  SessionOptions session;
+  session.device = options.device;
+  session.threads = options.threads;
+  session.numa = cpu::numaNamed(options.numa).value_or(cpu::Numa::Auto);
+  session.context = options.context;
+  session.maxStep = options.maxStep;
+  session.maxSequences = options.maxSequences;
+  session.prefixCache = options.prefixCache;
+  session.cacheBudget = options.kvMemory ? options.kvMemory : availableMemory() / 2;
+  MOE_ASSIGN(made, Session::create(*file, session));
+  target = made.description();
+  for (const CachePool &pool : devicePlan(*file, made.planDevice()).pools)
+    pools.push_back(pool.name);
+
+  if (!options.kvEvents.endpoint.empty()) {
+    MOE_ASSIGN(publisher, KvEventPublisher::create(options.kvEvents));
+    events = std::move(publisher);
+    made.setPageObserver([this](const PageEvent &event) {
+      events->add({event.stored, event.hash, event.parent,
+                   std::vector<int32_t>(event.tokens.begin(), event.tokens.end())});
+    });
+  }
+  metrics = std::make_unique<EngineMetrics>(made.context(), [this] {
+    if (events)
+      events->flush();
+  });
+  MOE_ASSIGN(engine, Engine::create(std::move(made), tokenizer ? &*tokenizer : nullptr,
+                                    options.engine, std::move(deliver), metrics.get()));
+  running = std::move(engine);
+  if (tokenizer && GrammarCompiler::available()) {
+    MOE_ASSIGN(compiler, GrammarCompiler::create(*tokenizer, running->vocab(), stopTokens));
+    grammars = std::move(compiler);
+  }
+  return ok();
+}
+
+// The tokenizer, and the layout of conversations whose ends are ends of a text too.
+Status Model::makeText() {
+  MOE_ASSIGN(made, planTokenizer(*file));
+  tokenizer = std::move(made);
+  const std::optional<ChatFormat> format = planChatFormat(*file);
+  if (!tokenizer || !format)
+    return ok();
+  MOE_ASSIGN(layout, ChatTemplate::create(*tokenizer, *format));
+  for (const int32_t id : layout.stopTokens())
+    if (std::find(stopTokens.begin(), stopTokens.end(), id) == stopTokens.end())
+      stopTokens.push_back(id);
+  chat = std::move(layout);
+  return ok();
+}
+
+std::shared_ptr<const api::ServedModel> Model::served(const std::shared_ptr<Model> &model,
+                                                      const ServeOptions &options) {
+  auto served = std::make_shared<api::ServedModel>();
+  served->name = model->named.name;
+  for (const std::string &alias : options.aliases)
+    if (alias.substr(alias.find('=') + 1) == model->named.name)
+      served->aliases.push_back(alias.substr(0, alias.find('=')));
+  served->hash = model->hash;
+  served->created = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  // Pointers into the model that keep it.
+  if (model->tokenizer)
+    served->tokenizer = {model, &*model->tokenizer};
+  if (model->chat)
+    served->chat = {model, &*model->chat};
+  served->grammars = model->grammars;
+  served->stopTokens = model->stopTokens;
+  if (options.sampling == "openai")
+    served->sampling.temperature = 1;
+  served->generator = {model, &*model->running};
+  return served;
+}
+
+ModelFigures Model::figures() const {
+  return {named.name, target, hash, running->stats(), pools, metrics.get()};
+}
+
+} // namespace moe

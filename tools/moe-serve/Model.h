@@ -1,0 +1,46 @@
+// A plan that is served: all that it takes, from the file to the engine.
+#ifndef MOE_TOOLS_MOE_SERVE_MODEL_H
+#define MOE_TOOLS_MOE_SERVE_MODEL_H
+
+#include "runtime/server/Metrics.h"
+#include "runtime/server/api/Models.h"
+#include "tools/moe-serve/Options.h"
+
+namespace moe {
+
+class Model {
+public:
+  // Opens the plan and starts its engine. `deliver`: as Engine has it.
+  static Result<std::shared_ptr<Model>> create(const NamedPlan &plan, const ServeOptions &options,
+                                               server::Engine::Deliver deliver);
+
+  // What answers need of it; the model lives as long as that does.
+  static std::shared_ptr<const server::api::ServedModel> served(const std::shared_ptr<Model> &model,
+                                                                const ServeOptions &options);
+
+  const NamedPlan &plan() const { return named; }
+  server::Engine &engine() { return *running; }
+  server::ModelFigures figures() const;
+  const std::string &description() const { return target; }
+
+private:
+  explicit Model(NamedPlan plan) : named(std::move(plan)) {}
+  Status open(const ServeOptions &options, server::Engine::Deliver deliver);
+  Status makeText();
+
+  NamedPlan named;
+  std::string hash, target;
+  std::vector<std::string> pools;
+  std::vector<int32_t> stopTokens;
+  std::optional<Plan> file;
+  std::optional<Tokenizer> tokenizer;
+  std::optional<ChatTemplate> chat;
+  std::shared_ptr<server::GrammarCompiler> grammars;
+  std::unique_ptr<server::KvEventPublisher> events;
+  std::unique_ptr<server::EngineMetrics> metrics;
+  std::unique_ptr<server::Engine> running; // last: it uses the others
+};
+
+} // namespace moe
+
+#endif
