@@ -14,7 +14,7 @@ public:
        EngineObserver *observer)
       : loop(std::move(session), tokenizer, limits, observer), model(loop.model()),
         inbox(model, limits), limits(limits), deliver(std::move(deliver)) {
-    inbox.report(loop.stats(), 0);
+    inbox.report(loop.stats());
   }
 
   void run() {
@@ -45,9 +45,10 @@ public:
 
 private:
   void tell() {
+    inbox.report(loop.stats()); // who sees an event sees the figures with it
     if (auto events = loop.takeEvents(); !events.empty())
       deliver(std::move(events));
-    inbox.report(loop.stats(), loop.takeEnded());
+    inbox.ended(loop.takeEnded());
   }
   void fail(const Error &error) {
     for (Arrival &arrival : inbox.fail(error))

@@ -139,10 +139,14 @@ Inbox::Taken Inbox::take(bool wait) {
   return taken;
 }
 
-void Inbox::report(const EngineStats &now, int64_t ended) {
+void Inbox::report(const EngineStats &now) {
   std::lock_guard lock(mutex);
   known = now;
-  open -= ended;
+}
+
+void Inbox::ended(int64_t requests) {
+  std::lock_guard lock(mutex);
+  open -= requests;
 }
 
 std::vector<Arrival> Inbox::fail(Error error) {

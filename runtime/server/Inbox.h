@@ -26,7 +26,7 @@ struct ServedModel {
   bool embeds = false;
 };
 
-// Everything from any thread, but `take` and `report` from the engine's alone.
+// Everything from any thread, but `take`, `report`, `ended` and `fail` from the engine's alone.
 class Inbox {
 public:
   Inbox(const ServedModel &model, const EngineLimits &limits) : model(model), limits(limits) {}
@@ -48,9 +48,10 @@ public:
   // What has come. Waits for something where `wait` is set.
   Taken take(bool wait);
 
-  // Tells how things stand, and that `ended` requests are no more. `now` counts as waiting and
-  // running only what has been taken.
-  void report(const EngineStats &now, int64_t ended);
+  // Tells how things stand. `now` counts as waiting and running only what has been taken.
+  void report(const EngineStats &now);
+  // So many requests are no more, and their last events are delivered.
+  void ended(int64_t requests);
   // The engine has failed: what has come and comes is refused. What had come already.
   std::vector<Arrival> fail(Error error);
 
