@@ -29,6 +29,7 @@ if [ ! -f build/cria.plan ] || [ -n "$(find models/cria build/release/bin/moec -
   say_and_do build/release/bin/moec compile models/cria -o build/cria.plan --target cpu:native
 fi
 if [ -n "$with_server" ]; then
-  say_and_do exec build/release/bin/moe-serve build/cria.plan
+  say_and_do build/release/bin/moe-serve build/cria.plan
+  exit
 fi
 say_and_do build/release/bin/moe-run build/cria.plan -p "In the beginning" -n 120
