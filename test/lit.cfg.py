@@ -41,6 +41,8 @@ with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
         if line.startswith(("flags", "Features")):
             config.available_features.update(line.split(":")[1].split())
             break
+if os.path.exists(os.path.join(build, "bin", "moe-serve")):
+    config.available_features.add("server")
 if shutil.which("qemu-aarch64") and os.path.exists(runtime_for_aarch64):
     config.available_features.add("qemu-aarch64")
 if importlib.util.find_spec("jinja2"):

@@ -42,12 +42,35 @@ def rate(records):
     return sum(r.tokens for r in records) / (max(r.end for r in records) - min(r.start for r in records))
 
 
-def steady_rate(records, streams):
-    """Tokens a second while all streams decode: from the last one's first token to the first one's last."""
-    begin, end = max(r.times[0] for r in records), min(r.times[-1] for r in records)
-    if len(records) != streams or end <= begin:
-        return None
-    return sum(sum(begin < at <= end for at in r.times) for r in records) / (end - begin)
+class Watch(threading.Thread):
+    """Asks a moe-serve for its figures ten times a second. Text may come late, where a token ends amid a character;
+    counters do not."""
+
+    NAMES = {"tokens": "vllm:generation_tokens_total", "begun": "vllm:time_to_first_token_seconds_count",
+             "ended": "vllm:request_success_total"}
+
+    def __init__(self, server):
+        super().__init__(daemon=True)
+        self.server, self.samples, self.stop = server, [], threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.stop.wait(0.1):
+            figures = self.server.figures()
+            sums = {key: sum(value for sample, value in figures.items() if sample.split("{")[0] == name)
+                    for key, name in self.NAMES.items()}
+            self.samples.append((time.monotonic(), sums))
+
+    def steady_rate(self, streams):
+        """Tokens a second while all decode: from the last one's first token to the first one's last."""
+        self.stop.set()
+        self.join()
+        before = self.samples[0][1]
+        together = [(at, sums["tokens"]) for at, sums in self.samples
+                    if sums["begun"] - before["begun"] >= streams and sums["ended"] == before["ended"]]
+        if len(together) < 3:
+            raise Failure(f"{streams} answers did not decode side by side for long: ask for more with --generate")
+        return (together[-1][1] - together[0][1]) / (together[-1][0] - together[0][0])
 
 
 def latencies(records):
@@ -77,16 +100,20 @@ def raw_prefill(moe_run, plan, prompt):
     return prompt / json.loads(done.stdout)["prefill_tokens_per_second"]["median"]
 
 
-def streams(server, count, prompts, prompt=128, tokens=128):
-    """Run B: `count` streams that begin together and decode side by side."""
+def streams(server, count, prompts, prompt=128, tokens=128, figures=True):
+    """Run B: `count` streams that begin together and decode side by side. `figures`: the server has those of vLLM."""
     warm = closed(lambda _: Stream(server.address, PATH, body(prompts.ids(prompt), 8)), 1, 1)
     all_ok(warm, "warming up")
     threads = server.threads()
+    watch = Watch(server) if figures else None
+    if watch:
+        time.sleep(0.25)  # for a sample before all
     records = all_ok(closed(lambda _: Stream(server.address, PATH, body(prompts.ids(prompt), tokens)), count, count),
                      f"{count} streams")
     used = {name: seconds - threads.get(name, 0) for name, seconds in server.threads().items()}
     seconds = max(r.end for r in records) - min(r.start for r in records)
-    return {"streams": count, "steady": steady_rate(records, count), "whole": rate(records), **latencies(records),
+    return {"streams": count, "whole": rate(records), **({"steady": watch.steady_rate(count)} if watch else {}),
+            **latencies(records),
             "threads": {name: round(share / seconds, 3) for name, share in used.items() if share / seconds > 0.001}}
 
 
