@@ -61,8 +61,9 @@ void addModels(CLI::App &app, ServeOptions &o) {
   app.add_option("--max-step", o.maxStep, "most tokens of a step (default: the plan's largest)")
       ->check(CLI::Range(1, 1 << 20));
   addBytes(app, "--kv-memory", o.kvMemory,
-           "of keys and values, for each model (default: half of the memory that is available, or "
-           "what the sequences can need)");
+           "of keys and values, for each model (default: half of the system's available memory, or "
+           "nine tenths of what weights leave on a GPU, but at most twice what the sequences can "
+           "need)");
   app.add_flag("!--no-prefix-cache", o.prefixCache, "compute each prompt from its start");
   app.add_flag("--share-prefixes", o.sharePrefixes,
                "share beginnings of prompts among API keys, which can tell by the time what others "

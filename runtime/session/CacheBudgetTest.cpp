@@ -29,6 +29,33 @@ TEST(CacheBudget, IsDivided) {
   EXPECT_EQ(make(model, options).cacheBytes(), without.cacheBytes());
 }
 
+TEST(CacheBudget, CanBeAShareOfWhatThereIs) {
+  SessionModel model = fakeModel(128, 32);
+  SessionOptions options = caching(4, 1024);
+  options.maxStep = model.maxStep;
+  options.cacheShare = 0.5;
+  const uint64_t needed = cacheBytes(model, 1024, 4, 32);
+  options.memoryLimit = needed; // of the system's memory
+  EXPECT_LE(cacheSize(model, options)->bytes, needed / 2);
+  EXPECT_GT(cacheSize(model, options)->bytes, needed / 2 - 5 * 1024);
+  options.memoryLimit = 100 * needed;
+  EXPECT_LE(cacheSize(model, options)->bytes, 2 * needed);
+  EXPECT_GT(cacheSize(model, options)->bytes, 2 * needed - 5 * 1024);
+  // Of a device's memory what its weights leave.
+  options.memoryLimit = 0;
+  model.memory = DeviceMemory{"cuda:0 (test)", 20 * needed, 3 * needed, needed, needed};
+  EXPECT_LE(cacheSize(model, options)->bytes, needed / 2);
+  EXPECT_GT(cacheSize(model, options)->bytes, needed / 2 - 5 * 1024);
+  // A budget counts before a share, and a share that holds no sequence is refused.
+  options.cacheBudget = needed;
+  EXPECT_GT(cacheSize(model, options)->bytes, needed / 2);
+  options.cacheBudget = 0;
+  options.cacheShare = 1e-6;
+  const auto none = cacheSize(model, options);
+  ASSERT_FALSE(none);
+  EXPECT_EQ(none.error().code, Code::ResourceExhausted);
+}
+
 TEST(CacheBudget, HoldsOneSequenceAndIsKept) {
   std::mt19937 random(1);
   auto below = [&](int64_t n) { return int64_t(random() % uint64_t(n)); };

@@ -51,10 +51,10 @@ uint64_t bytesOf(const SessionModel &model, const std::vector<int64_t> &pages) {
 }
 
 // Divides the budget, which is enough for one sequence.
-std::vector<int64_t> divide(const SessionModel &model, const SessionOptions &options) {
+std::vector<int64_t> divide(const SessionModel &model, const SessionOptions &options,
+                            uint64_t budget) {
   std::vector<int64_t> pages = worstCase(model, options, 1);
   const std::vector<int64_t> needed = worstCase(model, options, options.maxSequences);
-  const uint64_t budget = options.cacheBudget;
   uint64_t ofAll = 0, ofGlobal = 0, forChunked = 0; // bytes: of a page of each pool, of each global
   size_t chunked = 0;
   for (size_t i = 0; i < pages.size(); ++i) {
@@ -89,10 +89,46 @@ std::vector<int64_t> divide(const SessionModel &model, const SessionOptions &opt
   return pages;
 }
 
+// What there is for a KV cache.
+struct Room {
+  uint64_t bytes = 0;
+  std::string beside; // for messages: what else there is in the device's memory
+};
+
+Result<Room> roomOf(const SessionModel &model, const SessionOptions &options) {
+  if (!model.memory)
+    return Room{options.memoryLimit ? options.memoryLimit : availableMemory(), ""};
+  const DeviceMemory &memory = *model.memory;
+  const std::string parts = mebibytes(memory.weights) + " of weights and " +
+                            mebibytes(memory.activations) + " of activations";
+  const std::string has =
+      memory.device + " has " + mebibytes(memory.free) + " free of " + mebibytes(memory.total);
+  const uint64_t left = memory.free - std::min(memory.free, memory.weights);
+  if (memory.weights > memory.free || memory.activations > left)
+    return Error{Code::ResourceExhausted,
+                 "the plan needs " + parts + ", " + has +
+                     "; end what else uses it, take a larger device, or choose --device cpu"};
+  const uint64_t room = left - memory.activations;
+  return Room{options.memoryLimit ? std::min(options.memoryLimit, room) : room,
+              " beside " + parts + " (" + has + ")"};
+}
+
+// The bytes that the options allow; 0: no budget.
+uint64_t budgetOf(const SessionModel &model, const SessionOptions &options, const Room &room) {
+  if (options.cacheBudget || options.cacheShare <= 0)
+    return options.cacheBudget;
+  const uint64_t needed =
+      cacheBytes(model, options.context, options.maxSequences, options.maxStep);
+  const double most = model.memory ? 1.0 : 0.5;
+  const auto share = uint64_t(double(room.bytes) * std::min(options.cacheShare, most));
+  return std::max<uint64_t>(std::min(share, needed > UINT64_MAX / 2 ? needed : 2 * needed), 1);
+}
+
 } // namespace
 
 Result<CacheSize> cacheSize(const SessionModel &model, const SessionOptions &options) {
-  const uint64_t budget = options.cacheBudget;
+  MOE_ASSIGN(room, roomOf(model, options));
+  const uint64_t budget = budgetOf(model, options, room);
   const int32_t sequences = budget ? 1 : options.maxSequences;
   uint64_t needed = cacheBytes(model, options.context, sequences, options.maxStep);
   if (budget && needed > budget) {
@@ -106,28 +142,10 @@ Result<CacheSize> cacheSize(const SessionModel &model, const SessionOptions &opt
   }
   CacheSize size;
   if (budget) {
-    size.pages = divide(model, options);
+    size.pages = divide(model, options, budget);
     needed = bytesOf(model, size.pages);
   }
-  uint64_t limit = options.memoryLimit;
-  std::string beside;
-  if (const std::optional<DeviceMemory> &memory = model.memory) {
-    const std::string parts = mebibytes(memory->weights) + " of weights and " +
-                              mebibytes(memory->activations) + " of activations";
-    const std::string has =
-        memory->device + " has " + mebibytes(memory->free) + " free of " + mebibytes(memory->total);
-    const uint64_t left = memory->free - std::min(memory->free, memory->weights);
-    if (memory->weights > memory->free || memory->activations > left)
-      return Error{Code::ResourceExhausted,
-                   "the plan needs " + parts + ", " + has +
-                       "; end what else uses it, take a larger device, or choose --device cpu"};
-    const uint64_t room = left - memory->activations;
-    limit = limit ? std::min(limit, room) : room;
-    beside = " beside " + parts + " (" + has + ")";
-  } else if (!limit) {
-    limit = availableMemory();
-  }
-  if (needed <= limit) {
+  if (needed <= room.bytes) {
     size.bytes = needed;
     if (!budget)
       size.pages = worstCase(model, options, options.maxSequences);
@@ -135,13 +153,14 @@ Result<CacheSize> cacheSize(const SessionModel &model, const SessionOptions &opt
   }
   if (budget)
     return Error{Code::ResourceExhausted,
-                 "a KV cache of " + mebibytes(needed) + " was asked for, " + mebibytes(limit) +
-                     " are available" + beside + "; ask for no more than that"};
-  int64_t fits = fittingContext(model, options.maxSequences, options.maxStep, limit);
+                 "a KV cache of " + mebibytes(needed) + " was asked for, " +
+                     mebibytes(room.bytes) + " are available" + room.beside +
+                     "; ask for no more than that"};
+  int64_t fits = fittingContext(model, options.maxSequences, options.maxStep, room.bytes);
   return Error{Code::ResourceExhausted,
                "the KV cache needs " + mebibytes(needed) + " for " +
                    std::to_string(options.maxSequences) + " x " + std::to_string(options.context) +
-                   " tokens, " + mebibytes(limit) + " are available" + beside + "; " +
+                   " tokens, " + mebibytes(room.bytes) + " are available" + room.beside + "; " +
                    (fits ? "--context " + std::to_string(fits) + " would fit"
                          : std::string("not even 64 tokens would fit"))};
 }

@@ -1,6 +1,5 @@
 #include "tools/moe-serve/Model.h"
 
-#include "runtime/device/SystemMemory.h"
 #include "runtime/session/Generate.h"
 #include "runtime/session/PlanPrograms.h"
 #include "runtime/session/PlanText.h"
@@ -48,7 +47,8 @@ Status Model::open(const ServeOptions &options, Engine::Deliver deliver) {
   session.maxStep = options.maxStep;
   session.maxSequences = options.maxSequences;
   session.prefixCache = options.prefixCache;
-  session.cacheBudget = options.kvMemory ? options.kvMemory : availableMemory() / 2;
+  session.cacheBudget = options.kvMemory;
+  session.cacheShare = 0.9;
   MOE_ASSIGN(made, Session::create(*file, session));
   target = made.description();
   for (const CachePool &pool : devicePlan(*file, made.planDevice()).pools)

@@ -22,7 +22,7 @@ struct ServeOptions {
   int64_t context = 0;
   int32_t maxSequences = 64;
   int32_t maxStep = 0;
-  uint64_t kvMemory = 0; // bytes; 0: half of what is available, at most what the sequences can need
+  uint64_t kvMemory = 0; // bytes; 0: a part of what is available, see --help
   bool prefixCache = true, sharePrefixes = false;
 
   server::EngineLimits engine;
