@@ -17,4 +17,4 @@ for program in moe-run gpu-check; do
   done
   echo "$program links" $libraries
 done
-bash test/builds/size.sh "$build/bin/moe-run"
+bash test/builds/size.sh "$build/bin/moe-run" 3

@@ -218,6 +218,7 @@ def overload(server, prompts, capacity, seconds=30, factor=4, prompt=32, tokens=
 def churn(server, prompts, requests=2000, concurrency=32, cut=0.3):
     """Run I: requests of which many are cut at random points. What is left when all have ended."""
     chance = random.Random(7)
+    time.sleep(0.2)  # for connections that have ended
     before = server.descriptors()
 
     def make(_):
