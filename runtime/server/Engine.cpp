@@ -26,6 +26,11 @@ public:
         loop.add(std::move(arrival));
       for (RequestId id : taken.cancelled)
         loop.cancel(id);
+      if (taken.endAll) {
+        loop.endAll(Finish::Failed, *taken.endAll);
+        tell();
+        continue;
+      }
       if (taken.stop) {
         loop.endAll(Finish::Cancelled, "the engine ends");
         return tell();
@@ -92,6 +97,7 @@ std::variant<RequestId, Refusal> Engine::submit(Request request, std::shared_ptr
 
 void Engine::cancel(RequestId id) { impl->inbox.cancel(id); }
 void Engine::drain() { impl->inbox.drain(); }
+void Engine::endAll(std::string reason) { impl->inbox.endAll(std::move(reason)); }
 bool Engine::idle() const { return impl->inbox.idle(); }
 std::optional<Error> Engine::failure() const { return impl->inbox.failure(); }
 EngineStats Engine::stats() const { return impl->inbox.stats(); }

@@ -88,6 +88,9 @@ public:
   // No more requests are taken; `idle` says when the last one has ended.
   void drain();
   bool idle() const;
+  // Drains, and ends what runs and waits with Finish::Failed and this reason, which clients see.
+  // Their last events are delivered when the step that runs now is over. From any thread.
+  void endAll(std::string reason);
   // What broke, after a step failed that could not be recovered.
   std::optional<Error> failure() const;
 

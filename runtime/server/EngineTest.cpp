@@ -636,6 +636,26 @@ TEST(Engine, EndsWhatRunsWithItself) {
   EXPECT_EQ(waits->answer().finish, Finish::Cancelled);
 }
 
+TEST(Engine, EndsAllThatRunsAndWaits) {
+  Scripted scripted(std::string(500, 'x'), unmeasured(), 1);
+  scripted.control->microseconds = 1000;
+  auto runs = scripted.ask(asking()), waits = scripted.ask(asking());
+  ASSERT_TRUE(runs->waitForTokens(1));
+  scripted.engine->endAll("the server ends");
+  ASSERT_TRUE(runs->wait() && waits->wait());
+  for (const auto &sink : {runs, waits}) {
+    EXPECT_EQ(sink->answer().finish, Finish::Failed);
+    EXPECT_EQ(sink->answer().events.back().error, "the server ends");
+  }
+  EXPECT_LT(runs->answer().tokens.size(), 500u);
+  EXPECT_EQ(
+      refused(scripted.engine->submit(asking(), std::make_shared<CollectingSink>())).error.code,
+      Code::Unavailable);
+  EXPECT_FALSE(scripted.engine->failure());
+  scripted.engine->endAll("again"); // with nothing that runs
+  expectNothingHeld(*scripted.engine);
+}
+
 TEST(Engine, FailsThoseWhoseStepFailedAlone) {
   Scripted scripted(std::string(200, 'x'), unmeasured(), 2);
   scripted.control->microseconds = 500;

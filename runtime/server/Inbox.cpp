@@ -101,6 +101,13 @@ void Inbox::drain() {
   draining = true;
 }
 
+void Inbox::endAll(std::string reason) {
+  std::lock_guard lock(mutex);
+  draining = true;
+  box.endAll = std::move(reason);
+  wake.notify_one();
+}
+
 void Inbox::stop() {
   std::lock_guard lock(mutex);
   draining = true;
@@ -129,7 +136,9 @@ std::optional<Error> Inbox::failure() const {
 Inbox::Taken Inbox::take(bool wait) {
   std::unique_lock lock(mutex);
   if (wait)
-    wake.wait(lock, [&] { return box.stop || !box.arrivals.empty() || !box.cancelled.empty(); });
+    wake.wait(lock, [&] {
+      return box.stop || box.endAll || !box.arrivals.empty() || !box.cancelled.empty();
+    });
   Taken taken = std::exchange(box, {});
   box.stop = taken.stop;
   // What was taken waits still, until a report says otherwise.

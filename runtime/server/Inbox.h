@@ -35,6 +35,7 @@ public:
                                           Clock::time_point now);
   void cancel(RequestId id);
   void drain();
+  void endAll(std::string reason);
   void stop();
   bool idle() const;
   EngineStats stats() const;
@@ -43,6 +44,7 @@ public:
   struct Taken {
     std::vector<Arrival> arrivals;
     std::vector<RequestId> cancelled;
+    std::optional<std::string> endAll; // with this reason
     bool stop = false;
   };
   // What has come. Waits for something where `wait` is set.
