@@ -13,13 +13,28 @@
 namespace moe::server::http {
 
 class Connection : public std::enable_shared_from_this<Connection> {
+  enum class State {
+    Idle,      // no byte of the next request yet
+    Header,    //
+    Body,      //
+    Waiting,   // the handler has the request
+    Streaming, // its answer has begun
+    Answered,  // and is complete, but not yet sent
+    Leaving,   // nothing more will be sent; the peer's end is awaited
+    Closed
+  };
+
 public:
   // Takes over the descriptor. `all` outlives the connection's last event.
   Connection(Connections &all, int descriptor, std::unique_ptr<Transport> transport, Peer peer,
              size_t listener);
 
   void start();
-  void flush();       // sends what was written, as far as the socket takes it
+  void flush(); // sends what was written, as far as the socket takes it
+  bool answering() const {
+    return state == State::Waiting || state == State::Streaming || state == State::Answered ||
+           state == State::Leaving;
+  }
   void closeIfIdle(); // unless a request is on its way or being answered
   void shut();        // at once; whoever waits for the client to go is told nothing
 
@@ -35,16 +50,6 @@ public:
   void onGone(uint64_t number, std::function<void()> call);
 
 private:
-  enum class State {
-    Idle,      // no byte of the next request yet
-    Header,    //
-    Body,      //
-    Waiting,   // the handler has the request
-    Streaming, // its answer has begun
-    Answered,  // and is complete, but not yet sent
-    Leaving,   // nothing more will be sent; the peer's end is awaited
-    Closed
-  };
   bool answering(uint64_t number) const {
     return number == requests && (state == State::Waiting || state == State::Streaming);
   }

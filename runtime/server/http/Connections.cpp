@@ -5,6 +5,7 @@
 
 #include <boost/asio/post.hpp>
 
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <exception>
@@ -95,6 +96,11 @@ void Connections::closeIdle() {
   const std::vector<std::shared_ptr<Connection>> all(open.begin(), open.end());
   for (const auto &connection : all)
     connection->closeIfIdle();
+}
+
+size_t Connections::answering() const {
+  return size_t(std::count_if(open.begin(), open.end(),
+                              [](const auto &connection) { return connection->answering(); }));
 }
 
 void Connections::closeAll() {

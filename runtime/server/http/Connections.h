@@ -55,6 +55,7 @@ public:
   std::string newId(); // of a request that has none
 
   size_t size() const { return open.size(); }
+  size_t answering() const;
 
   boost::asio::io_context &io;
   const Options options;

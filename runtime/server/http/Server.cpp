@@ -149,5 +149,6 @@ void Server::closeListener() {
 void Server::stop() { impl->io.stop(); }
 
 size_t Server::connections() const { return impl->connections->size(); }
+size_t Server::answering() const { return impl->connections->answering(); }
 
 } // namespace moe::server::http

@@ -131,6 +131,7 @@ public:
   void closeListener();
   void stop(); // from any thread
   size_t connections() const;
+  size_t answering() const; // of them, those to which a request's answer, or its end, is owed
 
 private:
   struct Impl;

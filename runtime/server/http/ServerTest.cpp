@@ -414,6 +414,7 @@ TEST(Server, DrainsWhatIsOpen) {
   open.send(get("/"));
   half.send("GET / HTTP/1.1\r\nhost");
   ASSERT_TRUE(eventually([&] { return keeper.requests == 1 && server.connections() == 3; }));
+  EXPECT_EQ(server.ask([&] { return server->answering(); }), 1u); // half a request is none
   Client racing(server.port()); // its request is there before the listener closes
   server.ask([&] {
     racing.send(get("/"));
