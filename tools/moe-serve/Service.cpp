@@ -14,6 +14,9 @@ using namespace server;
 
 namespace {
 
+constexpr double kFarewellSeconds = 2; // for clients to read why their requests were cut
+constexpr const char *kStopping = "the server is stopping";
+
 void log(const std::string &line) { std::fprintf(stderr, "moe-serve: %s\n", line.c_str()); }
 
 void notify(std::string_view state) {
@@ -97,6 +100,7 @@ Status Service::start(const std::string &version) {
 }
 
 void Service::load() {
+  again = loading; // what is read now may be older than who asks
   if (loading || draining)
     return;
   loading = true;
@@ -104,6 +108,8 @@ void Service::load() {
     loader.join();
   loader = std::thread([this] {
     for (const NamedPlan &plan : plans) {
+      if (ends)
+        return;
       const auto began = Clock::now();
       auto model = Model::create(plan, options, [this](std::vector<Engine::Delivery> events) {
         server->post([events = std::move(events)]() mutable {
@@ -118,7 +124,9 @@ void Service::load() {
     }
     server->post([this] {
       loading = false;
-      if (!draining)
+      if (again)
+        load();
+      else if (!draining)
         notify("READY=1\nSTATUS=serving");
     });
   });
@@ -153,6 +161,9 @@ int Service::run() {
   load();
   watch();
   server->run();
+  ends = true; // a plan that is being loaded is waited for; a signal ends us meanwhile
+  for (const int signal : {SIGTERM, SIGINT})
+    std::signal(signal, SIG_DFL);
   return failed ? 1 : 0;
 }
 
@@ -193,7 +204,10 @@ void Service::onSignal(int signal) {
 }
 
 void Service::reload() {
-  notify("RELOADING=1");
+  notify("RELOADING=1\nMONOTONIC_USEC=" +
+         std::to_string(
+             std::chrono::duration_cast<std::chrono::microseconds>(Clock::now().time_since_epoch())
+                 .count()));
   load();
 }
 
@@ -209,9 +223,35 @@ void Service::beginDrain() {
   server->endKeepAlive();
 }
 
+// Ends when the last answer is on its way: an engine is idle a moment before that.
+void Service::endWhenDrained(bool idle) {
+  const double drained = std::chrono::duration<double>(Clock::now() - drainBegan).count();
+  const bool late = drained >= options.drainGrace;
+  if (late)
+    server->closeListener();
+  if (idle && (server->connections() == 0 || (late && server->answering() == 0)))
+    return server->stop();
+  if (!cut && drained >= options.drainSeconds)
+    cutRequests();
+  else if (cut && drained >= options.drainSeconds + kFarewellSeconds)
+    server->stop();
+}
+
+// Clients are told.
+void Service::cutRequests() {
+  cut = true;
+  char seconds[32];
+  std::snprintf(seconds, sizeof seconds, "%g", options.drainSeconds);
+  log("requests are cut: they did not end in " + std::string(seconds) + " s");
+  server->closeListener();
+  for (const std::weak_ptr<Model> &old : replaced)
+    if (const std::shared_ptr<Model> model = old.lock())
+      model->engine().endAll(kStopping);
+  for (const auto &[name, model] : current)
+    model->engine().endAll(kStopping);
+}
+
 void Service::watch() {
-  const double drained =
-      draining ? std::chrono::duration<double>(Clock::now() - drainBegan).count() : 0;
   bool idle = true;
   std::erase_if(replaced, [](const std::weak_ptr<Model> &model) { return model.expired(); });
   for (const std::weak_ptr<Model> &old : replaced)
@@ -225,14 +265,8 @@ void Service::watch() {
       beginDrain();
     }
   }
-  if (draining && drained >= options.drainGrace)
-    server->closeListener();
-  if (draining && idle && (drained >= options.drainGrace || server->connections() == 0))
-    return server->stop();
-  if (draining && drained >= options.drainSeconds) {
-    log("requests were cut after " + std::to_string(int(options.drainSeconds)) + " s");
-    return server->stop();
-  }
+  if (draining)
+    endWhenDrained(idle);
   server->after(std::chrono::milliseconds(draining ? 20 : 250), [this] { watch(); });
 }
 

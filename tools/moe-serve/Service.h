@@ -5,6 +5,7 @@
 #include "runtime/server/api/Api.h"
 #include "tools/moe-serve/Model.h"
 
+#include <atomic>
 #include <map>
 #include <thread>
 
@@ -33,6 +34,8 @@ private:
   void reload();
   void beginDrain();
   void watch(); // a few times a second
+  void endWhenDrained(bool idle);
+  void cutRequests();
   server::api::ApiState state() const;
   std::string metrics() const;
 
@@ -45,6 +48,9 @@ private:
   std::unique_ptr<server::api::Api> api;
   double startSeconds = 0;
   bool draining = false, failed = false, loading = false;
+  bool again = false;             // load once more
+  bool cut = false;               // what did not end in time
+  std::atomic<bool> ends = false; // no more plans are loaded
   server::Clock::time_point drainBegan;
   std::thread loader;
 };
