@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <unordered_set>
 
@@ -128,16 +129,20 @@ std::string answerLine(const Line &line, const LocalReply &reply) {
 
 Result<BatchResult> runBatch(Api &api, CallQueue &queue, const BatchOptions &options) {
   BatchResult result;
-  MOE_ASSIGN(output, Output::open(options.output));
   std::unordered_set<std::string> answered, ids;
-  MOE_TRY(eachLine(options.output, /*isInput=*/false, [&](Line line) {
-    answered.insert(std::move(line.id));
-    return ok();
-  }));
   MOE_TRY(eachLine(options.input, /*isInput=*/true, [&](Line line) -> Status {
     ++result.lines;
     if (!ids.insert(line.id).second)
       return Error{Code::InvalidArgument, "the custom_id '" + line.id + "' is there twice"};
+    return ok();
+  }));
+  std::error_code missing; // there is no output yet
+  if (std::filesystem::equivalent(options.input, options.output, missing))
+    return Error{Code::InvalidArgument,
+                 "'" + options.output + "': the output is the same file as the input"};
+  MOE_ASSIGN(output, Output::open(options.output));
+  MOE_TRY(eachLine(options.output, /*isInput=*/false, [&](Line line) {
+    answered.insert(std::move(line.id));
     return ok();
   }));
 
@@ -201,7 +206,7 @@ Result<BatchResult> runBatch(Api &api, CallQueue &queue, const BatchOptions &opt
     status = work(0);
   }
   MOE_TRY(status);
-  result.interrupted = stopped();
+  result.interrupted = stopped() && result.skipped + result.answered + result.failed < result.lines;
   for (const auto &pending : running)
     pending->reply->leave();
   MOE_TRY(output.sync());

@@ -30,7 +30,7 @@ struct BatchResult {
 // the API and the generator post to. After an interruption the same call goes on: answers are
 // written whole, and half a line at the output's end, of a process that was killed, is cut off.
 // Errors: InvalidArgument with the number of a line of either file that is none of this form or has
-// the id of another, before anything is asked; IoError.
+// the id of another, before anything is asked, and for an output that is the input; IoError.
 Result<BatchResult> runBatch(Api &api, CallQueue &queue, const BatchOptions &options);
 
 } // namespace moe::server::api

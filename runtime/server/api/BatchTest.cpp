@@ -86,7 +86,7 @@ TEST_F(Batch, AnswersEachLine) {
 TEST_F(Batch, GoesOnWhereItWasInterrupted) {
   writeInput(30);
   options.parallel = 4;
-  options.progress = [&](int64_t done, int64_t) { interrupt = done == 10; };
+  options.progress = [&](int64_t done, int64_t) { interrupt = interrupt || done == 10; };
   auto result = runBatch(*test.api, test.queue, options);
   ASSERT_TRUE(result) << result.error().message;
   EXPECT_TRUE(result->interrupted);
@@ -138,8 +138,13 @@ TEST_F(Batch, ChecksAllLinesFirst) {
     EXPECT_NE(result.error().message.find("line 2"), std::string::npos) << result.error().message;
     EXPECT_TRUE(test.generator->seen.empty());
   }
+  std::ofstream(options.input) << good << "\n";
+  options.output = options.input;
+  EXPECT_EQ(runBatch(*test.api, test.queue, options).error().code, Code::InvalidArgument);
   options.input += ".none";
+  options.output += ".out";
   EXPECT_EQ(runBatch(*test.api, test.queue, options).error().code, Code::IoError);
+  EXPECT_FALSE(std::ifstream(options.output)); // nothing was left behind
 }
 
 } // namespace
