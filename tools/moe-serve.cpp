@@ -1,4 +1,5 @@
 // moe-serve: serves plans to the clients of OpenAI's and Anthropic's APIs.
+#include "tools/moe-serve/Batch.h"
 #include "tools/moe-serve/Service.h"
 
 #include <CLI/CLI.hpp>
@@ -39,8 +40,7 @@ CLI::Option *addSeconds(CLI::App &app, const char *name, Duration &duration, con
 
 void addModels(CLI::App &app, ServeOptions &o) {
   app.add_option("plans", o.plans, "plans made by moec compile; the first is the default")
-      ->type_name("[NAME=]PLAN")
-      ->required();
+      ->type_name("[NAME=]PLAN");
   app.add_option("--alias", o.aliases, "another name of a model, ALIAS=NAME; may be repeated")
       ->allow_extra_args(false);
   app.add_option("--device", o.device, "auto, cuda, cuda:N, cpu or ptxsim")->capture_default_str();
@@ -68,6 +68,10 @@ void addModels(CLI::App &app, ServeOptions &o) {
   app.add_flag("--share-prefixes", o.sharePrefixes,
                "share beginnings of prompts among API keys, which can tell by the time what others "
                "have asked");
+  app.add_option("--draft-tokens", o.engine.drafts,
+                 "tokens to guess from what was said before, and to check together (0: none)")
+      ->check(CLI::Range(0, 16))
+      ->capture_default_str();
   app.add_option("--sampling", o.sampling,
                  "where a request does not say: model, as the checkpoint has it, or openai, "
                  "temperature 1")
@@ -86,10 +90,6 @@ void addScheduling(CLI::App &app, ServeOptions &o) {
   addSeconds(app, "--max-queue-seconds", o.engine.maxQueue, "how long one waits; then 503");
   app.add_option("--max-per-key", o.engine.maxPerKey, "requests of an API key that run (0: all)")
       ->check(CLI::Range(0, 1 << 20));
-  app.add_option("--draft-tokens", o.engine.drafts,
-                 "tokens to guess from what was said before, and to check together (0: none)")
-      ->check(CLI::Range(0, 16))
-      ->capture_default_str();
 }
 
 void addSockets(CLI::App &app, ServeOptions &o) {
@@ -140,6 +140,11 @@ void addEvents(CLI::App &app, ServeOptions &o) {
       ->transform(CLI::CheckedTransformer(encodings));
 }
 
+int report(const Error &error) {
+  std::fprintf(stderr, "moe-serve: error: %s\n", error.message.c_str());
+  return 1;
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -147,7 +152,8 @@ int main(int argc, char **argv) {
       "Serves compiled Llama 4 plans to the clients of OpenAI's and Anthropic's APIs.\n\n"
       "  moe-serve cria.plan\n"
       "  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-      "    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}'\n",
+      "    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}'\n\n"
+      "  moe-serve batch requests.jsonl -o answers.jsonl cria.plan\n",
       "moe-serve");
   app.set_version_flag("--version", "moe-serve " MOE_VERSION);
   ServeOptions options;
@@ -155,6 +161,21 @@ int main(int argc, char **argv) {
   addScheduling(app, options);
   addSockets(app, options);
   addEvents(app, options);
+  app.require_subcommand(0, 1);
+
+  BatchCommand batch;
+  CLI::App *batchApp = app.add_subcommand(
+      "batch",
+      "answer the requests of a file in OpenAI's batch form; the same command goes on after "
+      "an interruption");
+  batchApp->add_option("requests", batch.input, "a JSON object a line")
+      ->type_name("IN.jsonl")
+      ->required();
+  batchApp->add_option("-o,--output", batch.output, "the answers, in the order in which they come")
+      ->type_name("OUT.jsonl")
+      ->required();
+  addModels(*batchApp, batch.models);
+  batchApp->get_option("plans")->required();
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success &success) { // --help, --version
@@ -163,12 +184,18 @@ int main(int argc, char **argv) {
     std::fprintf(stderr, "moe-serve: error: %s\n", error.what());
     return 2;
   }
+  if (!*batchApp && options.plans.empty()) {
+    std::fputs("moe-serve: error: which plan? moe-serve [NAME=]PLAN; --help says more\n", stderr);
+    return 2;
+  }
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN); // a full file is an error of write(), not the end of us
-  auto service = Service::create(options, MOE_VERSION);
-  if (!service) {
-    std::fprintf(stderr, "moe-serve: error: %s\n", service.error().message.c_str());
-    return 1;
+  if (*batchApp) {
+    const Result<int> status = runBatch(batch, MOE_VERSION);
+    return status ? *status : report(status.error());
   }
+  auto service = Service::create(options, MOE_VERSION);
+  if (!service)
+    return report(service.error());
   return (*service)->run();
 }
