@@ -165,6 +165,8 @@ int main(int argc, char **argv) {
                  "instead answer lines of standard input, prefill N or decode N [AFTER], with "
                  "the seconds they took, as JSON")
       ->excludes("--sequences");
+  // Where people look for it.
+  CLI::App *batchApp = app.add_subcommand("batch", "see moe-serve batch")->allow_extras();
   for (CLI::App *command : {chatApp, embedApp, scoreApp, benchApp})
     command->get_option("plan")->required();
 
@@ -178,6 +180,8 @@ int main(int argc, char **argv) {
   }
 
   std::signal(SIGXFSZ, SIG_IGN); // a full file is an error of write(), not the end of us
+  if (*batchApp)
+    return usage("files of requests are worked off by moe-serve batch IN.jsonl -o OUT.jsonl PLAN");
   Result<int> status = 0;
   if (*chatApp)
     status = runChat(chat);

@@ -211,6 +211,9 @@ TEST_F(MoeRun, SaysWhatIsWrong) {
   EXPECT_EQ(run("score @toy.plan").status, 2);
   EXPECT_EQ(run("--help").status, 0);
   EXPECT_EQ(run("--version").out.substr(0, 8), "moe-run ");
+  EXPECT_EQ(run("batch in.jsonl -o out.jsonl @toy.plan").status, 2);
+  EXPECT_NE(error(run("batch in.jsonl -o out.jsonl @toy.plan")).find("moe-serve batch"),
+            std::string::npos);
   Outcome o = run("@nothing.plan -p a");
   EXPECT_EQ(o.status, 1);
   EXPECT_EQ(o.err.substr(0, 16), "moe-run: error: ");
