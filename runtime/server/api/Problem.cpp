@@ -1,6 +1,7 @@
 #include "runtime/server/api/Problem.h"
 
 #include "runtime/server/api/JsonText.h"
+#include "runtime/text/Utf8.h"
 
 namespace moe::server::api {
 namespace {
@@ -35,7 +36,8 @@ std::string errorBody(const Problem &problem, Dialect dialect) {
     json.member("type", "error");
   json.key("error").beginObject();
   json.member("type", typeOf(problem.status, dialect));
-  json.member("message", problem.message);
+  // Messages quote what came, cut to a length, and paths have any bytes.
+  json.member("message", replaceInvalidUtf8(problem.message));
   if (dialect == Dialect::OpenAi)
     for (const auto &[name, text] : {std::pair("param", &problem.param), {"code", &problem.code}}) {
       json.key(name);
