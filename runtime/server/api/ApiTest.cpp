@@ -343,6 +343,37 @@ TEST(Chat, NeverCutsAPromptThatIsTooLong) {
       "context_length_exceeded");
 }
 
+TEST(Chat, RefusesMoreTokensThanCanBeCounted) {
+  TestApi test;
+  const auto most = std::to_string(INT64_MAX);
+  for (const auto &[path, members] :
+       {std::pair("/v1/chat/completions", R"({"messages":[{"role":"user","content":"Hi"}],)"),
+        {"/v1/completions", R"({"prompt":"Hi",)"},
+        {"/v1/messages", R"({"messages":[{"role":"user","content":"Hi"}],)"}}) {
+    const auto reply = test.post(path, members + ("\"max_tokens\":" + most + "}"));
+    EXPECT_NE(errorOf(*reply, 400)["message"].get<std::string>().find(most), std::string::npos);
+  }
+  EXPECT_TRUE(test.generator->seen.empty());
+}
+
+// Wherever what came is cut for a message: clients read no JSON that is not UTF-8.
+TEST(Chat, AnswersInUtf8) {
+  TestApi test;
+  for (int before = 0; before < 4; ++before) {
+    std::string name(size_t(before), 'x');
+    for (int i = 0; i < 50; ++i)
+      name += "🙂";
+    for (const std::string &members :
+         {"\"model\":\"" + name + "\"", "\"logit_bias\":{\"" + name + "\":1}",
+          "\"tools\":[{\"type\":\"" + name + "\"}]", "\"tool_choice\":\"" + name + "\""}) {
+      const auto reply = test.post("/v1/chat/completions", chatWith(members));
+      EXPECT_GE(reply->status, 400);
+      errorOf(*reply, reply->status); // parses it
+    }
+  }
+  errorOf(*test.get("/v1/models/\xff"), 404);
+}
+
 TEST(Chat, ContinuesTheLastMessage) {
   TestApi test;
   const char *messages = R"({"messages":[{"role":"user","content":"Hi"},

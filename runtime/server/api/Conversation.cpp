@@ -125,7 +125,7 @@ Check limitTokens(const ServedModel &model, const std::optional<int64_t> &maxTok
     return tooLong("the prompt has " + std::to_string(prompt) +
                    " tokens, which leaves no room for an answer in the model's context of " +
                    std::to_string(context));
-  if (prompt + maxTokens.value_or(0) > context)
+  if (maxTokens.value_or(0) > context - prompt)
     return tooLong("the prompt has " + std::to_string(prompt) + " tokens and " + maxField +
                    " asks for " + std::to_string(*maxTokens) +
                    " more, but the model's context is " + std::to_string(context) +
