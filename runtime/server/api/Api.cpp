@@ -71,6 +71,7 @@ struct Api::Impl {
   Impl(ApiOptions options, std::shared_ptr<Models> models)
       : options(std::move(options)), models(std::move(models)) {}
 
+  bool hasPage(const std::string &path) const;
   void get(const std::string &path, http::Reply &reply);
   void listModels(const std::string &path, http::Reply &reply);
   void read(std::string body, Call call);
@@ -98,6 +99,13 @@ void sendObject(http::Reply &reply, const char *name, std::string_view value) {
 
 } // namespace
 
+// What can be looked at: the paths of get().
+bool Api::Impl::hasPage(const std::string &path) const {
+  return path == "/live" || path == "/health" || path == "/version" ||
+         (path == "/metrics" && options.metrics) || (path == "/" && !options.page.empty()) ||
+         path.starts_with(kModels);
+}
+
 void Api::Impl::get(const std::string &path, http::Reply &reply) {
   if (path == "/live")
     return sendObject(reply, "status", "ok");
@@ -109,14 +117,12 @@ void Api::Impl::get(const std::string &path, http::Reply &reply) {
   }
   if (path == "/version")
     return sendObject(reply, "version", options.version);
-  if (path == "/metrics" && options.metrics)
+  if (path == "/metrics")
     return reply.send(200, "text/plain; version=0.0.4; charset=utf-8", options.metrics());
-  if (path == "/" && !options.page.empty())
+  if (path == "/")
     return reply.send(200, "text/html; charset=utf-8", options.page,
                       {{"X-Content-Type-Options", "nosniff"}});
-  if (path.starts_with(kModels))
-    return listModels(path, reply);
-  sendProblem(reply, {404, "nothing is at this path", {}, {}, {}}, Dialect::OpenAi);
+  listModels(path, reply);
 }
 
 void Api::Impl::listModels(const std::string &path, http::Reply &reply) {
@@ -255,6 +261,8 @@ void Api::handle(http::HttpRequest request, std::shared_ptr<http::Reply> reply) 
                          dialect);
     call.key = *std::move(name);
   }
+  if (!isEndpoint && !impl->hasPage(request.path)) // whatever the method is
+    return sendProblem(*reply, {404, "nothing is at this path", {}, {}, {}}, Dialect::OpenAi);
   if (request.method != (isEndpoint ? "POST" : "GET"))
     return reply->send(
         405, "application/json",

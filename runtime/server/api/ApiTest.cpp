@@ -585,6 +585,8 @@ TEST(Routes, RefuseWhatIsNotThere) {
   TestApi test;
   EXPECT_EQ(test.get("/")->status, 404);
   EXPECT_EQ(test.get("/v1/models2")->status, 404);
+  EXPECT_EQ(test.post("/v1/chat/completion", kHi)->status, 404); // and not that it takes GET
+  EXPECT_EQ(test.post("/v1/models/cria", "{}")->status, 405);
   EXPECT_EQ(test.get("/v1/chat/completions")->status, 405);
   EXPECT_EQ(test.ask(TestApi::request("POST", "/health", "{}"))->status, 405);
   auto request = TestApi::request("POST", "/v1/chat/completions", kHi);
