@@ -5,6 +5,7 @@
 #include "runtime/server/api/Worker.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cctype>
 #include <charconv>
 
@@ -30,6 +31,9 @@ constexpr Endpoint kEndpoints[] = {
 };
 
 constexpr std::string_view kModels = "/v1/models";
+
+// A grammar may take seconds: whose would wait for more than some of them had better try again.
+constexpr size_t kMaxGrammars = 64;
 
 void writeModel(JsonWriter &json, const ServedModel &model, const std::string &name) {
   json.beginObject().member("id", name).member("object", "model");
@@ -59,7 +63,7 @@ struct Api::Impl {
     const Endpoint *endpoint = nullptr;
     std::string key; // its name
     std::optional<Clock::time_point> deadline;
-    std::shared_ptr<bool> gone = std::make_shared<bool>(false);
+    std::shared_ptr<std::atomic<bool>> gone = std::make_shared<std::atomic<bool>>(false);
   };
 
   ApiOptions options;
@@ -171,6 +175,8 @@ Check Api::Impl::readDeadline(const http::HttpRequest &request, Call &call) cons
 
 // On the reader.
 void Api::Impl::read(std::string body, Call call) {
+  if (*call.gone)
+    return post(std::move(call), {});
   const Result<Json> json = parseJson(body);
   std::string().swap(body);
   Outcome outcome = json ? call.endpoint->prepare(*json, *models)
@@ -182,6 +188,16 @@ void Api::Impl::read(std::string body, Call call) {
       request.deadline = call.deadline;
     }
     auto shared = std::make_shared<Task>(std::move(*task));
+    if (shared->grammar && compiler.waiting() >= kMaxGrammars)
+      return post(std::move(call), [](Call call) {
+        sendProblem(*call.reply,
+                    {429,
+                     "too many requests wait for their grammars to be compiled",
+                     {},
+                     "too_many_requests",
+                     std::chrono::seconds(5)},
+                    call.endpoint->dialect);
+      });
     if (shared->grammar)
       return compiler.add([this, shared, call = std::move(call)]() mutable {
         compile(std::move(*shared), std::move(call));
@@ -200,6 +216,8 @@ void Api::Impl::read(std::string body, Call call) {
 
 // On the compiler.
 void Api::Impl::compile(Task task, Call call) {
+  if (*call.gone) // or clients who do not wait could keep it busy for all others
+    return post(std::move(call), {});
   Result<std::shared_ptr<const CompiledGrammar>> grammar = Error{
       Code::Unavailable, "this server cannot constrain answers: it is built without grammars, "
                          "or the model has no tokenizer"};
@@ -220,6 +238,7 @@ void Api::Impl::compile(Task task, Call call) {
   });
 }
 
+// Where the client is gone, `next` is not called; the reply ends on its own thread all the same.
 void Api::Impl::post(Call call, std::function<void(Call)> next) {
   options.post([alive = alive, call = std::move(call), next = std::move(next)]() mutable {
     if (*alive && !*call.gone)

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <thread>
+
 using namespace moe;
 using namespace moe::server;
 using namespace moe::server::api;
@@ -695,6 +697,43 @@ TEST(Trouble, LeavesNothingBehindAClient) {
   reply->leave();
   EXPECT_TRUE(test.queue.runOne(std::chrono::seconds(20)));
   EXPECT_TRUE(test.generator->seen.empty());
+}
+
+TEST(Trouble, OfOnesGrammarsIsNotThatOfAll) {
+  TestApi test;
+  std::unique_lock slow(test.grammars->mutex);
+  const auto ask = [&](int i) {
+    auto reply = std::make_shared<LocalReply>();
+    test.api->handle(TestApi::request("POST", "/v1/chat/completions",
+                                      chatWith(R"("structured_outputs":{"regex":"a)" +
+                                               std::to_string(i) + "\"}")),
+                     reply);
+    return reply;
+  };
+  const auto first = ask(0);
+  while (test.grammars->begun == 0) // and stays so
+    std::this_thread::yield();
+  std::vector<std::shared_ptr<LocalReply>> others;
+  for (int i = 1; i <= 100; ++i)
+    others.push_back(ask(i));
+  // Those for whom there is no room hear of it while the first one is compiled.
+  const auto refused = [&] {
+    return std::count_if(others.begin(), others.end(),
+                         [](const auto &reply) { return reply->complete; });
+  };
+  while (refused() < 36)
+    ASSERT_TRUE(test.queue.runOne(std::chrono::seconds(20)));
+  EXPECT_EQ(errorOf(*others.back(), 429)["code"], "too_many_requests");
+  // Nor is anything compiled for who does not wait for it.
+  for (size_t i = 1; i < others.size(); ++i)
+    others[i]->leave();
+  slow.unlock();
+  while (test.generator->seen.size() < 2)
+    ASSERT_TRUE(test.queue.runOne(std::chrono::seconds(20)));
+  while (test.queue.runOne(std::chrono::milliseconds(100)))
+    ;
+  EXPECT_EQ(test.grammars->begun, 2);
+  EXPECT_EQ(refused(), 36);
 }
 
 TEST(Trouble, CancelsAllPromptsIfOneIsRefused) {

@@ -21,6 +21,11 @@ void Worker::add(std::function<void()> call) {
   woken.notify_one();
 }
 
+size_t Worker::waiting() const {
+  const std::lock_guard lock(mutex);
+  return calls.size();
+}
+
 void Worker::run() {
 #ifdef __linux__
   ::setpriority(PRIO_PROCESS, 0, 5); // of this thread, on Linux

@@ -16,11 +16,12 @@ public:
   Worker() : thread([this] { run(); }) {}
   ~Worker();                            // ends the call that runs, and drops those that wait
   void add(std::function<void()> call); // from any thread
+  size_t waiting() const;               // calls that are not begun
 
 private:
   void run();
 
-  std::mutex mutex;
+  mutable std::mutex mutex;
   std::condition_variable woken;
   std::deque<std::function<void()>> calls;
   bool ends = false;
