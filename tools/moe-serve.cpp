@@ -25,6 +25,20 @@ CLI::Option *addBytes(CLI::App &app, const char *name, uint64_t &bytes, const ch
       ->type_name("BYTES");
 }
 
+// NaN is in no range, and outside of none.
+CLI::Validator secondsFrom(double low) {
+  return CLI::Validator(
+      [low](const std::string &text) {
+        double seconds = 0;
+        if (CLI::detail::lexical_cast(text, seconds) && seconds >= low && seconds <= 1e6)
+          return std::string();
+        char wanted[64];
+        std::snprintf(wanted, sizeof wanted, "', expected seconds, %g to 1e6", low);
+        return "found '" + text + wanted;
+      },
+      "SECONDS");
+}
+
 template <typename Duration>
 CLI::Option *addSeconds(CLI::App &app, const char *name, Duration &duration, const char *help) {
   return app
@@ -34,8 +48,8 @@ CLI::Option *addSeconds(CLI::App &app, const char *name, Duration &duration, con
             duration = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
           },
           help)
-      ->check(CLI::Range(0.001, 1e6))
-      ->type_name("SECONDS");
+      ->check(secondsFrom(0.001))
+      ->type_name("");
 }
 
 void addModels(CLI::App &app, ServeOptions &o) {
@@ -120,11 +134,13 @@ void addSockets(CLI::App &app, ServeOptions &o) {
   addSeconds(app, "--write-seconds", limits.writeTime, "that a reader may take nothing");
   app.add_option("--drain-grace", o.drainGrace,
                  "seconds after SIGTERM that the listener stays open")
-      ->check(CLI::Range(0.0, 1e6))
+      ->check(secondsFrom(0))
+      ->type_name("")
       ->capture_default_str();
   app.add_option("--drain-seconds", o.drainSeconds,
                  "seconds after it that requests may take to end")
-      ->check(CLI::Range(0.0, 1e6))
+      ->check(secondsFrom(0))
+      ->type_name("")
       ->capture_default_str();
 }
 

@@ -73,7 +73,7 @@ class Refusals(ProcessTest):
     def test_options(self):
         for arguments in ([], ["--nonsense", PLAN], [PLAN, "--kv-memory", "lots"], [PLAN, "--context", 0],
                           [PLAN, "--max-sequences", "many"], [PLAN, "--sampling", "vllm"], [PLAN, "--port", 65536],
-                          [PLAN, "--drain-seconds", -1],
+                          [PLAN, "--drain-seconds", -1], [PLAN, "--idle-seconds", "nan"],
                           ["batch"], ["batch", "in", PLAN], ["batch", "in", "-o", "out"]):
             with self.subTest(arguments):
                 self.refused(2, *arguments) if arguments[:1] != ["batch"] else self.batch_refused(arguments)
