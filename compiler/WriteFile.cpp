@@ -23,6 +23,15 @@ static fb::ChatFormatT toPlan(const ChatFormat &chat, ArrayRef<int32_t> eosToken
   return format;
 }
 
+static fb::SamplingT toPlan(const SamplingDefaults &defaults) {
+  fb::SamplingT sampling;
+  sampling.temperature = defaults.temperature;
+  sampling.top_k = uint32_t(defaults.topK);
+  sampling.top_p = defaults.topP;
+  sampling.repetition_penalty = defaults.repetitionPenalty;
+  return sampling;
+}
+
 llvm::Error Compilation::writeFile() {
   PlanInputs inputs;
   inputs.module = *plan;
@@ -59,6 +68,8 @@ llvm::Error Compilation::writeFile() {
     if (tokenizer->chat)
       inputs.chat = toPlan(*tokenizer->chat, config.eosTokens);
   }
+  if (config.sampling)
+    inputs.sampling = toPlan(*config.sampling);
   auto command = shapingOptions(options);
   if (!command)
     return command.takeError();

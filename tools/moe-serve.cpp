@@ -88,7 +88,7 @@ void addModels(CLI::App &app, ServeOptions &o) {
       ->capture_default_str();
   app.add_option("--sampling", o.sampling,
                  "where a request does not say: model, as the checkpoint has it, or openai, "
-                 "temperature 1")
+                 "temperature 1; also where the checkpoint says nothing")
       ->check(CLI::IsMember({"model", "openai"}))
       ->capture_default_str();
 }

@@ -9,6 +9,7 @@
 #include "llvm/Support/Path.h"
 
 #include <cmath>
+#include <limits>
 
 using namespace moe;
 namespace json = llvm::json;
@@ -34,6 +35,7 @@ public:
 
   llvm::Expected<Llama4Config> read(const json::Object &top);
   void readEos(const json::Value &value);
+  void readGeneration(const json::Object &generation);
 
   llvm::Error takeError() {
     return error.empty() ? llvm::Error::success() : llvm::createStringError(file + ": " + error);
@@ -367,6 +369,36 @@ void ConfigReader::readEos(const json::Value &value) {
     token(value);
 }
 
+// A file that gives a temperature means it, whether it says do_sample or leaves it out; false is
+// greedy.
+void ConfigReader::readGeneration(const json::Object &generation) {
+  text = &generation;
+  if (const json::Value *eos = find("eos_token_id"))
+    readEos(*eos);
+  auto number = [&](llvm::StringRef key, double &value, bool zero, double most) {
+    const json::Value *given = find(key);
+    if (!given)
+      return;
+    std::optional<double> read = given->getAsNumber();
+    if (!read || !(zero ? *read >= 0 : *read > 0) || *read > most)
+      return failType(key, *given,
+                      (zero ? "a number from 0 to " : "a number above 0, at most ") +
+                          llvm::Twine(int64_t(most)));
+    value = *read;
+  };
+  SamplingDefaults sampling;
+  number("temperature", sampling.temperature, /*zero=*/true, 100);
+  number("top_p", sampling.topP, /*zero=*/false, 1);
+  number("repetition_penalty", sampling.repetitionPenalty, /*zero=*/false, 100);
+  if (const json::Value *given = find("top_k"))
+    sampling.topK = integer("top_k", *given, 0, std::numeric_limits<int32_t>::max());
+  if (find("do_sample") && !boolean("do_sample", true))
+    sampling.temperature = 0;
+  for (const char *key : {"do_sample", "temperature", "top_p", "top_k", "repetition_penalty"})
+    if (find(key))
+      config.sampling = sampling;
+}
+
 void ConfigReader::readTokens(const json::Object &top) {
   // A token id may be in the text fields or at the top; the former win. Some files say -1 for none.
   auto find = [&](llvm::StringRef key) { return text->get(key) ? text->get(key) : top.get(key); };
@@ -483,16 +515,14 @@ llvm::Expected<Llama4Config> Llama4Config::open(llvm::StringRef path,
   if (!fields)
     return fields.takeError();
   const json::Object *object = fields->getAsObject();
-  if (const json::Value *eos = object ? object->get("eos_token_id") : nullptr;
-      eos && eos->kind() != json::Value::Null) {
-    ConfigReader reader(generation, warnings);
-    reader.config = std::move(*config);
-    reader.readEos(*eos);
-    if (llvm::Error error = reader.takeError())
-      return error;
-    return std::move(reader.config);
-  }
-  return config;
+  if (!object)
+    return config;
+  ConfigReader reader(generation, warnings);
+  reader.config = std::move(*config);
+  reader.readGeneration(*object);
+  if (llvm::Error error = reader.takeError())
+    return error;
+  return std::move(reader.config);
 }
 
 //===----------------------------------------------------------------------===//

@@ -18,6 +18,14 @@ struct RopeScaling {
   int64_t originalPositions;
 };
 
+// How tokens are drawn where nobody says otherwise.
+struct SamplingDefaults {
+  double temperature = 1; // 0: greedy
+  int64_t topK = 0;       // 0: all tokens
+  double topP = 1;
+  double repetitionPenalty = 1;
+};
+
 struct Llama4Config {
   std::string architecture; // "Llama4ForCausalLM" or "Llama4ForConditionalGeneration"
 
@@ -49,6 +57,8 @@ struct Llama4Config {
   int64_t padToken = -1;
   std::vector<int32_t> eosTokens; // generation stops at any of them
 
+  std::optional<SamplingDefaults> sampling; // none: not said
+
   // `layers` is smaller after truncate().
   int64_t checkpointLayers = 0;
 
@@ -65,8 +75,8 @@ struct Llama4Config {
   llvm::Error truncate(int64_t count);
 
   // `path` is a config.json, or the folder that has one; generation_config.json, if it lies beside
-  // it, says where generation stops, and hf_quant_config.json how weights are quantized where
-  // config.json does not. What is legal but suspicious is appended to `warnings`.
+  // it, says where generation stops and how it samples, and hf_quant_config.json how weights are
+  // quantized where config.json does not. What is legal but suspicious is appended to `warnings`.
   static llvm::Expected<Llama4Config> open(llvm::StringRef path,
                                            std::vector<std::string> &warnings);
   // `name` starts the messages.

@@ -425,6 +425,42 @@ TEST(Config, ReadsTokens) {
   EXPECT_TRUE(contains(messageOf(open()), "generation_config.json: eos_token_id is 800"));
 }
 
+TEST(Config, ReadsSampling) {
+  TempFolder folder;
+  std::vector<std::string> warnings;
+  folder.write("config.json", text(fields()));
+  auto open = [&](llvm::StringRef generation) {
+    folder.write("generation_config.json", generation.str());
+    return Llama4Config::open(folder.str(), warnings);
+  };
+  auto sampling = [&](llvm::StringRef generation) {
+    return llvm::cantFail(open(generation)).sampling;
+  };
+  EXPECT_FALSE(sampling("{}"));
+  EXPECT_FALSE(sampling(R"({"temperature":null,"eos_token_id":7})"));
+  auto all = sampling(R"({"do_sample":true,"temperature":0.6,"top_p":0.9,"top_k":40,)"
+                      R"("repetition_penalty":1.1})");
+  ASSERT_TRUE(all);
+  EXPECT_EQ(all->temperature, 0.6);
+  EXPECT_EQ(all->topP, 0.9);
+  EXPECT_EQ(all->topK, 40);
+  EXPECT_EQ(all->repetitionPenalty, 1.1);
+  EXPECT_EQ(sampling(R"({"temperature":0.6})")->topP, 1);
+  EXPECT_EQ(sampling(R"({"do_sample":true})")->temperature, 1);
+  EXPECT_EQ(sampling(R"({"do_sample":false,"temperature":0.6})")->temperature, 0);
+  EXPECT_EQ(sampling(R"({"temperature":0})")->temperature, 0);
+
+  for (auto [bad, message] : {std::pair(R"({"temperature":-1})", "temperature is -1"),
+                              {R"({"temperature":"hot"})", "expected a number from 0 to 100"},
+                              {R"({"top_p":0})", "expected a number above 0, at most 1"},
+                              {R"({"top_p":1.1})", "top_p is"},
+                              {R"({"top_k":-1})", "top_k is -1"},
+                              {R"({"top_k":2.5})", "top_k is"},
+                              {R"({"repetition_penalty":0})", "at most 100"},
+                              {R"({"do_sample":1})", "expected true or false"}})
+    EXPECT_TRUE(contains(messageOf(open(bad)), message)) << bad;
+}
+
 TEST(Config, KeepsTheFirstLayers) {
   Llama4Config config = parse(fields());
   EXPECT_EQ(messageOf(config.truncate(7)), "cannot keep 7 layers of a model that has 6");

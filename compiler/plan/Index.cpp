@@ -95,6 +95,8 @@ public:
         return std::move(error);
     if (inputs.chat)
       plan->chat = std::make_unique<fb::ChatFormatT>(*inputs.chat);
+    if (inputs.sampling)
+      plan->sampling = std::make_unique<fb::SamplingT>(*inputs.sampling);
     plan->provenance = std::make_unique<fb::ProvenanceT>(inputs.provenance);
     if (plan->provenance->compiler.empty())
       plan->provenance->compiler = "moec " MOE_VERSION ", LLVM " LLVM_VERSION_STRING;

@@ -31,6 +31,7 @@ struct PlanInputs {
   std::vector<CodeImage> images; // best first
   std::optional<TokenizerInput> tokenizer;
   std::optional<fb::ChatFormatT> chat;
+  std::optional<fb::SamplingT> sampling;
   fb::ProvenanceT provenance;            // its compiler, if empty, is this version
   const TensorSource *tensors = nullptr; // of the checkpoint
   Packer::Options packing;

@@ -92,6 +92,7 @@ protected:
     tokenizer.info.pattern = "llama4";
     inputs.tokenizer = std::move(tokenizer);
     inputs.chat.emplace().user = "user";
+    inputs.sampling.emplace().top_p = 0.5;
     for (const char *name : {"q", "kv", "head", "norm"})
       add(name,
           std::string(name) == "norm" ? std::vector<int64_t>{33} : std::vector<int64_t>{48, 33},
@@ -176,6 +177,7 @@ TEST_F(PlanWriterTest, roundTrip) {
   EXPECT_EQ(index.model()->weights()->str(), "bf16");
   EXPECT_EQ(index.provenance()->compiler()->str().substr(0, 5), "moec ");
   EXPECT_EQ(index.chat()->user()->str(), "user");
+  EXPECT_EQ(index.sampling()->top_p(), 0.5);
 
   // Sections.
   const auto code = plan->section(index.images()->Get(0)->section());

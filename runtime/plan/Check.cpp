@@ -10,6 +10,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 namespace moe {
@@ -37,7 +38,8 @@ public:
     MOE_TRY(checkImages());
     MOE_TRY(checkPrograms(plan, grids));
     MOE_TRY(checkTokenizer());
-    return checkChat();
+    MOE_TRY(checkChat());
+    return checkSampling();
   }
 
 private:
@@ -52,6 +54,7 @@ private:
   Status checkLaunches(const fb::Image &image, const std::string &what);
   Status checkTokenizer();
   Status checkChat();
+  Status checkSampling();
 
   const fb::Plan &plan;
   const uint64_t indexOffset;
@@ -336,6 +339,24 @@ Status Checker::checkChat() {
   if (!tools.empty() && tools != "hf-json" && tools != "pythonic")
     return invalid("the chat format lays out tools as " + quote(chat->tools()) +
                    ", and this runtime knows 'hf-json' and 'pythonic' alone");
+  return ok();
+}
+
+Status Checker::checkSampling() {
+  const fb::Sampling *sampling = plan.sampling();
+  if (!sampling)
+    return ok();
+  MOE_TRY(checkRange(sampling->top_k(), 0, (uint64_t(1) << 31) - 1, "top_k"));
+  // Written so that what is no number is refused.
+  for (const auto &[name, value, most] :
+       {std::tuple("top_p", sampling->top_p(), 1.0),
+        {"repetition_penalty", sampling->repetition_penalty(), 100.0}})
+    if (!(value > 0 && value <= most))
+      return invalid(name + (" is " + std::to_string(value)) +
+                     ", expected more than 0 and at most " + number(uint64_t(most)));
+  if (!(sampling->temperature() >= 0 && sampling->temperature() <= 100))
+    return invalid("temperature is " + std::to_string(sampling->temperature()) +
+                   ", expected 0 to 100");
   return ok();
 }
 

@@ -1,6 +1,7 @@
 // Opens good plans in every way, and many bad ones.
 #include "runtime/plan/SamplePlan.h"
 
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -121,12 +122,12 @@ TEST(PlanTest, readsVersions) {
   const std::string newer = errorOf(Plan::open(file.span()));
   const std::string written = "4." + std::to_string(kPlanMinor + 5);
   for (const std::string &part : {"moec test wrote it in format " + written,
-                                  std::string("reads 3.1"), std::string("update the runtime")})
+                                  std::string("reads 3.2"), std::string("update the runtime")})
     EXPECT_NE(newer.find(part), std::string::npos) << newer;
 
   reseal(file.span(), [](Header &h) { h.major = 2, h.minor = 0; });
   EXPECT_EQ(errorOf(Plan::open(file.span())),
-            "plan: moec test wrote it in format 2.0, and this runtime reads 3.1 only: compile it "
+            "plan: moec test wrote it in format 2.0, and this runtime reads 3.2 only: compile it "
             "again with `moec compile`");
 
   reseal(file.span(), [](Header &h) { std::memset(h.writer, '\x1b', sizeof(h.writer)); });
@@ -463,6 +464,15 @@ const Refusal kRefusals[] = {
     {"specialEmpty", [](P &p) { p.tokenizer->special_tokens[0]->content = ""; }, "90 is empty"},
     {"specialTwice", [](P &p) { p.tokenizer->special_tokens[0]->content = "<|91|>"; }, "two spec"},
     {"stopToken", [](P &p) { p.chat->stop_tokens[0] = 100; }, "a stop token of the chat format"},
+    {"temperature", [](P &p) { p.sampling->temperature = -0.1; }, "temperature is -0.1"},
+    {"temperatureHot", [](P &p) { p.sampling->temperature = 1e9; }, "expected 0 to 100"},
+    {"temperatureNan", [](P &p) { p.sampling->temperature = std::nan(""); }, "temperature is nan"},
+    {"topK", [](P &p) { p.sampling->top_k = ~0u; }, "top_k is 4294967295"},
+    {"topP", [](P &p) { p.sampling->top_p = 0; }, "top_p is 0"},
+    {"topPLarge", [](P &p) { p.sampling->top_p = 1.5; }, "more than 0 and at most 1"},
+    {"topPNan", [](P &p) { p.sampling->top_p = std::nan(""); }, "top_p is nan"},
+    {"repetition", [](P &p) { p.sampling->repetition_penalty = 0; }, "repetition_penalty is 0"},
+    {"repetitionLarge", [](P &p) { p.sampling->repetition_penalty = 101; }, "at most 100"},
     {"chatTools", [](P &p) { p.chat->tools = "xml"; }, "tools as 'xml'"},
 };
 
@@ -487,6 +497,7 @@ TEST(PlanTest, acceptsTheLeast) {
   fb::PlanT plan = samplePlan();
   plan.tokenizer.reset();
   plan.chat.reset();
+  plan.sampling.reset();
   plan.model->bos_token = -1;
   plan.model->eos_tokens.clear();
   plan.programs[0]->calls.clear();

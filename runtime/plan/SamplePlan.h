@@ -196,6 +196,8 @@ inline fb::PlanT samplePlan() {
   plan.chat->bos = "<|90|>";
   plan.chat->stop_tokens = {92};
   plan.chat->tools = "hf-json";
+  plan.sampling = std::make_unique<fb::SamplingT>();
+  plan.sampling->temperature = 0.6;
   plan.provenance = std::make_unique<fb::ProvenanceT>();
   plan.provenance->compiler = "none";
   return plan;

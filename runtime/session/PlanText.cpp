@@ -41,4 +41,16 @@ std::optional<ChatFormat> planChatFormat(const Plan &plan) {
   return format;
 }
 
+std::optional<SamplerOptions> planSampling(const Plan &plan) {
+  const fb::Sampling *from = plan.index().sampling();
+  if (!from)
+    return std::nullopt;
+  SamplerOptions sampling;
+  sampling.temperature = from->temperature();
+  sampling.topK = int32_t(from->top_k());
+  sampling.topP = from->top_p();
+  sampling.repetitionPenalty = from->repetition_penalty();
+  return sampling;
+}
+
 } // namespace moe

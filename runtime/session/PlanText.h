@@ -1,8 +1,9 @@
-// A plan's tokenizer and chat format, ready to use.
+// A plan's tokenizer, chat format and sampling, ready to use.
 #ifndef MOE_RUNTIME_SESSION_PLANTEXT_H
 #define MOE_RUNTIME_SESSION_PLANTEXT_H
 
 #include "runtime/plan/Plan.h"
+#include "runtime/session/Sampler.h"
 #include "runtime/text/ChatTemplate.h"
 
 #include <optional>
@@ -14,6 +15,9 @@ Result<std::optional<Tokenizer>> planTokenizer(const Plan &plan);
 
 // Nothing if the plan has no chat format.
 std::optional<ChatFormat> planChatFormat(const Plan &plan);
+
+// How the checkpoint samples where nobody says otherwise. Nothing if it does not say.
+std::optional<SamplerOptions> planSampling(const Plan &plan);
 
 } // namespace moe
 

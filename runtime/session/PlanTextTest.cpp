@@ -36,3 +36,30 @@ TEST(PlanText, chatFormatFieldByField) {
   plan.chat.reset();
   EXPECT_EQ(formatOf(plan), std::nullopt);
 }
+
+TEST(PlanText, samplingFieldByField) {
+  fb::PlanT plan = samplePlan();
+  const auto samplingOf = [&] {
+    FileBytes file = samplePlanFile(plan);
+    const auto opened = Plan::open(file.span());
+    EXPECT_TRUE(opened) << opened.error().message;
+    return planSampling(*opened);
+  };
+  plan.sampling->temperature = 0.25;
+  plan.sampling->top_k = 40;
+  plan.sampling->top_p = 0.5;
+  plan.sampling->repetition_penalty = 1.25;
+  auto sampling = samplingOf();
+  ASSERT_TRUE(sampling);
+  EXPECT_EQ(sampling->temperature, 0.25);
+  EXPECT_EQ(sampling->topK, 40);
+  EXPECT_EQ(sampling->topP, 0.5);
+  EXPECT_EQ(sampling->repetitionPenalty, 1.25);
+  *plan.sampling = fb::SamplingT();
+  sampling = samplingOf();
+  ASSERT_TRUE(sampling);
+  EXPECT_EQ(sampling->temperature, 1);
+  EXPECT_EQ(sampling->topP, 1);
+  plan.sampling.reset(); // as in plans before format 3.2
+  EXPECT_FALSE(samplingOf());
+}

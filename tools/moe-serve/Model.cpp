@@ -107,8 +107,9 @@ std::shared_ptr<const api::ServedModel> Model::served(const std::shared_ptr<Mode
     served->chat = {model, &*model->chat};
   served->grammars = model->grammars;
   served->stopTokens = model->stopTokens;
-  if (options.sampling == "openai")
-    served->sampling.temperature = 1;
+  served->sampling.temperature = 1; // what clients of OpenAI expect
+  if (options.sampling == "model")
+    served->sampling = planSampling(*model->file).value_or(served->sampling);
   served->generator = {model, &*model->running};
   return served;
 }

@@ -40,6 +40,15 @@ static void printModel(llvm::raw_ostream &out, const fb::Plan &plan) {
                     std::to_string(plan.tokenizer()->special_tokens()->size()) + " special ones"
               : std::string("none: the plan takes ids"))
       << chatText(plan.chat()) << "\n";
+  if (const fb::Sampling *s = plan.sampling()) {
+    out << "sampling   temperature " << llvm::format("%g", s->temperature());
+    if (s->top_k())
+      out << ", top-k " << s->top_k();
+    out << ", top-p " << llvm::format("%g", s->top_p());
+    if (s->repetition_penalty() != 1)
+      out << ", repetition penalty " << llvm::format("%g", s->repetition_penalty());
+    out << "\n";
+  }
 }
 
 static const char *kindName(fb::SectionKind kind) {
