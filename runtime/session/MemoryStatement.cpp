@@ -117,8 +117,7 @@ Result<Room> roomOf(const SessionModel &model, const SessionOptions &options) {
 uint64_t budgetOf(const SessionModel &model, const SessionOptions &options, const Room &room) {
   if (options.cacheBudget || options.cacheShare <= 0)
     return options.cacheBudget;
-  const uint64_t needed =
-      cacheBytes(model, options.context, options.maxSequences, options.maxStep);
+  const uint64_t needed = cacheBytes(model, options.context, options.maxSequences, options.maxStep);
   const double most = model.memory ? 1.0 : 0.5;
   const auto share = uint64_t(double(room.bytes) * std::min(options.cacheShare, most));
   return std::max<uint64_t>(std::min(share, needed > UINT64_MAX / 2 ? needed : 2 * needed), 1);
@@ -153,9 +152,8 @@ Result<CacheSize> cacheSize(const SessionModel &model, const SessionOptions &opt
   }
   if (budget)
     return Error{Code::ResourceExhausted,
-                 "a KV cache of " + mebibytes(needed) + " was asked for, " +
-                     mebibytes(room.bytes) + " are available" + room.beside +
-                     "; ask for no more than that"};
+                 "a KV cache of " + mebibytes(needed) + " was asked for, " + mebibytes(room.bytes) +
+                     " are available" + room.beside + "; ask for no more than that"};
   int64_t fits = fittingContext(model, options.maxSequences, options.maxStep, room.bytes);
   return Error{Code::ResourceExhausted,
                "the KV cache needs " + mebibytes(needed) + " for " +

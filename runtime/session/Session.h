@@ -29,8 +29,9 @@ struct SessionOptions {
   // Bytes of the KV cache; 0: what maxSequences of context need, so that pages never run out. With
   // less than that a run may fail with ResourceExhausted.
   uint64_t cacheBudget = 0;
-  // In place of a budget: this part, up to 1, of what the device has for it (of the system's memory,
-  // which others use too, at most half), but at most twice what maxSequences of context need.
+  // In place of a budget: this part, up to 1, of what the device has for it (of the system's
+  // memory, which others use too, at most half), but at most twice what maxSequences of context
+  // need.
   double cacheShare = 0;
   // Keeps the pages of ended sequences for prompts that begin as they did. Needs layers that see
   // all positions: a plan whose layers all attend within chunks keeps none.
