@@ -85,7 +85,7 @@ def take_mixed(o):
 
 
 def take_overload(o):
-    with moe_serve(o) as server:
+    with moe_serve(o, "--max-connections", "16384", "--max-per-address", "16384") as server:
         calibration = runs.all_ok(runs.closed(
             lambda _: runs.Stream(server.address, runs.PATH, runs.body(runs.Prompts(3).ids(32), 64)), 32, 96),
             "calibrating")
@@ -103,7 +103,7 @@ def with_server(run, *more):
 TAKES = {
     "streams": take_streams,
     "first": take_first,
-    "idle": with_server(runs.idle_streams, "--max-waiting", "1000", "--max-per-address", "2000"),
+    "idle": with_server(runs.idle_streams, "--max-sequences", "1", "--max-waiting", "1000", "--max-per-address", "2000"),
     "mixed": take_mixed,
     "prefix": with_server(runs.prefix),
     "overload": take_overload,

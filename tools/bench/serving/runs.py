@@ -42,6 +42,11 @@ def rate(records):
     return sum(r.tokens for r in records) / (max(r.end for r in records) - min(r.start for r in records))
 
 
+def context_of(server):
+    """Tokens of a prompt and its answer."""
+    return json.loads(server.request("GET", "/v1/models")[1])["data"][0].get("max_model_len", 2048)
+
+
 class Watch(threading.Thread):
     """Asks a moe-serve for its figures ten times a second. Text may come late, where a token ends amid a character;
     counters do not."""
@@ -126,6 +131,7 @@ def first_token(server, prompts, prompt=16, requests=200):
 
 def idle_streams(server, prompts, count=1000):
     """Run D: what so many open streams cost while they wait for their turn."""
+    longest = context_of(server) - 16
     before = server.resident()
     stop = threading.Event()
     figures = {}
@@ -138,7 +144,7 @@ def idle_streams(server, prompts, count=1000):
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        records = closed(lambda _: Stream(server.address, PATH, body(prompts.ids(16), 1 << 10), cut_after=6.0),
+        records = closed(lambda _: Stream(server.address, PATH, body(prompts.ids(16), longest), cut_after=6.0),
                          count, count)
     finally:
         stop.set()
@@ -149,13 +155,15 @@ def idle_streams(server, prompts, count=1000):
 
 def mixed(server, prompts, seconds=25, streams=8, every=5, length=512):
     """Run E: streams that decode, without and with a long prompt now and then."""
+    longest = context_of(server) - 32
+
     def decode(background):
         count = streams + len(background)
         results = []
 
         def make(i):
             if i < streams:
-                return Stream(server.address, PATH, body(prompts.ids(32), 1 << 20), cut_after=float(seconds))
+                return Stream(server.address, PATH, body(prompts.ids(32), longest), cut_after=float(seconds))
             return Stream(server.address, PATH, body(prompts.ids(length), 8))
 
         times = [0.0] * streams + background
@@ -177,6 +185,7 @@ def mixed(server, prompts, seconds=25, streams=8, every=5, length=512):
 
 def prefix(server, prompts, system=1000, users=8, turns=4, tokens=16):
     """Run F: conversations with a common beginning: the first token of later turns beside that of the first."""
+    system = min(system, context_of(server) - (turns + 2) * (tokens + 24))  # so that all turns have room
     common = prompts.ids(system)
     histories = [common + prompts.ids(24) for _ in range(users)]
     cold = all_ok(closed(lambda _: Stream(server.address, PATH, body(prompts.ids(system + 24), 1)), 1, 5), "cold")
