@@ -103,7 +103,8 @@ class Stream:
         """Takes what has come; True at the end."""
         data = self.socket.recv(1 << 16)
         if not data:
-            if self.record.error is None and not (self.body and self.body_ended()):
+            to_the_end = isinstance(self.body, dict) and self.body["left"] is None
+            if self.record.error is None and not (self.body and (to_the_end or self.body_ended())):
                 self.record.error = "the server closed the connection within its answer"
             return True
         if self.body is None:
@@ -114,7 +115,7 @@ class Stream:
             self.begin(head)
         if isinstance(self.body, Chunked):
             data = self.body.feed(data)
-        else:
+        elif self.body["left"] is not None:
             self.body["left"] -= len(data)
         self.take(data)
         return self.body_ended() or self.due()
@@ -125,10 +126,12 @@ class Stream:
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
         self.record.retry_after = fields.get("retry-after")
         self.body = Chunked() if "chunked" in fields.get("transfer-encoding", "") else {
-            "left": int(fields.get("content-length", 1 << 62))}
+            "left": int(fields["content-length"]) if "content-length" in fields else None}  # None: up to the end
 
     def body_ended(self):
-        return self.body.done if isinstance(self.body, Chunked) else self.body["left"] <= 0
+        if isinstance(self.body, Chunked):
+            return self.body.done
+        return self.body["left"] is not None and self.body["left"] <= 0
 
     def take(self, data):
         if self.keep or self.record.status != 200:

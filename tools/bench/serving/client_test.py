@@ -23,6 +23,9 @@ class Handler(socketserver.StreamRequestHandler):
         if status != 200:
             self.wfile.write(b"HTTP/1.1 %d No\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\nno" % status)
             return
+        if wanted.get("plain"):  # the end of the connection is that of the answer
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n" + "".join(wanted["events"]).encode())
+            return
         self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         for event in wanted["events"]:
             data = event.encode()
@@ -96,6 +99,11 @@ class ClientTest(unittest.TestCase):
         record = self.one({"events": [token("a")], "end": False})
         self.assertFalse(record.ok)
         self.assertIn("closed", record.error)
+
+    def test_answer_that_ends_with_its_connection(self):
+        record = self.one({"events": [token("a"), USAGE, DONE], "plain": True})
+        self.assertTrue(record.ok, record)
+        self.assertEqual(record.tokens, 2)
 
     def test_nobody_listens(self):
         stream = client.Stream(("127.0.0.1", 1), "/", {})
