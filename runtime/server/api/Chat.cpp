@@ -95,29 +95,20 @@ Check readTools(const JsonArray &tools, ChatInput &input) {
 }
 
 Check readToolChoice(const Json &choice, ChatInput &input) {
-  constexpr const char *kNames[] = {"auto", "none", "required"};
-  constexpr ToolChoice kMeanings[] = {ToolChoice::Auto, ToolChoice::None, ToolChoice::Required};
-  if (const std::string *name = choice.string()) {
-    const auto at = std::find(std::begin(kNames), std::end(kNames), *name);
-    if (at == std::end(kNames))
-      return Problem::invalid("tool_choice", "tool_choice: found '" + name->substr(0, 64) +
-                                                 "', expected 'auto', 'none', 'required' or a "
-                                                 "function");
-    input.choice = kMeanings[at - std::begin(kNames)];
-  } else {
-    const Json *function = nullptr;
-    std::string type;
-    const Field fields[] = {{"type", &type}, {"function", &function}};
-    MOE_CHECK(readFields(choice, fields, "tool_choice"));
-    if (type != "function" || !function)
-      return Problem::invalid("tool_choice", "tool_choice: expected 'auto', 'none', 'required' or "
-                                             "{\"type\": \"function\", \"function\": {\"name\": "
-                                             "...}}");
-    const Field inner{"name", &input.named};
-    MOE_CHECK(readFields(*function, {&inner, 1}, "tool_choice.function"));
-    input.choice = ToolChoice::Required;
-  }
-  return checkToolChoice(input, !choice.string(), "tool_choice");
+  if (const std::string *word = choice.string())
+    return readToolChoice(*word, input);
+  const Json *function = nullptr;
+  std::string type;
+  const Field fields[] = {{"type", &type}, {"function", &function}};
+  MOE_CHECK(readFields(choice, fields, "tool_choice"));
+  if (type != "function" || !function)
+    return Problem::invalid("tool_choice", "tool_choice: expected 'auto', 'none', 'required' or "
+                                           "{\"type\": \"function\", \"function\": {\"name\": "
+                                           "...}}");
+  const Field inner{"name", &input.named};
+  MOE_CHECK(readFields(*function, {&inner, 1}, "tool_choice.function"));
+  input.choice = ToolChoice::Required;
+  return checkToolChoice(input, true, "tool_choice");
 }
 
 Check readTemplateOptions(const Json &body, ChatInput &input) {

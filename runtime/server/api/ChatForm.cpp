@@ -31,7 +31,6 @@ private:
   // A chunk with one choice; `delta` is what is between the braces.
   void chunk(std::string &out, Choice &choice, const Update &update, std::string_view delta,
              bool last, const Totals &totals);
-  void endChunk(std::string &out, const Totals &totals) const;
 
   std::shared_ptr<const ServedModel> model;
   ChatFormOptions options;
@@ -45,17 +44,6 @@ void ChatForm::writeHead(std::string &out, const char *object) const {
   json.beginObject().member("id", head.id).member("object", object);
   json.member("created", head.created).member("model", head.model);
   json.member("system_fingerprint", head.fingerprint);
-}
-
-void ChatForm::endChunk(std::string &out, const Totals &totals) const {
-  if (options.continuousUsage) {
-    out += ",\"usage\":";
-    JsonWriter json(out);
-    writeUsage(json, totals);
-  } else if (options.includeUsage) {
-    out += ",\"usage\":null";
-  }
-  out += "}\n\n";
 }
 
 void ChatForm::chunk(std::string &out, Choice &choice, const Update &update, std::string_view delta,
@@ -86,7 +74,7 @@ void ChatForm::chunk(std::string &out, Choice &choice, const Update &update, std
     out += "null";
   }
   out += "}]";
-  endChunk(out, totals);
+  endChunk(out, options.includeUsage, options.continuousUsage, totals);
 }
 
 // The first chunk of a choice has the role and goes out with the first token, which clients take

@@ -163,14 +163,7 @@ void CompletionsForm::update(std::string &out, const Update &update, const Total
   out += ",\"choices\":[";
   writeChoice(out, update, text, of);
   out += ']';
-  if (options.continuousUsage) {
-    out += ",\"usage\":";
-    JsonWriter json(out);
-    writeUsage(json, totals);
-  } else if (options.includeUsage) {
-    out += ",\"usage\":null";
-  }
-  out += "}\n\n";
+  endChunk(out, options.includeUsage, options.continuousUsage, totals);
 }
 
 void CompletionsForm::end(std::string &out, const Totals &totals) {

@@ -66,6 +66,18 @@ Check checkToolChoice(const ChatInput &input, bool byName, const std::string &wh
   return std::nullopt;
 }
 
+Check readToolChoice(const std::string &word, ChatInput &input) {
+  constexpr const char *kNames[] = {"auto", "none", "required"};
+  constexpr ToolChoice kMeanings[] = {ToolChoice::Auto, ToolChoice::None, ToolChoice::Required};
+  const auto at = std::find(std::begin(kNames), std::end(kNames), word);
+  if (at == std::end(kNames))
+    return Problem::invalid("tool_choice", "tool_choice: found '" + word.substr(0, 64) +
+                                               "', expected 'auto', 'none', 'required' or a "
+                                               "function");
+  input.choice = kMeanings[at - std::begin(kNames)];
+  return checkToolChoice(input, false, "tool_choice");
+}
+
 void addStopTokens(const ServedModel &model, Request &request) {
   std::vector<int32_t> &stop = request.stopTokens;
   stop.insert(stop.end(), model.stopTokens.begin(), model.stopTokens.end());

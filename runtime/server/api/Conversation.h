@@ -42,6 +42,9 @@ Check readTextPart(const Json &part, std::span<const char *const> types, const s
 std::string toolJson(const Tool &tool, const std::string &description);
 // Whether the choice that was read fits the tools. `byName`: it has to name one.
 Check checkToolChoice(const ChatInput &input, bool byName, const std::string &where);
+
+// OpenAI's words for `tool_choice`: auto, none, required.
+Check readToolChoice(const std::string &word, ChatInput &input);
 // Those that end an answer of the assistant.
 void addStopTokens(const ServedModel &model, Request &request);
 

@@ -75,18 +75,9 @@ Check readTool(const Json &json, const std::string &where, ChatInput &input) {
 }
 
 Check readToolChoice(const Json &choice, ChatInput &input) {
-  constexpr const char *kNames[] = {"auto", "none", "required"};
-  constexpr ToolChoice kMeanings[] = {ToolChoice::Auto, ToolChoice::None, ToolChoice::Required};
   constexpr const char *kTypes[] = {"function"};
-  if (const std::string *name = choice.string()) {
-    const auto at = std::find(std::begin(kNames), std::end(kNames), *name);
-    if (at == std::end(kNames))
-      return Problem::invalid("tool_choice", "tool_choice: found '" + name->substr(0, 64) +
-                                                 "', expected 'auto', 'none', 'required' or a "
-                                                 "function");
-    input.choice = kMeanings[at - std::begin(kNames)];
-    return checkToolChoice(input, false, "tool_choice");
-  }
+  if (const std::string *word = choice.string())
+    return readToolChoice(*word, input);
   size_t type = 0;
   const Field field{"name", &input.named};
   MOE_CHECK(readFields(choice, {&field, 1}, "tool_choice"));

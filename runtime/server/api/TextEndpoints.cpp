@@ -82,9 +82,11 @@ Outcome applyTemplate(const Json &body, const Models &models) {
   MOE_CHECK(readChat(body, input));
   MOE_CHECK(render(*model, input, ids));
   std::string out;
-  JsonWriter(out).beginObject().member(
-      "prompt", replaceInvalidUtf8(model->tokenizer->decode(ids, /*skipSpecial=*/false)));
-  return out + "}";
+  JsonWriter(out)
+      .beginObject()
+      .member("prompt", replaceInvalidUtf8(model->tokenizer->decode(ids, /*skipSpecial=*/false)))
+      .endObject();
+  return out;
 }
 
 } // namespace moe::server::api

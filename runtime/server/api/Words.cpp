@@ -45,6 +45,17 @@ void writeUsage(JsonWriter &json, const Totals &totals) {
   json.endObject().endObject();
 }
 
+void endChunk(std::string &out, bool include, bool continuous, const Totals &totals) {
+  if (continuous) {
+    out += ",\"usage\":";
+    JsonWriter json(out);
+    writeUsage(json, totals);
+  } else if (include) {
+    out += ",\"usage\":null";
+  }
+  out += "}\n\n";
+}
+
 double finite(double logprob) { return std::isfinite(logprob) ? logprob : -9999; }
 
 std::string tokenText(const Tokenizer *tokenizer, int32_t token) {

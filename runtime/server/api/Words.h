@@ -15,6 +15,10 @@ void writeStopReason(JsonWriter &json, const Update &update);
 // {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details"}
 void writeUsage(JsonWriter &json, const Totals &totals);
 
+// Ends a chunk of OpenAI's streams that is not the last: with the usage so far (`continuous`), with
+// null where it comes later (`include`), or without.
+void endChunk(std::string &out, bool include, bool continuous, const Totals &totals);
+
 // A logarithm as JSON has it: it has no infinity.
 double finite(double logprob);
 
