@@ -46,15 +46,12 @@ struct Batch {
   }
 
   Status load(const ServeOptions &options, const std::string &version) {
-    MOE_ASSIGN(plans, namedPlans(options.plans));
+    MOE_ASSIGN(plans, namedPlans(options.plans, options.aliases));
     for (const NamedPlan &plan : plans) {
       if (interruption)
         break;
-      MOE_ASSIGN(model, Model::create(plan, options, [this](std::vector<Engine::Delivery> events) {
-                   queue.post([events = std::move(events)]() mutable {
-                     for (Engine::Delivery &delivery : events)
-                       delivery.sink->onEvent(std::move(delivery.event));
-                   });
+      MOE_ASSIGN(model, Model::create(plan, options, [this](std::function<void()> call) {
+                   queue.post(std::move(call));
                  }));
       models->put(Model::served(model, options));
       loaded.push_back(std::move(model));

@@ -23,14 +23,14 @@ std::string hexadecimal(uint64_t value) {
 } // namespace
 
 Result<std::shared_ptr<Model>> Model::create(const NamedPlan &plan, const ServeOptions &options,
-                                             Engine::Deliver deliver) {
+                                             Post post) {
   std::shared_ptr<Model> model(new Model(plan));
-  if (Status opened = model->open(options, std::move(deliver)); !opened)
+  if (Status opened = model->open(options, std::move(post)); !opened)
     return Error{opened.error().code, "model '" + plan.name + "': " + opened.error().message};
   return model;
 }
 
-Status Model::open(const ServeOptions &options, Engine::Deliver deliver) {
+Status Model::open(const ServeOptions &options, Post post) {
   OpenOptions how;
   how.load = options.load == "read" ? OpenOptions::Load::Read : OpenOptions::Load::Map;
   MOE_ASSIGN(opened, Plan::open(named.path, how));
@@ -66,6 +66,12 @@ Status Model::open(const ServeOptions &options, Engine::Deliver deliver) {
     if (events)
       events->flush();
   });
+  Engine::Deliver deliver = [post = std::move(post)](std::vector<Engine::Delivery> events) {
+    post([events = std::move(events)]() mutable {
+      for (Engine::Delivery &delivery : events)
+        delivery.sink->onEvent(std::move(delivery.event));
+    });
+  };
   MOE_ASSIGN(engine, Engine::create(std::move(made), tokenizer ? &*tokenizer : nullptr,
                                     options.engine, std::move(deliver), metrics.get()));
   running = std::move(engine);
@@ -95,9 +101,7 @@ std::shared_ptr<const api::ServedModel> Model::served(const std::shared_ptr<Mode
                                                       const ServeOptions &options) {
   auto served = std::make_shared<api::ServedModel>();
   served->name = model->named.name;
-  for (const std::string &alias : options.aliases)
-    if (alias.substr(alias.find('=') + 1) == model->named.name)
-      served->aliases.push_back(alias.substr(0, alias.find('=')));
+  served->aliases = model->named.aliases;
   served->hash = model->hash;
   served->created = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
   // Pointers into the model that keep it.

@@ -10,9 +10,12 @@ namespace moe {
 
 class Model {
 public:
-  // Opens the plan and starts its engine. `deliver`: as Engine has it.
+  // Runs a call on the thread that owns the answers. From any thread.
+  using Post = std::function<void(std::function<void()>)>;
+
+  // Opens the plan and starts its engine, whose events are told by `post`.
   static Result<std::shared_ptr<Model>> create(const NamedPlan &plan, const ServeOptions &options,
-                                               server::Engine::Deliver deliver);
+                                               Post post);
 
   // What answers need of it; the model lives as long as that does.
   static std::shared_ptr<const server::api::ServedModel> served(const std::shared_ptr<Model> &model,
@@ -25,7 +28,7 @@ public:
 
 private:
   explicit Model(NamedPlan plan) : named(std::move(plan)) {}
-  Status open(const ServeOptions &options, server::Engine::Deliver deliver);
+  Status open(const ServeOptions &options, Post post);
   Status makeText();
 
   NamedPlan named;

@@ -24,13 +24,14 @@ Result<uint64_t> parseBytes(const std::string &text) {
   return uint64_t(bytes);
 }
 
-Result<std::vector<NamedPlan>> namedPlans(const std::vector<std::string> &plans) {
+Result<std::vector<NamedPlan>> namedPlans(const std::vector<std::string> &plans,
+                                          const std::vector<std::string> &aliases) {
   std::vector<NamedPlan> named;
   for (const std::string &text : plans) {
     const size_t equals = text.find('=');
     NamedPlan plan;
     if (equals != std::string::npos && text.find('/') > equals) {
-      plan = {text.substr(0, equals), text.substr(equals + 1)};
+      plan = {text.substr(0, equals), text.substr(equals + 1), {}};
     } else {
       plan.path = text;
       plan.name = text.substr(text.rfind('/') + 1); // npos + 1 is 0
@@ -44,6 +45,16 @@ Result<std::vector<NamedPlan>> namedPlans(const std::vector<std::string> &plans)
       return Error{Code::InvalidArgument,
                    "two plans have the name '" + plan.name + "'; give one as NAME=" + plan.path};
     named.push_back(std::move(plan));
+  }
+  for (const std::string &alias : aliases) {
+    const size_t equals = alias.find('=');
+    const auto plan = std::find_if(named.begin(), named.end(), [&](const NamedPlan &p) {
+      return p.name == alias.substr(equals + 1); // npos + 1 is 0
+    });
+    if (equals == 0 || equals == std::string::npos || plan == named.end())
+      return Error{Code::InvalidArgument,
+                   "--alias " + alias + ": expected ALIAS=NAME with the name of a plan"};
+    plan->aliases.push_back(alias.substr(0, equals));
   }
   return named;
 }

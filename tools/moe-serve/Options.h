@@ -40,9 +40,12 @@ Result<uint64_t> parseBytes(const std::string &text);
 
 struct NamedPlan {
   std::string name, path;
+  std::vector<std::string> aliases;
 };
-// Errors: InvalidArgument for an empty name or path, and a name that is there twice.
-Result<std::vector<NamedPlan>> namedPlans(const std::vector<std::string> &plans);
+// Errors: InvalidArgument for an empty name or path, a name that is there twice, and an alias that
+// is none of a plan.
+Result<std::vector<NamedPlan>> namedPlans(const std::vector<std::string> &plans,
+                                          const std::vector<std::string> &aliases = {});
 
 } // namespace moe
 

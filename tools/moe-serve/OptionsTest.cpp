@@ -40,6 +40,19 @@ TEST(ServeOptions, NamesPlans) {
   }
 }
 
+TEST(ServeOptions, GivesPlansTheirAliases) {
+  const auto named = namedPlans({"a.plan", "b.plan"}, {"x=b", "y=b"});
+  ASSERT_TRUE(named);
+  EXPECT_TRUE((*named)[0].aliases.empty());
+  EXPECT_EQ((*named)[1].aliases, (std::vector<std::string>{"x", "y"}));
+  for (const char *alias : {"x", "=a", "x=", "x=c", "", "a"}) {
+    const auto refused = namedPlans({"a.plan"}, {alias});
+    ASSERT_FALSE(refused) << alias;
+    EXPECT_EQ(refused.error().message,
+              std::string("--alias ") + alias + ": expected ALIAS=NAME with the name of a plan");
+  }
+}
+
 TEST(ServeOptions, RefusesNamesThatSayNothing) {
   for (const std::vector<std::string> &plans : {std::vector<std::string>{"=a.plan"},
                                                 {"a="},

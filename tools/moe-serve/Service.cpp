@@ -55,17 +55,8 @@ Result<std::unique_ptr<Service>> Service::create(const ServeOptions &options,
 Status Service::start(const std::string &version) {
   startSeconds =
       std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-  MOE_ASSIGN(named, namedPlans(options.plans));
+  MOE_ASSIGN(named, namedPlans(options.plans, options.aliases));
   plans = std::move(named);
-  for (const std::string &alias : options.aliases) {
-    const size_t equals = alias.find('=');
-    const std::string target = alias.substr(equals + 1); // npos + 1 is 0
-    if (equals == 0 || equals == std::string::npos ||
-        std::none_of(plans.begin(), plans.end(),
-                     [&](const NamedPlan &p) { return p.name == target; }))
-      return Error{Code::InvalidArgument,
-                   "--alias " + alias + ": expected ALIAS=NAME with the name of a plan"};
-  }
 
   http::Options sockets = options.http;
   sockets.errorBody = api::Api::errorBody;
@@ -111,12 +102,8 @@ void Service::load() {
       if (ends)
         return;
       const auto began = Clock::now();
-      auto model = Model::create(plan, options, [this](std::vector<Engine::Delivery> events) {
-        server->post([events = std::move(events)]() mutable {
-          for (Engine::Delivery &delivery : events)
-            delivery.sink->onEvent(std::move(delivery.event));
-        });
-      });
+      auto model = Model::create(
+          plan, options, [this](std::function<void()> call) { server->post(std::move(call)); });
       const double seconds = std::chrono::duration<double>(Clock::now() - began).count();
       server->post([this, seconds, model = std::move(model)] {
         model ? install(*model, seconds) : loadFailed(model.error());
