@@ -48,10 +48,8 @@ public:
   static bool available();
   virtual ~KvEventPublisher() = default;
 
-  // From one thread at a time: what was added between two calls of `flush` is a batch. Neither
-  // waits for the network.
-  virtual void add(KvEvent event) = 0;
-  virtual void flush() = 0;
+  // One batch; nothing where there are no events. From any thread; does not wait for the network.
+  virtual void publish(std::span<const KvEvent> events) = 0;
 };
 
 } // namespace moe::server

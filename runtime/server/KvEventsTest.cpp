@@ -209,13 +209,13 @@ TEST(KvEvents, ReachSubscribersAndCanBeAskedForAgain) {
   KvEventOptions options{endpointOf("events"), endpointOf("replay"), "kv", KvEncoding::Map, 3};
   auto publisher = KvEventPublisher::create(options);
   ASSERT_TRUE(publisher) << publisher.error().message;
+  const auto publish = [&](const KvEvent &event) { (*publisher)->publish({&event, 1}); };
   Client subscriber(ZMQ_SUB, options.endpoint);
   // A subscription takes its time to arrive.
   std::vector<std::string> first;
   uint64_t number = 0;
   for (int i = 0; i < 100 && first.empty(); ++i) {
-    (*publisher)->add({false, 1, std::nullopt, {}});
-    (*publisher)->flush();
+    publish({false, 1, std::nullopt, {}});
     ++number;
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     if (i > 10)
@@ -226,10 +226,9 @@ TEST(KvEvents, ReachSubscribersAndCanBeAskedForAgain) {
   ASSERT_EQ(first[1].size(), 8u);
 
   for (int i = 0; i < 5; ++i) {
-    (*publisher)->add({true, uint64_t(100 + i), std::nullopt, {1, 2}});
-    (*publisher)->flush();
+    publish({true, uint64_t(100 + i), std::nullopt, {1, 2}});
   }
-  (*publisher)->flush(); // nothing was added: no batch
+  (*publisher)->publish({}); // no events: no batch
   std::vector<std::string> last;
   do
     last = subscriber.receive();

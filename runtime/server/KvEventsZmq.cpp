@@ -55,18 +55,15 @@ public:
     return ok();
   }
 
-  void add(KvEvent event) override { collected.push_back(std::move(event)); }
-
-  void flush() override {
-    if (collected.empty())
+  void publish(std::span<const KvEvent> batch) override {
+    if (batch.empty())
       return;
     const double seconds =
         std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-    std::string batch = encodeKvEvents(collected, seconds, options.encoding);
-    collected.clear();
+    std::string bytes = encodeKvEvents(batch, seconds, options.encoding);
     {
       const std::lock_guard lock(mutex);
-      queue.push_back(std::move(batch));
+      queue.push_back(std::move(bytes));
     }
     wake();
   }
@@ -104,7 +101,7 @@ private:
         last = ending;
       }
       for (std::string &batch : batches)
-        publish(std::move(batch));
+        sendBatch(std::move(batch));
       if (replay && items[1].revents & ZMQ_POLLIN)
         answer();
       if (last)
@@ -112,7 +109,7 @@ private:
     }
   }
 
-  void publish(std::string batch) {
+  void sendBatch(std::string batch) {
     const std::string number = bigEndian(next++);
     send(events, {options.topic, number, batch});
     kept.push_back(std::move(batch));
@@ -160,7 +157,6 @@ private:
   const KvEventOptions options;
   void *context = nullptr, *events = nullptr, *replay = nullptr;
   int wakeup = -1;
-  std::vector<KvEvent> collected; // of the caller's thread
 
   std::mutex mutex; // of these two
   std::deque<std::string> queue;

@@ -23,8 +23,9 @@ std::string hexadecimal(uint64_t value) {
 } // namespace
 
 Result<std::shared_ptr<Model>> Model::create(const NamedPlan &plan, const ServeOptions &options,
-                                             Post post) {
-  std::shared_ptr<Model> model(new Model(plan));
+                                             Post post,
+                                             std::shared_ptr<KvEventPublisher> publisher) {
+  std::shared_ptr<Model> model(new Model(plan, std::move(publisher)));
   if (Status opened = model->open(options, std::move(post)); !opened)
     return Error{opened.error().code, "model '" + plan.name + "': " + opened.error().message};
   return model;
@@ -54,17 +55,15 @@ Status Model::open(const ServeOptions &options, Post post) {
   for (const CachePool &pool : devicePlan(*file, made.planDevice()).pools)
     pools.push_back(pool.name);
 
-  if (!options.kvEvents.endpoint.empty()) {
-    MOE_ASSIGN(publisher, KvEventPublisher::create(options.kvEvents));
-    events = std::move(publisher);
+  if (publisher)
     made.setPageObserver([this](const PageEvent &event) {
-      events->add({event.stored, event.hash, event.parent,
-                   std::vector<int32_t>(event.tokens.begin(), event.tokens.end())});
+      events.push_back({event.stored, event.hash, event.parent,
+                        std::vector<int32_t>(event.tokens.begin(), event.tokens.end())});
     });
-  }
   metrics = std::make_unique<EngineMetrics>(made.context(), [this] {
-    if (events)
-      events->flush();
+    if (publisher)
+      publisher->publish(events);
+    events.clear();
   });
   Engine::Deliver deliver = [post = std::move(post)](std::vector<Engine::Delivery> events) {
     post([events = std::move(events)]() mutable {

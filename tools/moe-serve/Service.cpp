@@ -57,6 +57,10 @@ Status Service::start(const std::string &version) {
       std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   MOE_ASSIGN(named, namedPlans(options.plans, options.aliases));
   plans = std::move(named);
+  if (!options.kvEvents.endpoint.empty()) {
+    MOE_ASSIGN(opened, KvEventPublisher::create(options.kvEvents));
+    publisher = std::move(opened);
+  }
 
   http::Options sockets = options.http;
   sockets.errorBody = api::Api::errorBody;
@@ -103,7 +107,8 @@ void Service::load() {
         return;
       const auto began = Clock::now();
       auto model = Model::create(
-          plan, options, [this](std::function<void()> call) { server->post(std::move(call)); });
+          plan, options, [this](std::function<void()> call) { server->post(std::move(call)); },
+          publisher);
       const double seconds = std::chrono::duration<double>(Clock::now() - began).count();
       server->post([this, seconds, model = std::move(model)] {
         model ? install(*model, seconds) : loadFailed(model.error());

@@ -41,6 +41,7 @@ private:
 
   const ServeOptions options;
   std::vector<NamedPlan> plans;
+  std::shared_ptr<server::KvEventPublisher> publisher; // null: none
   std::unique_ptr<server::http::Server> server;
   std::shared_ptr<server::api::Models> models = std::make_shared<server::api::Models>();
   std::map<std::string, std::shared_ptr<Model>> current; // by name

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import threading
 import unittest
 
@@ -88,6 +89,19 @@ class SeveralPlans(ProcessTest):
         figures = server.get("/metrics")[2].splitlines()
         for name, tokens in (("first", 4), ("second", 12)):
             self.assertIn(f'vllm:generation_tokens_total{{model_name="{name}",engine="0"}} {tokens}.0', figures)
+
+    def test_all_publish_at_one_address_and_can_be_replaced(self):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        server = self.serve("--kv-events", endpoint, plans=[f"first={PLAN}", f"second={PLAN}"])
+        if server.said("built without ZeroMQ"):
+            self.skipTest("moe-serve was built without ZeroMQ")
+        server.wait_healthy()
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(server.said("model '")) == 4, "both plans again")
+        self.assertEqual(server.said("error: "), [])
+        self.assertEqual(server.terminate(), 0)
 
 
 if __name__ == "__main__":
