@@ -77,7 +77,7 @@ std::variant<RequestId, Refusal> Inbox::submit(Request request, std::shared_ptr<
   if (broken)
     return Refusal{{Code::Unavailable, "the engine has failed: " + broken->message}};
   if (draining)
-    return Refusal{{Code::Unavailable, "the engine takes no more requests"},
+    return Refusal{{Code::Unavailable, "the engine is stopping and takes no more requests"},
                    std::chrono::seconds(1)};
   if (wrong)
     return Refusal{std::move(*wrong)};
