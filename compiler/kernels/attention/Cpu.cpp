@@ -50,7 +50,7 @@ struct Attention {
   // `next` as its panel does here.
   void inTiles(Val rows, Ptr next,
                llvm::function_ref<void(Val, Val, const std::optional<FetchAhead> &)> body) {
-    int64_t tile = k.target.tileTokens;
+    int64_t tile = k.tileTokens(c.keyFormat());
     body(k.i64(0), min(rows, k.i64(tile)), FetchAhead{next, k.i64(kPanel * 4), kPanel * 4});
     k.loop(k.i64(tile), rows, tile,
            [&](Val r) { body(r, min(rows - r, k.i64(tile)), std::nullopt); });

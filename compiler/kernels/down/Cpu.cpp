@@ -9,7 +9,7 @@ void CpuDown::emit(CpuKernel &k) const {
   const CpuDown &s = *this;
   Ptr hidden = k.operand(Operand::Hidden), shared = k.operand(Operand::SharedWeight),
       routed = s.experts ? k.operand(Operand::RoutedWeight) : Ptr{}, h = k.operand(Operand::H);
-  int64_t tile = k.target.tileTokens, panels = padded(s.hidden) / kPanel;
+  int64_t panels = padded(s.hidden) / kPanel;
   const ActivationRow sharedRow{s.shared, s.width}, routedRow{s.routed, s.width};
   Ptr all = k.identity();
   SortedChoices choices{k, s.experts, s.k};
@@ -18,13 +18,14 @@ void CpuDown::emit(CpuKernel &k) const {
   // A worker's panels of one matrix lie together, and it reads them as one stream.
   auto group = [&](Val first, Val last, const ActivationRow &row, Ptr x, Ptr matrix, Val count,
                    Ptr ids, Ptr tokens) {
+    const int64_t tile = k.tileTokens(row.weight);
     k.loop(first, last, 1, [&](Val panel) {
       k.loop(k.i64(0), count, tile, [&](Val i) {
         Val n = min(count - i, k.i64(tile));
         k.product(row.weight, {x, row.bytes(), ids + i * 4}, n,
                   matrix + panel * panelBytes(row.weight, s.width), s.width,
                   {h + panel * (kPanel * 4), padded(s.hidden) * 4, tokens + i * 4}, /*add=*/true,
-                  k.turn(i, count));
+                  k.turn(i, count, tile));
       });
     });
   };

@@ -18,11 +18,13 @@ struct GateUp {
   ActivationRow sharedRow{s.shared, s.hidden}, routedRow{s.experts ? s.routed : s.shared, s.hidden};
   ActivationRow sharedTo{s.sharedDown, s.width}, routedTo{s.routedDown, s.width};
   // A burst's rows of x stay in the second-level cache beside a panel.
-  int64_t tile = k.target.tileTokens, burst = std::min<int64_t>(8, 64 / tile) * tile;
+  static int64_t burstOf(int64_t tile) { return std::min<int64_t>(8, 64 / tile) * tile; }
+  int64_t sharedTile = k.tileTokens(sharedRow.weight), routedTile = k.tileTokens(routedRow.weight);
   // A worker makes whole units of the rows of `hidden`, and so several panels at once.
   static int64_t blockOf(const ActivationRow &row) { return std::lcm(row.unit(), kPanel / 2); }
   int64_t longestBlock = std::max(blockOf(sharedTo), blockOf(routedTo));
-  Ptr out = k.scratch(tile * kPanel * 4), values = k.scratch(burst * longestBlock * 4);
+  Ptr out = k.scratch(std::max(sharedTile, routedTile) * kPanel * 4),
+      values = k.scratch(std::max(burstOf(sharedTile), burstOf(routedTile)) * longestBlock * 4);
   Ptr all = k.identity();
 
   // silu(f g) * (f u) of one row of the tile. The factor is the router's score: it scales the
@@ -50,6 +52,7 @@ struct GateUp {
               llvm::function_ref<std::pair<Val, Val>(Val)> factorAndRow) {
     int64_t channels = blockOf(g.into), each = channels / (kPanel / 2);
     int64_t bytes = panelBytes(g.from.weight, s.hidden);
+    const int64_t tile = k.tileTokens(g.from.weight), burst = burstOf(tile);
     k.loop(first, last, 1, [&](Val block) {
       Val firstPanel = block * each, lastPanel = min(firstPanel + each, k.i64(s.panels()));
       k.loop(k.i64(0), g.count, burst, [&](Val i) {
@@ -60,7 +63,7 @@ struct GateUp {
             Val rows = min(n - j, k.i64(tile));
             k.product(g.from.weight, {g.x, g.from.bytes(), g.ids + (i + j) * 4}, rows,
                       g.matrix + panel * bytes, s.hidden, {out, kPanel * 4, all},
-                      /*add=*/false, k.turn(j, n));
+                      /*add=*/false, k.turn(j, n, tile));
             k.loop(k.i64(0), rows, 1, [&](Val r) {
               writeHidden(out + r * (kPanel * 4), factorAndRow(i + j + r).first,
                           at + (j + r) * (channels * 4));

@@ -8,7 +8,7 @@ void CpuHead::emit(CpuKernel &k) const {
   k.scratchByRows();
   Ptr wanted = k.operand(Operand::Rows), h = k.operand(Operand::H), norm = k.operand(Operand::Norm),
       weight = k.operand(Operand::Weight), logits = k.operand(Operand::Logits);
-  int64_t tile = k.target.tileTokens, width = padded(hidden);
+  int64_t tile = k.tileTokens(format), width = padded(hidden);
   const ActivationRow row{format, hidden};
   int64_t panels = padded(vocabulary) / kPanel, lastRows = vocabulary % kPanel;
   Ptr x = k.scratch(0, row.bytes()), out = k.scratch(tile * kPanel * 4), ids = k.identity();
@@ -23,7 +23,7 @@ void CpuHead::emit(CpuKernel &k) const {
         Val count = min(k.rows - r, k.i64(tile));
         k.product(format, {x, row.bytes(), ids + r * 4}, count, weight + panel * bytes, hidden,
                   {out, kPanel * 4, ids},
-                  /*add=*/false, k.turn(r, k.rows));
+                  /*add=*/false, k.turn(r, k.rows, tile));
         auto copy = [&](int64_t rows) {
           k.loop(k.i64(0), count, 1, [&](Val i) {
             Ptr to = logits + (r + i) * (vocabulary * 4) + panel * (kPanel * 4);

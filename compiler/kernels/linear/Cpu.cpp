@@ -6,7 +6,7 @@ namespace moe::codegen {
 
 void CpuLinearResidual::emit(CpuKernel &k) const {
   Ptr x = k.operand(Operand::X), weight = k.operand(Operand::Weight), h = k.operand(Operand::H);
-  int64_t tile = k.target.tileTokens, stride = ActivationRow{format, inputs}.bytes();
+  int64_t tile = k.tileTokens(format), stride = ActivationRow{format, inputs}.bytes();
   Ptr ids = k.identity();
   if (fromFloats) {
     const ActivationRow row{format, inputs};
@@ -23,7 +23,7 @@ void CpuLinearResidual::emit(CpuKernel &k) const {
         Val count = min(k.tokens - t, k.i64(tile));
         k.product(format, {x, stride, ids + t * 4}, count, weight + panel * bytes, inputs,
                   {h + panel * (kPanel * 4), padded(outputs) * 4, ids + t * 4}, /*add=*/true,
-                  k.turn(t, k.tokens));
+                  k.turn(t, k.tokens, tile));
       });
     });
   });

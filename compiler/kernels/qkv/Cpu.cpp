@@ -150,7 +150,7 @@ void CpuQkv::emit(CpuKernel &k) const {
   }
   Ptr weight = k.operand(Operand::Weight);
   int64_t width = padded(hidden), headDim = padded(cache.headDim);
-  int64_t panels = headDim / kPanel, tile = k.target.tileTokens;
+  int64_t panels = headDim / kPanel, tile = k.tileTokens(format);
   Ptr out = k.scratch(tile * headDim * 4), ids = k.identity();
   if (!prepared) {
     x = k.scratch(0, row.bytes());
@@ -178,7 +178,7 @@ void CpuQkv::emit(CpuKernel &k) const {
         // In programs of few tokens the next head is elsewhere, and one tile has them all.
         std::optional<Turn> turn;
         if (!attention)
-          turn = k.turn(t, k.tokens, panels);
+          turn = k.turn(t, k.tokens, tile, panels);
         for (int64_t p = 0; p < panels; ++p)
           k.product(format, {x, row.bytes(), ids + t * 4}, count,
                     weight + (head * panels + p) * panelBytes(format, hidden), hidden,

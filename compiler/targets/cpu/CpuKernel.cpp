@@ -257,7 +257,7 @@ func::FuncOp CpuKernel::chooser(StringRef product, TypeRange types, int64_t ahea
     choose(count);
     ifThen(gt(count, held),
            [&] { func::CallOp::create(*this, amxTile, ValueRange(block->getArguments())); });
-  } else if (held == target.tileTokens) {
+  } else if (!target.amx) {
     choose(count);
   } else {
     loop(i64(0), count, held, [&](Val first) {
@@ -474,21 +474,25 @@ void CpuKernel::emitWideTile(const TileOperands &operands, bool add) {
       auto next = loop(i64(0), pairs, 1, init, [&](Val k, ArrayRef<Val> before) {
         if (row == 0)
           fetch(operands, first + k);
-        SmallVector<Val> sums(before), columns[2];
-        for (int64_t v = 0; v < vectors; ++v) {
-          Ptr w = operands.panel + (first + k) * (kPanel * 4) + (row + v * lanes) * 4;
-          Val pair = w.load(ints);
-          columns[0].push_back(bitcast(pair << 16, floats));
-          columns[1].push_back(bitcast(pair & upper, floats));
-        }
-        for (int64_t second : {0, 1})
+        SmallVector<Val> sums(before);
+        for (int64_t second : {0, 1}) {
+          // Both columns at once would not fit beside the sums.
+          if (second)
+            loadAfter({&sums.front()});
+          SmallVector<Val> column;
+          for (int64_t v = 0; v < vectors; ++v) {
+            Ptr w = operands.panel + (first + k) * (kPanel * 4) + (row + v * lanes) * 4;
+            Val pair = w.load(ints);
+            column.push_back(bitcast(second ? pair & upper : pair << 16, floats));
+          }
           for (int64_t t = 0; t < count; ++t) {
             Val x = broadcast(wideOf(t, second, k).load(f32()), lanes);
             for (int64_t v = 0; v < vectors; ++v) {
               Val &sum = sums[t * vectors + v];
-              sum = fma(columns[second][v], x, sum);
+              sum = fma(column[v], x, sum);
             }
           }
+        }
         return sums;
       });
       for (int64_t t = 0; t < count; ++t)
@@ -543,9 +547,10 @@ Val CpuKernel::wordDot(Val sum, Val w, Val x) {
 void CpuKernel::loadAfter(ArrayRef<Val *> sums) {
   SmallVector<Value> values;
   std::string results, operands;
+  const bool x86 = StringRef(target.triple).starts_with("x86_64");
   for (Val *sum : sums) {
     operands += std::to_string(values.size()) + ",";
-    results += "=w,";
+    results += x86 ? "=x," : "=w,"; // a vector register
     values.push_back(sum->value);
   }
   Type type = sums.front()->type();

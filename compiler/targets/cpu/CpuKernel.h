@@ -81,18 +81,21 @@ public:
   // int32 0, 1, 2... for each row of the step, in scratch memory.
   Ptr identity();
 
-  // out[i][0..63] = x[i] * transpose(panel) for i < count <= tileTokens, in float32; with `add`
-  // out[i] += that, once it is summed. The sum over k runs in the same order whatever the count, so
-  // that a token's result does not depend on its company. Rows of x are as ActivationRow{format,
-  // k}.
+  // out[i][0..63] = x[i] * transpose(panel) for i < count <= tileTokens(format), in float32; with
+  // `add` out[i] += that, once it is summed. The sum over k runs in the same order whatever the
+  // count, so that a token's result does not depend on its company. Rows of x are as
+  // ActivationRow{format, k}.
   void product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k, Rows out,
                bool add = false, std::optional<Turn> turn = {});
   void product(const WeightFormat &format, Rows x, Val count, Ptr panel, int64_t k, Rows out,
                bool add, const std::optional<FetchAhead> &ahead);
 
-  // The turn of the tile that begins at `row` of so many rows.
-  Turn turn(Val row, Val rows, int64_t panels = 1) {
-    return {row / target.tileTokens, ceilDiv(rows, target.tileTokens), panels};
+  // Rows that a product with weights of this format takes at once.
+  int64_t tileTokens(const WeightFormat &format) const { return target.tileTokens(format.element); }
+
+  // The turn of the tile that begins at `row` of so many rows, `tile` at once.
+  Turn turn(Val row, Val rows, int64_t tile, int64_t panels = 1) {
+    return {row / tile, ceilDiv(rows, tile), panels};
   }
 
   // The same of a product that `emit` has the tile of, for up to `held` tokens, and `emitAmx`,

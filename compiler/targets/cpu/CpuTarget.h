@@ -2,9 +2,11 @@
 #ifndef MOE_COMPILER_TARGETS_CPU_CPUTARGET_H
 #define MOE_COMPILER_TARGETS_CPU_CPUTARGET_H
 
+#include "runtime/weights/Format.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
+#include <algorithm>
 #include <string>
 
 namespace moe::codegen {
@@ -25,7 +27,6 @@ struct CpuTarget {
   std::string cpuFeatures;                    // "+avx512bf16,..."
   llvm::SmallVector<std::string, 8> required; // what the runtime asks the processor for
   int64_t lanes;                              // f32 lanes of a vector register
-  int64_t tileTokens;                         // tokens that a product takes at once, at most
   int64_t floatTokens;                        // tokens that a register tile holds, of floats
   int64_t codeTokens;                         // and of codes
   int64_t tileRows;                           // weight rows of a tile with more than one token
@@ -34,6 +35,12 @@ struct CpuTarget {
   CodeDot codeDot;
   bool amx = false;        // multiplies tiles of bf16 and of bytes
   bool matrixDots = false; // has both dot products as products of matrices, too: see MatrixTile.h
+
+  // Tokens that a product takes at once, at most: with weights of an element, and with any.
+  int64_t tileTokens(Storage element) const {
+    return amx ? 16 : infoOf(element).integers ? codeTokens : floatTokens;
+  }
+  int64_t tileTokens() const { return amx ? 16 : std::max(codeTokens, floatTokens); }
 
   bool arm() const { return required.front() == "aarch64"; }
   // Has instructions for bf16: they multiply pairs, and round float32 to it.
