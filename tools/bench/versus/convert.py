@@ -29,11 +29,25 @@ def contents(config, tensor, weights):
     return result
 
 
-def write(path, config, weights, name, float32=False):
-    """The model in bfloat16 or float32. The file appears when it is complete.
+def add_vocabulary(writer, vocabulary):
+    """What llama.cpp's tokenizer is made of. Without it programs give ids, and its server does not start."""
+    if vocabulary is None:
+        writer.add_tokenizer_model("no_vocab")
+        return
+    kinds = [gguf.TokenType.CONTROL if i in vocabulary.special else gguf.TokenType.NORMAL
+             for i in range(len(vocabulary.names))]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("llama4")
+    writer.add_token_list(vocabulary.names)
+    writer.add_token_types(kinds)
+    writer.add_token_merges([" ".join(pair) for pair in vocabulary.merges])
+    writer.add_bos_token_id(vocabulary.begin)
+    writer.add_eos_token_id(vocabulary.end)
+    writer.add_add_bos_token(True)
 
-    It has no vocabulary: programs give it ids.
-    """
+
+def write(path, config, weights, name, float32=False, vocabulary=None):
+    """The model in bfloat16 or float32. The file appears when it is complete."""
     temporary = f"{path}.partial"
     writer = gguf.GGUFWriter(temporary, "llama4")
     writer.add_name(name)
@@ -41,7 +55,7 @@ def write(path, config, weights, name, float32=False):
         add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
         add(f"llama4.{key}", value)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32 if float32 else gguf.LlamaFileType.MOSTLY_BF16)
-    writer.add_tokenizer_model("no_vocab")
+    add_vocabulary(writer, vocabulary)
     tensors = llama4.tensors(config)
     for tensor in tensors:
         count = int(np.prod(tensor.shape, dtype=np.int64))

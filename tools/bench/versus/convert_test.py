@@ -9,6 +9,7 @@ import tempfile
 import unittest
 
 from versus import tensors
+from versus.vocabulary import BEGIN, END, Vocabulary, byte_names
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -73,6 +74,40 @@ class Tensors(unittest.TestCase):
                 config(**changes)
 
 
+class MadeUpVocabulary(unittest.TestCase):
+    def test_each_merge_makes_a_token_of_two_before_it(self):
+        for size in (258, 259, 1000, 32768):
+            made = Vocabulary(size, 1, 2)
+            self.assertEqual(len(made.names), size)
+            self.assertEqual(len(set(made.names)), size)
+            self.assertEqual((made.names[1], made.names[2]), (BEGIN, END))
+            known = set(byte_names())
+            for left, right in made.merges:
+                self.assertLessEqual({left, right}, known)
+                self.assertNotIn(left + right, known)
+                known.add(left + right)
+            self.assertEqual(known | {BEGIN, END}, set(made.names))
+
+    def test_special_tokens_lie_where_they_are_asked_for(self):
+        made = Vocabulary(300, 299, 0)
+        self.assertEqual((made.names[299], made.names[0]), (BEGIN, END))
+        for size, begin, end in ((257, 0, 1), (300, 5, 5), (300, 300, 1), (300, -1, 1), (1 << 20, 0, 1)):
+            with self.assertRaises(ValueError, msg=(size, begin, end)):
+                Vocabulary(size, begin, end)
+
+    def test_bytes_and_pieces_are_those_of_cria(self):
+        theirs = json.loads((ROOT / "models/cria/tokenizer.json").read_text())
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "tokenizer.json"
+            Vocabulary(2000, 1, 2).write_tokenizer(path)
+            ours = json.loads(path.read_text())
+        self.assertEqual(ours["pre_tokenizer"], theirs["pre_tokenizer"])
+        self.assertEqual(ours["decoder"], theirs["decoder"])
+        self.assertEqual(set(ours["model"]), set(theirs["model"]))
+        self.assertLessEqual(set(byte_names()), set(theirs["model"]["vocab"]))
+        self.assertEqual(sorted(ours["model"]["vocab"].values()), [0, *range(3, 2000)])
+
+
 def reference():
     spec = importlib.util.spec_from_file_location("make_checkpoint", ROOT / "test/tools/make-checkpoint.py")
     module = importlib.util.module_from_spec(spec)
@@ -104,7 +139,7 @@ class Weights(unittest.TestCase):
 
 @unittest.skipUnless(importlib.util.find_spec("numpy") and importlib.util.find_spec("gguf"), "gguf is not installed")
 class Gguf(unittest.TestCase):
-    def written(self, float32):
+    def written(self, float32, vocabulary=None, **changes):
         import gguf
 
         from versus import convert, weights
@@ -112,7 +147,7 @@ class Gguf(unittest.TestCase):
         self.folder = tempfile.TemporaryDirectory()
         self.addCleanup(self.folder.cleanup)
         path = pathlib.Path(self.folder.name) / "model.gguf"
-        convert.write(path, config(), weights.RandomWeights(3), "tiny", float32)
+        convert.write(path, config(**changes), weights.RandomWeights(3), "tiny", float32, vocabulary)
         self.assertEqual([p.name for p in pathlib.Path(self.folder.name).iterdir()], ["model.gguf"])
         return gguf.GGUFReader(path)
 
@@ -127,6 +162,21 @@ class Gguf(unittest.TestCase):
         self.assertEqual((value("expert_count"), value("rope.dimension_count"), value("vocab_size")), (3, 16, 96))
         self.assertAlmostEqual(value("rope.freq_base"), 10000.0)
         self.assertNotIn("llama4.attention.sliding_window", reader.fields)
+
+    def test_vocabulary(self):
+        import gguf
+
+        made = Vocabulary(400, 1, 2)
+        fields = self.written(False, made, vocab_size=400).fields
+        value = lambda key: fields["tokenizer.ggml." + key].contents()
+        self.assertEqual((value("model"), value("pre")), ("gpt2", "llama4"))
+        self.assertEqual(value("tokens"), made.names)
+        self.assertEqual(value("merges")[:2], ["a a", "a b"])
+        self.assertEqual(len(value("merges")), 400 - 258)
+        self.assertEqual((value("bos_token_id"), value("eos_token_id"), value("add_bos_token")), (1, 2, True))
+        control = [i for i, kind in enumerate(value("token_type")) if kind == gguf.TokenType.CONTROL]
+        self.assertEqual(control, [1, 2])
+        self.assertEqual(self.written(False).fields["tokenizer.ggml.model"].contents(), "no_vocab")
 
     def test_experts_are_transposed_and_split(self):
         found = {t.name: t.data for t in self.written(True).tensors}

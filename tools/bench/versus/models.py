@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import tempfile
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from . import convert, tensors, weights
 from .programs import Failure, Theirs
+from .vocabulary import Vocabulary
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 SEED = 1
@@ -35,20 +37,25 @@ def compiles(moec, storage):
 
 
 class Model:
-    """A model whose weights are made up from a seed, the same for both sides."""
+    """A model whose weights and vocabulary are made up, the same for both sides."""
 
     def __init__(self, name, folder, moec, say):
         self.name, self.folder, self.moec, self.say = name, pathlib.Path(folder), moec, say
         self.source = CONFIGS / name
         self.config = tensors.read_config(self.source)
+        self.vocabulary = Vocabulary(*(self.config[key] for key in ("vocab_size", "bos_token_id", "eos_token_id")))
 
     def plan(self, storage):
         path = self.folder / f"{self.name}-{storage}.plan"
         if not path.exists():
             self.say(f"  moec compile {self.name} --weights {storage}")
-            made_up = ["--random-weights", SEED, "--no-tokenizer"]
-            # llama.cpp keeps keys and values in 16 bits too.
-            if not compile(self.moec, self.source, storage, path, "--cache", "bf16", *made_up):
+            with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+                source = pathlib.Path(folder)
+                shutil.copy(self.source / "config.json", source)
+                self.vocabulary.write_tokenizer(source / "tokenizer.json")
+                # llama.cpp keeps keys and values in 16 bits too.
+                made = compile(self.moec, source, storage, path, "--cache", "bf16", "--random-weights", SEED)
+            if not made:
                 raise Failure(f"moec has no --weights {storage}")
         return path
 
@@ -56,14 +63,16 @@ class Model:
         path = self.folder / f"{self.name}-BF16.gguf"
         if not path.exists():
             self.say(f"  writing {path.name}")
-            convert.write(path, self.config, weights.RandomWeights(SEED), self.name)
+            convert.write(path, self.config, weights.RandomWeights(SEED), self.name, vocabulary=self.vocabulary)
         return path
 
     def gguf(self, format, llama, threads):
         """`llama`: a worker that quantizes."""
-        source = self.bfloat16()
+        if format == "BF16":
+            return self.bfloat16()
         path = self.folder / f"{self.name}-{format}.gguf"
         if not path.exists():
+            source = self.bfloat16()
             self.say(f"  llama.cpp quantizes {path.name}")
             quantize(llama, source, path, format, threads)
         return path
