@@ -1,17 +1,34 @@
 """Streams of completions over plain sockets: many at once in one thread, with the time of each token.
 
 Definitions are those of `vllm bench serve`: the first token is the first event that has choices, the time between
-tokens that between such events, and the number of tokens is what `usage` says. An event is looked at as bytes, since a
-client that parses each would take from the server's processors what is to be measured.
+tokens that between such events, and the number of tokens is what `usage` says. The processors that this takes are taken
+from the server that is measured. So events are counted as bytes and not parsed, requests are made before the clock
+runs, and where no times are wanted an answer is looked at once, when it is complete.
 """
 
+import concurrent.futures
 import dataclasses
 import json
-import selectors
+import os
+import select
 import socket
+import threading
 import time
 
 HEAD_END = b"\r\n\r\n"
+CHOICES = (b'"choices":[{', b'"choices": [{')
+USAGE = (b'"usage":{', b'"usage": {')
+ERROR = b'data: {"error"'
+NICE = 10  # of a client that yields
+TICK = 0.02  # seconds between two looks at what is to be cut
+
+
+def post(address, path, body):
+    """The bytes of a request."""
+    payload = json.dumps(body).encode()
+    head = (f"POST {path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(payload)}\r\nConnection: close\r\n\r\n")
+    return head.encode() + payload
 
 
 @dataclasses.dataclass
@@ -50,61 +67,74 @@ class Chunked:
 
     def __init__(self):
         self.buffer = b""
-        self.left = None  # of the chunk; None: its size comes next
         self.done = False
 
     def feed(self, data):
-        self.buffer += data
-        out = []
+        data = self.buffer + data
+        out, at = [], 0
         while not self.done:
-            if self.left is None:
-                line, found, rest = self.buffer.partition(b"\r\n")
-                if not found:
-                    break
-                self.left = int(line.split(b";")[0], 16)
-                self.buffer = rest
-                if self.left == 0:
-                    self.done = True
-                    break
-            if len(self.buffer) < self.left + 2:
+            line = data.find(b"\r\n", at)
+            if line < 0:
                 break
-            out.append(self.buffer[:self.left])
-            self.buffer = self.buffer[self.left + 2:]
-            self.left = None
+            size = int(data[at:line].split(b";")[0], 16)
+            end = line + 2 + size
+            if size == 0:
+                self.done = True
+            elif len(data) < end + 2:
+                break
+            else:
+                out.append(data[line + 2:end])
+                at = end + 2
+        self.buffer = data[at:]
         return b"".join(out)
 
 
 class Stream:
     """One request and its answer, on a socket that does not block."""
 
-    def __init__(self, address, path, body, headers=(), cut_after=None, keep=False):
-        """`cut_after`: events with choices after which the connection is closed, or seconds where it is a float."""
-        payload = json.dumps(body).encode()
-        head = [f"POST {path} HTTP/1.1", f"Host: {address[0]}:{address[1]}", "Content-Type: application/json",
-                f"Content-Length: {len(payload)}", "Connection: close", *headers]
-        self.out = "\r\n".join(head).encode() + HEAD_END + payload
-        self.record = Record(time.monotonic())
+    def __init__(self, address, request, cut_after=None, keep=False, times=True):
+        """`request`: bytes, of post(). `cut_after`: events with choices after which the connection is closed, or
+        seconds where it is a float. Without `times` the answer is read when the server has ended it: all its times are
+        that of its end."""
+        self.address = address
+        self.out = request
+        self.record = None
         self.cut_after = cut_after
         self.keep = keep
+        self.wakes_late = not times
         self.head = b""
         self.body = None  # takes the framing off, once the head is there
+        self.left = None  # bytes of a body without framing; None: up to the end of the connection
         self.events = b""
+
+    def open(self):
+        """Connects and sends what can be sent; True when all of it is sent."""
+        self.record = Record(time.monotonic())
         self.socket = socket.socket()
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.wakes_late:  # not before so many bytes are there, or the end
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1 << 18)
         self.socket.setblocking(False)
-        self.socket.connect_ex(address)
+        self.socket.connect_ex(self.address)
+        return self.write()
 
     def write(self):
         """Sends what is left of the request; True when all of it is sent."""
-        self.out = self.out[self.socket.send(self.out):]
+        try:
+            self.out = self.out[self.socket.send(self.out):]
+        except BlockingIOError:
+            return False
         return not self.out
 
     def read(self):
         """Takes what has come; True at the end."""
-        data = self.socket.recv(1 << 16)
+        try:
+            data = self.socket.recv(1 << 16)
+        except BlockingIOError:
+            return False
         if not data:
-            to_the_end = isinstance(self.body, dict) and self.body["left"] is None
-            if self.record.error is None and not (self.body and (to_the_end or self.body_ended())):
+            to_the_end = self.body is not None and not self.is_chunked() and self.left is None
+            if self.record.error is None and not self.ended() and not to_the_end:
                 self.record.error = "the server closed the connection within its answer"
             return True
         if self.body is None:
@@ -113,41 +143,50 @@ class Stream:
             if not found:
                 return False
             self.begin(head)
-        if isinstance(self.body, Chunked):
+        if self.is_chunked():
             data = self.body.feed(data)
-        elif self.body["left"] is not None:
-            self.body["left"] -= len(data)
-        self.take(data)
-        return self.body_ended() or self.due()
+        elif self.left is not None:
+            self.left -= len(data)
+        if data:
+            self.take(data)
+        return self.ended() or self.due()
+
+    def is_chunked(self):
+        return isinstance(self.body, Chunked)
 
     def begin(self, head):
         lines = head.decode("latin-1").split("\r\n")
         self.record.status = int(lines[0].split()[1])
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
         self.record.retry_after = fields.get("retry-after")
-        self.body = Chunked() if "chunked" in fields.get("transfer-encoding", "") else {
-            "left": int(fields["content-length"]) if "content-length" in fields else None}  # None: up to the end
+        self.body = Chunked() if "chunked" in fields.get("transfer-encoding", "") else "plain"
+        if "content-length" in fields:
+            self.left = int(fields["content-length"])
 
-    def body_ended(self):
-        if isinstance(self.body, Chunked):
+    def ended(self):
+        if self.is_chunked():
             return self.body.done
-        return self.body["left"] is not None and self.body["left"] <= 0
+        return self.body is not None and self.left is not None and self.left <= 0
 
     def take(self, data):
-        if self.keep or self.record.status != 200:
-            self.record.text += data
-        self.events += data
-        *events, self.events = self.events.split(b"\n\n")
-        if not events:
+        record = self.record
+        if self.keep or record.status != 200:
+            record.text += data
+        data = self.events + data
+        end = data.rfind(b"\n\n") + 2  # of the last event that is complete
+        if end < 2:
+            self.events = data
             return
-        now = time.monotonic()
-        for event in events:
-            if b'"choices":[{' in event or b'"choices": [{' in event:
-                self.record.times.append(now)
-            if event.startswith(b'data: {"error"'):
-                self.record.error = event.decode(errors="replace")
-            elif b'"usage":{' in event or b'"usage": {' in event:
-                self.record.usage = json.loads(event[6:])["usage"]
+        self.events = data[end:]
+        count = data.count(CHOICES[0], 0, end) or data.count(CHOICES[1], 0, end)
+        if count:
+            record.times += [time.monotonic()] * count
+        if data.find(USAGE[0], 0, end) >= 0 or data.find(USAGE[1], 0, end) >= 0 or data.find(ERROR, 0, end) >= 0:
+            for event in data[:end].split(b"\n\n"):
+                if event.startswith(ERROR):
+                    record.error = event.decode(errors="replace")
+                elif USAGE[0] in event or USAGE[1] in event:
+                    record.usage = json.loads(event[event.index(b"{"):])["usage"]
 
     def due(self):
         """Whether it is time to cut the connection."""
@@ -172,8 +211,10 @@ class Loop:
     def __init__(self, next_stream, deadline=None):
         self.next_stream = next_stream
         self.deadline = deadline
-        self.selector = selectors.DefaultSelector()
-        self.running = {}
+        self.epoll = select.epoll()
+        self.running = {}  # by descriptor
+        self.timed = {}  # those that are to be cut at a time
+        self.ended = []  # records
 
     def begin(self):
         """Begins what may; returns seconds until more may, or None."""
@@ -181,51 +222,84 @@ class Loop:
             stream = self.next_stream(len(self.running))
             if not isinstance(stream, Stream):
                 return stream
-            self.running[stream] = selectors.EVENT_WRITE
-            self.selector.register(stream.socket, selectors.EVENT_WRITE, stream)
+            try:
+                sent = stream.open()
+            except OSError as failure:
+                stream.record.error = str(failure)
+                stream.close()
+                self.ended.append(stream.record)
+                continue
+            number = stream.socket.fileno()
+            self.running[number] = stream
+            if isinstance(stream.cut_after, float):
+                self.timed[number] = stream
+            self.epoll.register(number, select.EPOLLIN if sent else select.EPOLLOUT)
 
-    def end(self, stream, error=None):
+    def end(self, number, error=None):
+        stream = self.running.pop(number)
+        self.timed.pop(number, None)
         if error:
             stream.record.error = error
-        self.selector.unregister(stream.socket)
-        del self.running[stream]
+        self.epoll.unregister(number)
         stream.close()
-        return stream.record
+        self.ended.append(stream.record)
 
-    def step(self, stream, mask):
-        """Returns the record of a stream that has ended."""
+    def step(self, number):
+        stream = self.running[number]
         try:
-            if mask & selectors.EVENT_WRITE and stream.write():
-                self.selector.modify(stream.socket, selectors.EVENT_READ, stream)
-            if mask & selectors.EVENT_READ and stream.read():
-                return self.end(stream)
-        except BlockingIOError:
-            pass
+            if stream.out:
+                if stream.write():
+                    self.epoll.modify(number, select.EPOLLIN)
+            elif stream.read():
+                self.end(number)
         except (OSError, ValueError) as failure:
-            return self.end(stream, str(failure))
-        return None
+            self.end(number, str(failure))
+
+    def cut_all(self):
+        for number, stream in list(self.running.items()):
+            stream.record.cut = True
+            self.end(number)
+
+    def cut_due(self):
+        for number, stream in list(self.timed.items()):
+            if stream.due():
+                self.end(number)
 
     def records(self):
-        """Yields the record of each stream as it ends."""
+        """The records of all streams, in the order in which these end."""
+        looked = 0.0
         while True:
             wait = self.begin()
             if not self.running and wait is None:
-                return
-            if self.deadline and time.monotonic() > self.deadline:
-                for stream in list(self.running):
-                    stream.record.cut = True
-                    yield self.end(stream)
-                return
-            for key, mask in self.selector.select(0.05 if wait is None else min(wait, 0.05)):
-                record = self.step(key.data, mask)
-                if record:
-                    yield record
-            for stream in [stream for stream in self.running
-                           if isinstance(stream.cut_after, float) and stream.due()]:
-                yield self.end(stream)
+                break
+            now = time.monotonic()
+            if self.deadline and now > self.deadline:
+                self.cut_all()
+                break
+            if self.timed and now - looked > TICK:
+                self.cut_due()
+                looked = now
+            longest = TICK if self.timed else 0.25
+            for number, _ in self.epoll.poll(longest if wait is None else min(wait, longest)):
+                self.step(number)
+        self.epoll.close()
+        return self.ended
 
 
-def closed(make, concurrency, total, deadline=None):
+def run(loop, yields):
+    """`yields`: on a thread of low priority, which does not take the place of one of the server's."""
+    if not yields:
+        return loop.records()
+
+    def lower():
+        thread = threading.get_native_id()  # Linux has a priority for each
+        os.setpriority(os.PRIO_PROCESS, thread, max(NICE, os.getpriority(os.PRIO_PROCESS, thread)))
+
+    with concurrent.futures.ThreadPoolExecutor(1, initializer=lower) as pool:
+        return pool.submit(loop.records).result()
+
+
+def closed(make, concurrency, total, deadline=None, yields=False):
     """`total` requests, so many at a time. `make(i)` gives the stream of the i-th."""
     begun = 0
 
@@ -236,10 +310,10 @@ def closed(make, concurrency, total, deadline=None):
         begun += 1
         return make(begun - 1)
 
-    return list(Loop(next_stream, deadline).records())
+    return run(Loop(next_stream, deadline), yields)
 
 
-def open_loop(make, times, deadline=None):
+def open_loop(make, times, deadline=None, yields=False):
     """A request at each of the times, in seconds from now, whether others have ended or not."""
     start, begun = time.monotonic(), 0
 
@@ -253,7 +327,7 @@ def open_loop(make, times, deadline=None):
         begun += 1
         return make(begun - 1)
 
-    return list(Loop(next_stream, deadline).records())
+    return run(Loop(next_stream, deadline), yields)
 
 
 def quantile(values, share):

@@ -1,6 +1,7 @@
 """Tests of the client against a server made up here: python3 -m unittest serving.client_test, in tools/bench."""
 
 import json
+import os
 import random
 import socketserver
 import threading
@@ -67,7 +68,8 @@ class ClientTest(unittest.TestCase):
         cls.server.server_close()
 
     def stream(self, body, **options):
-        return client.Stream(self.server.server_address, "/v1/completions", body, **options)
+        address = self.server.server_address
+        return client.Stream(address, client.post(address, "/v1/completions", body), **options)
 
     def one(self, body, **options):
         return client.closed(lambda _: self.stream(body, **options), 1, 1)[0]
@@ -85,6 +87,29 @@ class ClientTest(unittest.TestCase):
         record = self.one({"events": [events[:10], events[10:25], events[25:], USAGE + DONE]})
         self.assertTrue(record.ok, record)
         self.assertEqual(len(record.times), 3)
+
+    def test_an_answer_that_is_read_at_its_end(self):
+        body = {"events": [token("a"), token("b"), token("c"), USAGE, DONE], "pause": 0.02}
+        for yields in (False, True):
+            records = client.closed(lambda _: self.stream(body, times=False), 4, 8, yields=yields)
+            self.assertTrue(all(record.ok for record in records), records[0])
+            self.assertEqual([len(record.times) for record in records], [3] * 8)
+            self.assertTrue(all(record.tokens == 2 for record in records))
+            self.assertTrue(all(record.first >= 0.08 for record in records))
+        refused = self.one({"status": 429}, times=False)
+        self.assertEqual((refused.status, refused.retry_after), (429, "7"))
+
+    def test_who_yields_is_a_thread_of_low_priority(self):
+        seen = []
+
+        def make(_):
+            seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return self.stream({"events": [DONE]})
+
+        before = os.getpriority(os.PRIO_PROCESS, 0)
+        client.closed(make, 1, 1, yields=True)
+        self.assertEqual(seen, [max(before, client.NICE)])
+        self.assertEqual(os.getpriority(os.PRIO_PROCESS, 0), before)
 
     def test_refusal(self):
         record = self.one({"status": 429})
@@ -106,7 +131,7 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(record.tokens, 2)
 
     def test_nobody_listens(self):
-        stream = client.Stream(("127.0.0.1", 1), "/", {})
+        stream = client.Stream(("127.0.0.1", 1), b"GET / HTTP/1.1\r\n\r\n")
         record = client.closed(lambda _: stream, 1, 1)[0]
         self.assertFalse(record.ok)
         self.assertTrue(record.error)

@@ -36,6 +36,11 @@ def median_of(rounds):
     return merged
 
 
+def interval_of(rate, streams, tokens):
+    """Seconds between two looks at a server: a dozen while all decode, of which each takes a little of that time."""
+    return min(0.25, streams * tokens / rate / 12)
+
+
 def take_streams(o):
     """Runs A and B, for each number of streams in turns, so that what the machine does meanwhile falls on all."""
     rows = []
@@ -45,18 +50,21 @@ def take_streams(o):
             raw.append(runs.raw_batch(o.tools / "moe-run", o.plan, [count], o.prompt, o.generate, [])[count])
             # Prompts first, so that all decode soon.
             with moe_serve(o, "--itl-stretch", "0") as server:
-                ours.append(runs.streams(server, count, runs.Prompts(round), o.prompt, o.generate))
+                ours.append(runs.streams(server, count, runs.Prompts(round), o.prompt, o.generate,
+                                         interval=interval_of(raw[-1], count, o.generate)))
             if o.gguf:
                 with llama_server(o, count) as server:
-                    theirs.append(runs.streams(server, count, runs.Prompts(round), o.prompt, o.generate, figures=False))
+                    theirs.append(runs.streams(server, count, runs.Prompts(round), o.prompt, o.generate, interval=None))
         row = {"streams": count, "raw": statistics.median(raw), "ours": median_of(ours),
-               "of_raw": statistics.median(b["steady"] / a for a, b in zip(raw, ours))}
+               "of_raw": statistics.median(b["steady"] / a for a, b in zip(raw, ours)), "rounds": [raw, ours, theirs]}
         if theirs:
             row["theirs"] = median_of(theirs)
             row["ratio"] = statistics.median(a["whole"] / b["whole"] for a, b in zip(ours, theirs))
+            row["decode_ratio"] = statistics.median(b["between_p50"] / a["between_p50"] for a, b in zip(ours, theirs))
             row["first_ratio"] = statistics.median(b["first_p50"] / a["first_p50"] for a, b in zip(ours, theirs))
         rows.append(row)
-        say(f"{count} streams: {row['ours']['steady']:.1f} tokens/s, {row['of_raw']:.3f} of the raw batch")
+        say(f"{count} streams: {row['ours']['steady']:.1f} tokens/s, {row['of_raw']:.3f} of the raw batch"
+            + (f", {row['ratio']:.2f} times llama-server" if theirs else ""))
     return rows
 
 
@@ -64,13 +72,13 @@ def take_first(o):
     result = {}
     for length in (16, 512):
         raw = runs.raw_prefill(o.tools / "moe-run", o.plan, length)
-        requests = 200 if raw < 0.02 else 20
+        requests = 200 if raw < 0.02 else 20 if raw < 0.5 else 10
         with moe_serve(o) as server:
             ours = runs.first_token(server, runs.Prompts(1), length, requests)
         result[length] = {"moe_run": raw, "ours": ours["first_p50"], "added": ours["first_p50"] - raw}
         if o.gguf:
             with llama_server(o, 1) as server:
-                theirs = runs.first_token(server, runs.Prompts(1), length, requests)
+                theirs = runs.first_token(server, runs.Prompts(1), length, min(requests, 10))
             result[length] |= {"theirs": theirs["first_p50"], "ratio": theirs["first_p50"] / ours["first_p50"]}
     return result
 
@@ -86,11 +94,8 @@ def take_mixed(o):
 
 def take_overload(o):
     with moe_serve(o, "--max-connections", "16384", "--max-per-address", "16384") as server:
-        calibration = runs.all_ok(runs.closed(
-            lambda _: runs.Stream(server.address, runs.PATH, runs.body(runs.Prompts(3).ids(32), 64)), 32, 96),
-            "calibrating")
-        span = max(r.end for r in calibration) - min(r.start for r in calibration)
-        return runs.overload(server, runs.Prompts(1), len(calibration) / span, o.seconds)
+        capacity = runs.capacity(server, runs.Prompts(3))
+        return runs.overload(server, runs.Prompts(1), capacity, o.seconds)
 
 
 def with_server(run, *more):
@@ -105,7 +110,7 @@ TAKES = {
     "first": take_first,
     "idle": with_server(runs.idle_streams, "--max-sequences", "1", "--max-waiting", "1000", "--max-per-address", "2000"),
     "mixed": take_mixed,
-    "prefix": with_server(runs.prefix),
+    "prefix": lambda o: with_server(lambda server, prompts: runs.prefix(server, prompts, o.system, o.users))(o),
     "overload": take_overload,
     "churn": lambda o: with_server(lambda server, prompts: runs.churn(server, prompts, o.requests))(o),
 }
@@ -114,7 +119,7 @@ TAKES = {
 def streams_table(rows):
     theirs = "theirs" in rows[0]
     head = ["streams", "raw batch", "moe-serve, decoding", "of raw", "first text, ms", "between, p50 and p99, ms"]
-    head += ["with prompts", "llama-server", "ratio", "its first text, ms"] if theirs else []
+    head += ["with prompts", "llama-server", "ratio", "its first text, ms", "its between, p50"] if theirs else []
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         ours = row["ours"]
@@ -122,7 +127,7 @@ def streams_table(rows):
                  f"{ours['first_p50'] * 1e3:.3g}", f"{ours['between_p50'] * 1e3:.3g}, {ours['between_p99'] * 1e3:.3g}"]
         if theirs:
             cells += [f"{ours['whole']:.4g}", f"{row['theirs']['whole']:.4g}", f"{row['ratio']:.2f}",
-                      f"{row['theirs']['first_p50'] * 1e3:.3g}"]
+                      f"{row['theirs']['first_p50'] * 1e3:.3g}", f"{row['theirs']['between_p50'] * 1e3:.3g}"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 

@@ -30,6 +30,8 @@ def parse(arguments):
     add("--seconds", type=int, default=25, metavar="S", help="of `mixed` and `overload`; default: 25")
     add("--option", action="append", default=[], metavar="WORD",
         help="a word more for moe-serve's command line; may be repeated")
+    add("--system", type=int, default=1000, metavar="N", help="common tokens of `prefix`; default: 1000")
+    add("--users", type=int, default=8, metavar="N", help="conversations of `prefix`; default: 8")
     add("--gguf", type=pathlib.Path, metavar="FILE",
         help="the same model for llama-server, which then takes turns in `streams`, `first` and `mixed`")
     add("--llama-server", type=pathlib.Path, metavar="PATH", help="default: built from its public package")
@@ -45,7 +47,7 @@ def parse(arguments):
         o.streams = [int(count) for count in o.streams.split(",")]
     except ValueError:
         parser.error(f"--streams {o.streams}: expected numbers with commas between them")
-    for name in ("prompt", "generate", "rounds", "requests", "seconds"):
+    for name in ("prompt", "generate", "rounds", "requests", "seconds", "system", "users"):
         if getattr(o, name) < 1:
             parser.error(f"--{name} {getattr(o, name)}: at least 1 is needed")
     if not all(1 <= count <= 4096 for count in o.streams):
