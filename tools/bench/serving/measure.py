@@ -5,7 +5,7 @@ import pathlib
 import statistics
 import sys
 
-from serving import runs
+from serving import constrained, runs
 from serving.server import Failure, Server
 from versus import environment
 from versus.machine import describe
@@ -98,6 +98,24 @@ def take_overload(o):
         return runs.overload(server, runs.Prompts(1), capacity, o.seconds)
 
 
+def take_constrained(o, streams=8):
+    """The same load without and with a schema, in turns."""
+    plain, held = [], []
+    fields = constrained.held_to(constrained.schema(40))
+    rate = runs.raw_batch(o.tools / "moe-run", o.plan, [streams], o.prompt, o.generate, [])[streams]
+    for round in range(o.rounds):
+        for kind, rates in ((None, plain), (fields, held)):
+            with moe_serve(o, "--itl-stretch", "0") as server:
+                rates.append(runs.streams(server, streams, runs.Prompts(round), o.prompt, o.generate, kind,
+                                          interval_of(rate, streams, o.generate))["steady"])
+    with moe_serve(o) as server:
+        return {"streams": streams, "tokens_per_second": statistics.median(plain),
+                "with_schema": statistics.median(held),
+                "ratio": statistics.median(b / a for a, b in zip(plain, held)),
+                "schema": constrained.compiling(server, runs.Prompts(1)),
+                "answers": constrained.answers(server, runs.Prompts(2))}
+
+
 def with_server(run, *more):
     def take(o):
         with moe_serve(o, *more) as server:
@@ -111,6 +129,7 @@ TAKES = {
     "idle": with_server(runs.idle_streams, "--max-sequences", "1", "--max-waiting", "1000", "--max-per-address", "2000"),
     "mixed": take_mixed,
     "prefix": lambda o: with_server(lambda server, prompts: runs.prefix(server, prompts, o.system, o.users))(o),
+    "constrained": take_constrained,
     "overload": take_overload,
     "churn": lambda o: with_server(lambda server, prompts: runs.churn(server, prompts, o.requests))(o),
 }

@@ -10,6 +10,7 @@ RUNS = {
     "idle": "what open streams cost that wait for their turn",
     "mixed": "time between tokens while prompts come",
     "prefix": "conversations with a common beginning",
+    "constrained": "answers held to a JSON schema, beside the same load without",
     "overload": "more requests than can be served",
     "churn": "requests of which many are cut",
 }
