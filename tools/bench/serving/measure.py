@@ -1,11 +1,12 @@
 """Takes the runs and prints what they give."""
 
 import json
+import os
 import pathlib
 import statistics
 import sys
 
-from serving import constrained, runs
+from serving import constrained, layouts, runs
 from serving.server import Failure, Server
 from versus import environment
 from versus.machine import describe
@@ -116,6 +117,25 @@ def take_constrained(o, streams=8):
                 "answers": constrained.answers(server, runs.Prompts(2))}
 
 
+def take_layouts(o):
+    """Each number of streams with the threads placed in each way, in turns."""
+    processors = sorted(os.sched_getaffinity(0))
+    result = []
+    for count in o.streams:
+        rate = runs.raw_batch(o.tools / "moe-run", o.plan, [count], o.prompt, o.generate, [])[count]
+        rounds = {name: [] for name in layouts.LAYOUTS}
+        for round in range(o.rounds):
+            for name, figures in rounds.items():
+                with moe_serve(o, "--itl-stretch", "0", "--threads", layouts.workers(name, processors)) as server:
+                    figures.append(runs.streams(
+                        server, count, runs.Prompts(round), o.prompt, o.generate,
+                        interval=interval_of(rate, count, o.generate),
+                        warmed=lambda server, name=name: layouts.arrange(name, server, processors)))
+        medians = {name: median_of(figures) for name, figures in rounds.items()}
+        result.append({"streams": count, "raw": rate, **medians})
+    return result
+
+
 def with_server(run, *more):
     def take(o):
         with moe_serve(o, *more) as server:
@@ -131,6 +151,7 @@ TAKES = {
     "prefix": lambda o: with_server(lambda server, prompts: runs.prefix(server, prompts, o.system, o.users))(o),
     "constrained": take_constrained,
     "overload": take_overload,
+    "layouts": take_layouts,
     "churn": lambda o: with_server(lambda server, prompts: runs.churn(server, prompts, o.requests))(o),
 }
 

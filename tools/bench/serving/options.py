@@ -3,6 +3,8 @@
 import argparse
 import pathlib
 
+from serving.layouts import LAYOUTS
+
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 RUNS = {
     "streams": "streams that decode together, beside the raw batch of moe-run bench --sequences",
@@ -12,6 +14,7 @@ RUNS = {
     "prefix": "conversations with a common beginning",
     "constrained": "answers held to a JSON schema, beside the same load without",
     "overload": "more requests than can be served",
+    "layouts": "where threads run: " + "; ".join(f"{name}, {what}" for name, what in LAYOUTS.items()),
     "churn": "requests of which many are cut",
 }
 
