@@ -10,6 +10,7 @@ from serving import constrained, layouts, runs
 from serving.server import Failure, Server
 from versus import environment
 from versus.machine import describe
+from versus.programs import Failure as ProgramFailure
 
 
 def say(text):
@@ -172,7 +173,33 @@ def streams_table(rows):
     return "\n".join(lines)
 
 
+def make_files(o):
+    """The plan and the GGUF file of one of the models that are made up; they stay for the next run."""
+    if not o.model:
+        return
+    from versus import models  # needs the environment's packages
+    from versus.machine import processors
+    from versus.programs import Theirs
+
+    folder = (o.cache or environment.default_cache()) / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = models.Model(o.model, folder, o.tools / "moec", say)
+    o.plan = model.plan(o.weights)
+    if o.format:
+        with Theirs() as quantizer:
+            o.gguf = model.gguf(o.format, quantizer, processors())
+        if o.format != "BF16":  # the larger one that the other was made from
+            (folder / f"{o.model}-BF16.gguf").unlink(missing_ok=True)
+    for path in filter(None, (o.plan, o.gguf)):
+        models.warm(path)
+
+
 def main(o):
+    try:
+        make_files(o)
+    except ProgramFailure as failure:
+        print(f"serve: error: {failure}", file=sys.stderr)
+        return 1
     result = {"machine": describe(), "plan": pathlib.Path(o.plan).name, "options": o.option}
     try:
         for name in o.runs:
