@@ -10,7 +10,7 @@ from serving import constrained, layouts, runs
 from serving.server import Failure, Server
 from versus import environment
 from versus.machine import describe
-from versus.programs import Failure as ProgramFailure
+from versus.programs import Failure as ProgramFailure, end_orderly
 
 
 def say(text):
@@ -195,6 +195,7 @@ def make_files(o):
 
 
 def main(o):
+    end_orderly()
     try:
         make_files(o)
     except ProgramFailure as failure:
