@@ -60,13 +60,15 @@ def main():
                 time.sleep(0.02)
         tests = subprocess.run([str(python), str(HERE / "clients.py"), "-v"],
                                env={**os.environ, "MOE_SERVE_URL": url, "MOE_SERVE_MODEL": "cria",
-                                    "LITELLM_LOCAL_MODEL_COST_MAP": "True"})
+                                    "LITELLM_LOCAL_MODEL_COST_MAP": "True"}).returncode
     finally:
         server.terminate()
         status = server.wait(60)
     if status:
         print(f"moe-serve ended with status {status}")
-    return tests.returncode or status
+    events = subprocess.run([str(python), str(HERE / "kv_events.py"), "-v"],
+                            env={**os.environ, "MOE_SERVE": str(serve), "MOE_SERVE_PLAN": str(plan)}).returncode
+    return tests or status or events
 
 
 if __name__ == "__main__":
