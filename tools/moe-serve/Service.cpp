@@ -124,13 +124,12 @@ void Service::load() {
   });
 }
 
-// Takes the place of a model of the same name, whose requests go on to their end.
+// Takes the place of a model of the same name. Requests that have found the old one, of which some
+// are not submitted yet, go on to their end with it: it takes them all, and ends when none has it.
 void Service::install(std::shared_ptr<Model> model, double seconds) {
   const std::string &name = model->plan().name;
-  if (const auto before = current.find(name); before != current.end()) {
-    before->second->engine().drain();
+  if (const auto before = current.find(name); before != current.end())
     replaced.push_back(before->second);
-  }
   models->put(Model::served(model, options));
   char took[32];
   std::snprintf(took, sizeof took, "%.3f", seconds);
@@ -212,6 +211,9 @@ void Service::beginDrain() {
   log("draining");
   for (const auto &[name, model] : current)
     model->engine().drain();
+  for (const std::weak_ptr<Model> &old : replaced)
+    if (const std::shared_ptr<Model> model = old.lock())
+      model->engine().drain();
   server->endKeepAlive();
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -63,6 +64,30 @@ class Reload(ProcessTest):
             self.assertTrue(answer.whole(), (answer.status, answer.broken, answer.error))
         self.assertEqual(len({answer.text for answer in answers}), 1)  # the same seed, the same text
         self.assertEqual(len(self.server.said("error: ")), 1)
+        self.assertEqual(self.server.terminate(), 0)
+
+    def test_what_is_being_read_is_answered(self):
+        """A request that has found its model, and is submitted after another one has taken its place."""
+        def begin(**form):
+            connection = self.server.connect()
+            connection.request("POST", "/v1/completions",
+                               json.dumps({"prompt": "x", "max_tokens": 4, "structured_outputs": form}),
+                               {"Content-Type": "application/json"})
+            self.addCleanup(connection.close)
+            return connection
+        properties = {str(number): {"type": "string"} for number in range(2000)}
+        slow = begin(json={"type": "object", "properties": properties})  # keeps the compiler of grammars for seconds
+        waiting = begin(choice=["yes", "no"])
+        for _ in range(2):  # bodies are read one after another: then both have been
+            self.assertEqual(self.server.ask("POST", "/tokenize", {"prompt": "x"})[0], 200)
+        self.server.signal(signal.SIGHUP)
+        wait_until(lambda: self.loads() == 2, "the reload")
+        self.assertEqual(select.select([slow.sock, waiting.sock], [], [], 0)[0], [], "the reload came too late to test")
+        answer = waiting.getresponse()
+        body = answer.read()
+        self.assertEqual(answer.status, 200, body)
+        self.assertIn(json.loads(body)["choices"][0]["text"], ("yes", "no"))
+        self.assertIn(slow.getresponse().status, (200, 400))  # compiled in time, or not
         self.assertEqual(self.server.terminate(), 0)
 
     def test_the_admin_socket_is_the_owners(self):
