@@ -70,13 +70,15 @@ struct GrammarLimits {
       1 << 19; // of the parser in one call of fillMask or accept, some 10 million a second
   size_t cacheBytes =
       size_t(256) << 20; // of compiled grammars that are kept for the next that asks
+  size_t refusalBytes = size_t(8) << 20; // of sources that were refused, which are kept as well:
+  std::chrono::milliseconds retry{60'000}; // so long where it was for their time or memory
 };
 
 class GrammarCompiler {
 public:
   virtual ~GrammarCompiler() = default;
 
-  // Compiles, or finds what was compiled before; runs on the calling thread, any number of them at
+  // Compiles, or finds what was compiled or refused before; runs on the calling thread, any number of them at
   // a time. Errors: InvalidArgument, for the client, with what is wrong in the source and where;
   // ResourceExhausted, for the client too, if it takes too long or too much memory; Unavailable in
   // a build without grammars.

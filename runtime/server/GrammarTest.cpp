@@ -570,6 +570,16 @@ TEST_F(Grammars, limitsHold) {
   EXPECT_EQ(late.error().code, Code::ResourceExhausted);
   EXPECT_NE(late.error().message.find("too long"), std::string::npos) << late.error().message;
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  const auto again = std::chrono::steady_clock::now(); // is remembered
+  EXPECT_EQ(errorOf(schema(properties + "}}"), *hasty), late.error().message);
+  EXPECT_LT(std::chrono::steady_clock::now() - again, limits.maxTime);
+  limits.retry = std::chrono::milliseconds(0); // is tried again
+  const auto forgetful = world().make(limits);
+  for (int round = 0; round < 2; ++round) {
+    const auto began = std::chrono::steady_clock::now();
+    EXPECT_NE(errorOf(schema(properties + "}}"), *forgetful), "");
+    EXPECT_GE(std::chrono::steady_clock::now() - began, limits.maxTime);
+  }
 
   limits = {};
   limits.maxMemory = 1 << 16;

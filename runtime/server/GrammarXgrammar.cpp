@@ -1,14 +1,12 @@
 // Grammars by xgrammar, whose exceptions and messages end here.
 #include "runtime/server/Grammar.h"
+#include "runtime/server/GrammarCache.h"
 #include "runtime/server/GrammarSchema.h"
 
 #include <algorithm>
 #include <cstring>
-#include <list>
-#include <mutex>
 #include <optional>
 #include <stdexcept>
-#include <unordered_map>
 #include <xgrammar/xgrammar.h>
 
 namespace moe::server {
@@ -287,28 +285,45 @@ public:
   XgrammarCompiler(const xgrammar::TokenizerInfo &info, Blanks blanks, const GrammarLimits &limits)
       // One thread, ours, so that limits and messages find who asked; what is kept, we keep.
       : compiler(info, 1, false), blanks(std::make_shared<const Blanks>(std::move(blanks))),
-        limits(limits) {}
+        limits(limits), cache(limits.cacheBytes, limits.refusalBytes, limits.retry) {}
 
   Result<std::shared_ptr<const CompiledGrammar>> compile(const GrammarSource &source) override {
+    MOE_TRY(checkSize(source));
     try {
-      auto grammar = find(source);
+      std::string key = keyOf(source);
+      if (auto before = cache.find(key))
+        return *std::move(before);
+      auto grammar = compileFenced(source);
+      if (!grammar) {
+        cache.refuse(std::move(key), grammar.error());
+        return grammar.error();
+      }
+      cache.keep(std::move(key), *grammar, (*grammar)->bytes());
+      return std::shared_ptr<const CompiledGrammar>(*std::move(grammar));
+    } catch (const std::bad_alloc &) {
+      return noMemory();
+    }
+  }
+
+private:
+  static Error noMemory() {
+    return {Code::ResourceExhausted, "the grammar needs more memory than there is"};
+  }
+
+  Result<std::shared_ptr<const Compiled>> compileFenced(const GrammarSource &source) {
+    try {
+      auto grammar = compileWhole(source);
       if (!grammar)
         return Error{grammar.error().code, forClient(grammar.error().message)};
       return grammar;
     } catch (const std::bad_alloc &) {
-      return Error{Code::ResourceExhausted, "the grammar needs more memory than there is"};
+      return noMemory();
     } catch (const std::exception &e) { // of picojson
       return Error{Code::InvalidArgument, forClient(e.what())};
     }
   }
 
-private:
-  // What was compiled before, else compiles it.
-  Result<std::shared_ptr<const CompiledGrammar>> find(const GrammarSource &source) {
-    MOE_TRY(checkSize(source));
-    std::string key = keyOf(source);
-    if (auto before = kept(key))
-      return before;
+  Result<std::shared_ptr<const Compiled>> compileWhole(const GrammarSource &source) {
     Work work;
     work.deadline = Clock::now() + limits.maxTime;
     work.bytes = limits.maxMemory;
@@ -323,8 +338,7 @@ private:
     matcher->fillMask(first);
     if (std::ranges::all_of(first, [](uint32_t word) { return word == 0; }))
       return Error{Code::InvalidArgument, "there is no text that the grammar allows"};
-    keep(std::move(key), compiled);
-    return std::shared_ptr<const CompiledGrammar>(std::move(compiled));
+    return compiled;
   }
 
   Status checkSize(const GrammarSource &source) const {
@@ -396,45 +410,10 @@ private:
     return ok();
   }
 
-  std::shared_ptr<const CompiledGrammar> kept(const std::string &key) {
-    std::lock_guard lock(mutex);
-    const auto found = byKey.find(key);
-    if (found == byKey.end())
-      return nullptr;
-    recent.splice(recent.begin(), recent, found->second);
-    return found->second->grammar;
-  }
-
-  void keep(std::string key, std::shared_ptr<const Compiled> grammar) {
-    const size_t bytes = grammar->bytes() + 2 * key.size();
-    if (bytes > limits.cacheBytes)
-      return;
-    std::lock_guard lock(mutex);
-    if (byKey.contains(key)) // by another thread, meanwhile
-      return;
-    recent.push_front({std::move(key), std::move(grammar), bytes});
-    byKey.emplace(recent.front().key, recent.begin());
-    keptBytes += bytes;
-    while (keptBytes > limits.cacheBytes) {
-      keptBytes -= recent.back().bytes;
-      byKey.erase(recent.back().key);
-      recent.pop_back();
-    }
-  }
-
-  struct Entry {
-    std::string key;
-    std::shared_ptr<const CompiledGrammar> grammar;
-    size_t bytes;
-  };
-
   xgrammar::GrammarCompiler compiler;
   std::shared_ptr<const Blanks> blanks;
   GrammarLimits limits;
-  std::mutex mutex;        // of what follows
-  std::list<Entry> recent; // the latest first
-  std::unordered_map<std::string, std::list<Entry>::iterator> byKey;
-  size_t keptBytes = 0;
+  GrammarCache cache;
 };
 } // namespace
 
