@@ -32,7 +32,8 @@ constexpr Endpoint kEndpoints[] = {
 
 constexpr std::string_view kModels = "/v1/models";
 
-// A grammar may take seconds: whose would wait for more than some of them had better try again.
+// A grammar may take seconds: a key that has so many waiting had better try again. What others wait
+// for is no more than one of them, since keys share the compiler's time.
 constexpr size_t kMaxGrammars = 64;
 
 void writeModel(JsonWriter &json, const ServedModel &model, const std::string &name) {
@@ -188,7 +189,7 @@ void Api::Impl::read(std::string body, Call call) {
       request.deadline = call.deadline;
     }
     auto shared = std::make_shared<Task>(std::move(*task));
-    if (shared->grammar && compiler.waiting() >= kMaxGrammars)
+    if (shared->grammar && compiler.waiting(call.key) >= kMaxGrammars)
       return post(std::move(call), [](Call call) {
         sendProblem(*call.reply,
                     {429,
@@ -199,7 +200,7 @@ void Api::Impl::read(std::string body, Call call) {
                     call.endpoint->dialect);
       });
     if (shared->grammar)
-      return compiler.add([this, shared, call = std::move(call)]() mutable {
+      return compiler.add(call.key, [this, shared, call]() mutable {
         compile(std::move(*shared), std::move(call));
       });
     return post(std::move(call),
@@ -305,10 +306,9 @@ void Api::handle(http::HttpRequest request, std::shared_ptr<http::Reply> reply) 
   if (const Check problem = impl->readDeadline(request, call))
     return sendProblem(*reply, *problem, dialect);
   reply->onGone([gone = call.gone] { *gone = true; });
-  impl->reader.add(
-      [impl = impl.get(), body = std::move(request.body), call = std::move(call)]() mutable {
-        impl->read(std::move(body), std::move(call));
-      });
+  impl->reader.add(call.key, [impl = impl.get(), body = std::move(request.body), call]() mutable {
+    impl->read(std::move(body), std::move(call));
+  });
 }
 
 } // namespace moe::server::api

@@ -736,6 +736,40 @@ TEST(Trouble, OfOnesGrammarsIsNotThatOfAll) {
   EXPECT_EQ(refused(), 36);
 }
 
+TEST(Trouble, OfOneKeysGrammarsIsNotThatOfOthers) {
+  ApiOptions options;
+  options.keys = *Keys::parse("alice:secret-of-alice\nbob:secret-of-bob\n");
+  TestApi test(std::move(options));
+  std::unique_lock slow(test.grammars->mutex);
+  std::vector<std::shared_ptr<LocalReply>> replies;
+  const auto ask = [&](const char *secret, const std::string &regex) {
+    auto request = TestApi::request("POST", "/v1/chat/completions",
+                                    chatWith(R"("structured_outputs":{"regex":")" + regex + "\"}"));
+    request.headers.emplace_back("x-api-key", secret);
+    test.api->handle(std::move(request), replies.emplace_back(std::make_shared<LocalReply>()));
+  };
+  ask("secret-of-alice", "a0");
+  while (test.grammars->begun == 0) // and stays so
+    std::this_thread::yield();
+  for (int i = 1; i <= 65; ++i)
+    ask("secret-of-alice", "a" + std::to_string(i));
+  // The last one is told that too many wait, and by then all of alice's do.
+  ASSERT_TRUE(test.queue.runOne(std::chrono::seconds(20)));
+  EXPECT_EQ(errorOf(*replies.back(), 429)["code"], "too_many_requests");
+  ask("secret-of-bob", "b");
+  ask("secret-of-alice", "(("); // refused as well, which says that bob's has been read
+  ASSERT_TRUE(test.queue.runOne(std::chrono::seconds(20)));
+  ASSERT_EQ(replies.back()->status, 429);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20)); // that alice's first one has taken
+  slow.unlock();
+  while (test.generator->seen.size() < 66)
+    ASSERT_TRUE(test.queue.runOne(std::chrono::seconds(20)));
+  ASSERT_EQ(test.grammars->seen.size(), 66u);
+  EXPECT_EQ(test.grammars->seen[0].text, "a0");
+  EXPECT_EQ(test.grammars->seen[1].text, "b"); // before what alice asked for earlier
+  EXPECT_EQ(test.grammars->seen[2].text, "a1");
+}
+
 TEST(Trouble, CancelsAllPromptsIfOneIsRefused) {
   TestApi test;
   struct Second : ScriptedGenerator {

@@ -1,5 +1,6 @@
 #include "runtime/server/api/Worker.h"
 
+#include <chrono>
 #include <sys/resource.h>
 
 namespace moe::server::api {
@@ -13,17 +14,17 @@ Worker::~Worker() {
   thread.join();
 }
 
-void Worker::add(std::function<void()> call) {
+void Worker::add(std::string key, std::function<void()> call) {
   {
     const std::lock_guard lock(mutex);
-    calls.push_back(std::move(call));
+    calls.add(std::move(key), std::move(call));
   }
   woken.notify_one();
 }
 
-size_t Worker::waiting() const {
+size_t Worker::waiting(const std::string &key) const {
   const std::lock_guard lock(mutex);
-  return calls.size();
+  return calls.waiting(key);
 }
 
 void Worker::run() {
@@ -35,13 +36,14 @@ void Worker::run() {
     woken.wait(lock, [&] { return ends || !calls.empty(); });
     if (ends)
       return;
-    {
-      const auto call = std::move(calls.front());
-      calls.pop_front();
-      lock.unlock();
-      call();
-    }
+    FairQueue::Work work = calls.take();
+    lock.unlock();
+    const auto began = std::chrono::steady_clock::now();
+    work.call();
+    work.call = nullptr; // what it holds may take long to destroy
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
     lock.lock();
+    calls.charge(work.key, took.count());
   }
 }
 
