@@ -56,12 +56,18 @@ public:
     int64_t promptTokens = 0, generatedTokens = 0;
     Finish finish = Finish::Cancelled;
   };
+  struct Ended { // a request with all its choices
+    int32_t choices = 1;
+    int64_t maxTokens = 0; // of each as asked for, or what the context has room for
+    int64_t longest = 0;   // of the choice that has most, tokens that were generated
+  };
   virtual ~EngineObserver() = default;
   // `program`: tokens that the program which ran has room for.
   virtual void onStep(int64_t tokens, int64_t rows, double seconds, int32_t program) {}
   virtual void onFirstToken(double seconds) {} // since the request arrived
   virtual void onInterToken(double seconds) {} // since the choice's last token
-  virtual void onFinish(const Timings &timings) {}
+  virtual void onFinish(const Timings &timings) {} // of each choice, then
+  virtual void onEnd(const Ended &request) {}
 };
 
 class Engine final : public Generator {

@@ -541,7 +541,13 @@ void EngineLoop::retire(Run &run, Finish finish) {
     timings.finish = finish;
     observer->onFinish(timings);
   }
+  of.longest = std::max(of.longest, run.counted);
   if (--of.open == 0) {
+    if (observer) {
+      const int64_t room = context.context - promptTokens(run);
+      const int64_t most = of.request.maxTokens < 0 ? room : of.request.maxTokens;
+      observer->onEnd({of.request.choices, most, of.longest});
+    }
     shares.leave(of.share);
     ++ended;
   }

@@ -50,6 +50,7 @@ private:
     bool begun = false;                        // one had a sequence
     bool promptDone = false;                   // the first choice has computed it
     bool told = false;                         // what comes with the first event
+    int64_t longest = 0;                       // tokens of the choice that has most
     int64_t cached = -1;                       // tokens that a prefix gave at first
     int64_t promptRows = 0;                    // of the prompt, whose logits have been seen
     std::vector<TokenEvent> prompt;            // with promptLogprobs

@@ -17,7 +17,8 @@ using Type = PrometheusText::Type;
 const std::vector<double> firstTokenBounds{0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1,
                                            0.25,  0.5,   0.75, 1,    2.5,  5,    7.5,  10,
                                            20,    40,    80,   160,  640,  2560};
-// vLLM's begin at 0.01; a small model is faster.
+// vLLM's, and finer ones below its least, 0.01: a small model is faster. Quantiles of a dashboard
+// are computed from whatever bounds there are, and a sum over servers has all of vLLM's.
 const std::vector<double> interTokenBounds{
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2,
     0.3,    0.4,     0.5,    0.75,  1,      2.5,   5,    7.5,   10,   20,    40,  80};
@@ -25,6 +26,7 @@ const std::vector<double> latencyBounds{0.3, 0.5, 0.8, 1,  1.5, 2,   2.5, 5,   1
                                         30,  40,  50,  60, 120, 240, 480, 960, 1920, 7680};
 const std::vector<double> stepTokenBounds{1,   8,    16,   32,   64,   128,  256,
                                           512, 1024, 2048, 4096, 8192, 16384};
+const std::vector<double> choiceBounds{1, 2, 5, 10, 20};
 const std::vector<double> fillBounds{0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1};
 
 // vLLM's word for why a request ended. Its counter has those that were served.
@@ -135,6 +137,11 @@ void Writer::vllm() {
   histogram("vllm:request_prompt_tokens", "Tokens of a prompt.", &EngineMetrics::promptTokens);
   histogram("vllm:request_generation_tokens", "Tokens of an answer.",
             &EngineMetrics::generatedTokens);
+  histogram("vllm:request_params_n", "Answers that a request asks for.", &EngineMetrics::choices);
+  histogram("vllm:request_params_max_tokens", "Tokens that it asks for at most in each.",
+            &EngineMetrics::maxTokens);
+  histogram("vllm:request_max_num_generation_tokens", "Tokens of its longest answer.",
+            &EngineMetrics::longest);
   histogram("vllm:iteration_tokens_total", "Tokens of a step.", &EngineMetrics::stepTokens);
 
   text.family("vllm:cache_config_info", Type::Gauge,
@@ -214,7 +221,9 @@ EngineMetrics::EngineMetrics(int64_t context, std::function<void()> afterStep)
       queue(latencyBounds), prefill(latencyBounds), decode(latencyBounds),
       promptTokens(Histogram::oneTwoFive(double(context))),
       generatedTokens(Histogram::oneTwoFive(double(context))), stepTokens(stepTokenBounds),
-      stepFill(fillBounds), afterStep(std::move(afterStep)) {}
+      choices(choiceBounds), maxTokens(Histogram::oneTwoFive(double(context))),
+      longest(Histogram::oneTwoFive(double(context))), stepFill(fillBounds),
+      afterStep(std::move(afterStep)) {}
 
 void EngineMetrics::onStep(int64_t tokens, int64_t, double seconds, int32_t program) {
   stepTokens.record(double(tokens));
@@ -238,6 +247,14 @@ void EngineMetrics::onFinish(const Timings &timings) {
   decode.record(timings.decode);
   promptTokens.record(double(timings.promptTokens));
   generatedTokens.record(double(timings.generatedTokens));
+}
+
+void EngineMetrics::onEnd(const Ended &request) {
+  if (request.longest == 0) // as above
+    return;
+  choices.record(double(request.choices));
+  maxTokens.record(double(request.maxTokens));
+  longest.record(double(request.longest));
 }
 
 std::map<int32_t, const Histogram *> EngineMetrics::stepSeconds() const {

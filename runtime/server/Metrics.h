@@ -22,10 +22,12 @@ public:
   void onFirstToken(double seconds) override { firstToken.record(seconds); }
   void onInterToken(double seconds) override { interToken.record(seconds); }
   void onFinish(const Timings &timings) override;
+  void onEnd(const Ended &request) override;
 
   Histogram firstToken, interToken, whole, queue, prefill, decode; // seconds
   Histogram promptTokens, generatedTokens, stepTokens;
-  Histogram stepFill; // tokens of a step as a part of its program's
+  Histogram choices, maxTokens, longest; // of a request: EngineObserver::Ended
+  Histogram stepFill;                    // tokens of a step as a part of its program's
 
   // Seconds of steps, by the tokens that their program has room for. From any thread.
   std::map<int32_t, const Histogram *> stepSeconds() const;

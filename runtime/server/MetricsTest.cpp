@@ -67,11 +67,13 @@ TEST(Metrics, HaveTheNamesThatDashboardsAskFor) {
                            "vllm:request_success_total", "vllm:prefix_cache_queries_total",
                            "vllm:prefix_cache_hits_total", "vllm:num_preemptions_total"})
     EXPECT_EQ(parsed.types.at(name), "counter") << name;
-  for (const char *name : {"vllm:time_to_first_token_seconds", "vllm:inter_token_latency_seconds",
-                           "vllm:e2e_request_latency_seconds", "vllm:request_queue_time_seconds",
-                           "vllm:request_prefill_time_seconds", "vllm:request_decode_time_seconds",
-                           "vllm:request_prompt_tokens", "vllm:request_generation_tokens",
-                           "vllm:iteration_tokens_total"})
+  for (const char *name :
+       {"vllm:time_to_first_token_seconds", "vllm:inter_token_latency_seconds",
+        "vllm:e2e_request_latency_seconds", "vllm:request_queue_time_seconds",
+        "vllm:request_prefill_time_seconds", "vllm:request_decode_time_seconds",
+        "vllm:request_prompt_tokens", "vllm:request_generation_tokens",
+        "vllm:iteration_tokens_total", "vllm:request_params_n", "vllm:request_params_max_tokens",
+        "vllm:request_max_num_generation_tokens"})
     EXPECT_EQ(parsed.types.at(name), "histogram") << name;
   const std::string of = "{model_name=\"cria\",engine=\"0\"";
   EXPECT_EQ(parsed.samples.at("vllm:num_requests_running" + of + "}"), 3);
@@ -102,7 +104,9 @@ TEST(Metrics, RecordWhatTheEngineTells) {
   metrics.onFirstToken(0.03);
   metrics.onInterToken(0.003);
   metrics.onFinish({0.1, 0.2, 0.7, 1, 12, 20, Finish::Length});
+  metrics.onEnd({.choices = 3, .maxTokens = 400, .longest = 20});
   metrics.onFinish({3, 0, 0, 3, 12, 0, Finish::QueueDeadline}); // was never begun
+  metrics.onEnd({.choices = 1, .maxTokens = 10, .longest = 0});
   const ModelFigures figures[] = {figuresOf("cria", metrics), figuresOf("mid", metrics)};
   const Parsed parsed = parse(metricsText(figures, {}));
   for (const char *model : {"cria", "mid"}) {
@@ -115,6 +119,21 @@ TEST(Metrics, RecordWhatTheEngineTells) {
     EXPECT_EQ(parsed.samples.at("vllm:time_to_first_token_seconds_bucket" + of + ",le=\"0.04\"}"),
               1);
     EXPECT_EQ(parsed.samples.at("vllm:iteration_tokens_total_sum" + of + "}"), 14);
+    for (const auto &[metric, bound, sum] :
+         {std::tuple("vllm:request_params_n", "5.0", 3),
+          {"vllm:request_params_max_tokens", "500.0", 400},
+          {"vllm:request_max_num_generation_tokens", "20.0", 20}}) {
+      EXPECT_EQ(parsed.samples.at(std::string(metric) + "_count" + of + "}"), 1) << metric;
+      EXPECT_EQ(parsed.samples.at(std::string(metric) + "_sum" + of + "}"), sum) << metric;
+      EXPECT_EQ(parsed.samples.at(std::string(metric) + "_bucket" + of + ",le=\"" + bound + "\"}"),
+                1)
+          << metric;
+    }
+    // vLLM's bounds are all there, so that what adds up servers of both kinds stays right.
+    for (const char *bound : {"0.01", "0.025", "0.05", "0.1", "0.5", "1.0", "10.0", "80.0"})
+      EXPECT_TRUE(parsed.samples.contains("vllm:inter_token_latency_seconds_bucket" + of +
+                                          ",le=\"" + bound + "\"}"))
+          << bound;
     EXPECT_EQ(parsed.samples.at("moe_step_seconds_count" + name + ",program=\"8\"}"), 2);
     EXPECT_EQ(parsed.samples.at("moe_step_seconds_count" + name + ",program=\"1\"}"), 1);
     EXPECT_EQ(parsed.samples.at("moe_step_fill_ratio_bucket" + name + ",le=\"0.7\"}"), 1);
