@@ -69,12 +69,13 @@ Result<std::unique_ptr<Engine>> Engine::create(Session session, const Tokenizer 
                                                const EngineLimits &limits, Deliver deliver,
                                                EngineObserver *observer) {
   if (limits.maxWaiting < 1 || limits.maxQueue.count() < 0 || limits.maxPerKey < 0 ||
-      limits.drafts < 0 || !(limits.itlStretch == 0 || limits.itlStretch >= 1))
+      limits.drafts < 0 || !(limits.itlStretch == 0 || limits.itlStretch >= 1) ||
+      !(limits.promptShare >= 0 && limits.promptShare <= 1))
     return Error{
         Code::InvalidArgument,
         "an engine's limits cannot be negative, one request must be able to wait, and steps "
         "with prompts cannot be shorter than those without: the stretch is 0 or at least "
-        "1"};
+        "1, and the share of prompts 0 to 1"};
   auto impl =
       std::make_unique<Impl>(std::move(session), tokenizer, limits, std::move(deliver), observer);
   try {

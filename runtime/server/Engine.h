@@ -23,8 +23,10 @@ struct EngineLimits {
   int32_t maxWaiting = 256;                  // requests
   std::chrono::milliseconds maxQueue{60000}; // a request waits at most so long to be begun
   int32_t maxPerKey = 0;                     // requests of a key that run at a time; 0: any number
-  double itlStretch = 1.5; // how much longer a step may be with prompts in it; 0: prompts first
-  int32_t drafts = 0;      // n-gram drafts of a sequence and step; 0: none
+  // How much longer a step may be with prompts in it, 0: prompts first; and the part of the rate
+  // they would have alone that prompts get even so. See SchedulerLimits.
+  double itlStretch = 1.5, promptShare = 1.0 / 3;
+  int32_t drafts = 0;                     // n-gram drafts of a sequence and step; 0: none
   std::chrono::milliseconds measure{250}; // to learn what steps cost before the first request
 };
 
@@ -64,8 +66,8 @@ public:
   virtual ~EngineObserver() = default;
   // `program`: tokens that the program which ran has room for.
   virtual void onStep(int64_t tokens, int64_t rows, double seconds, int32_t program) {}
-  virtual void onFirstToken(double seconds) {} // since the request arrived
-  virtual void onInterToken(double seconds) {} // since the choice's last token
+  virtual void onFirstToken(double seconds) {}     // since the request arrived
+  virtual void onInterToken(double seconds) {}     // since the choice's last token
   virtual void onFinish(const Timings &timings) {} // of each choice, then
   virtual void onEnd(const Ended &request) {}
 };

@@ -42,6 +42,7 @@ SchedulerLimits schedulerLimits(const Session &session, const EngineLimits &limi
   result.maxRows = session.maxRows();
   result.maxTasks = std::min({session.maxSequences(), session.maxStep(), session.maxRows()});
   result.itlStretch = limits.itlStretch;
+  result.promptShare = limits.promptShare;
   result.maxPerKey = limits.maxPerKey;
   return result;
 }

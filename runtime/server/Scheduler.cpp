@@ -45,6 +45,17 @@ int64_t chunkOf(int64_t length, int64_t count, int64_t pending) {
   return whole >= count - count / 4 ? whole : count;
 }
 
+// The fewest tokens of prompts from `least` on, of `pending`, that a step may have beside `used`
+// others for prompts to go on at `share` of their rate in steps of their own.
+int64_t tokensForShare(const StepCosts &costs, int64_t least, int64_t pending, int64_t used,
+                       double share) {
+  const double alone = costs.of(pending);
+  while (least < pending &&
+         double(least) * alone < share * double(pending) * costs.of(used + least))
+    ++least;
+  return least;
+}
+
 // The youngest of the lowest priority.
 std::optional<size_t> victim(std::span<const Task> tasks) {
   std::optional<size_t> last;
@@ -92,7 +103,13 @@ Plan Scheduler::plan(std::span<const Task> tasks, std::span<const PoolState> poo
   int64_t allowed = room.tokens;
   if (used > 0 && limits.itlStretch > 0) {
     const double longest = costs.of(used) * limits.itlStretch;
-    allowed = std::min(allowed, std::max<int64_t>(costs.within(longest, limits.maxStep) - used, 1));
+    int64_t pending = 0;
+    for (size_t index : prompts)
+      pending += tasks[index].pending;
+    const int64_t most = std::min(pending, room.tokens);
+    allowed = std::max<int64_t>(costs.within(longest, limits.maxStep) - used, 1);
+    allowed = tokensForShare(costs, allowed, most, used, limits.promptShare);
+    allowed = std::min(allowed, room.tokens);
   }
   bool complete = true; // all prompts are in the step whole
   for (size_t index : prompts) {

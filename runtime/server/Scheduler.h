@@ -3,10 +3,14 @@
 //
 // Answers that are being written take one token each, and their drafts. Prompts share what is left,
 // in the order of priority and arrival, in chunks that make the step at most `itlStretch` times as
-// long as without them. Another request is begun when all prompts that were begun are in the step
-// whole and there is room left, and when the pools have pages for its prompt and one more for each
-// that runs: not for all that it may ever need. When pages are short after all, the youngest
-// request of the lowest priority gives up its pages and is computed again later.
+// long as without them; but where that would give prompts less than `promptShare` of the rate that
+// they would have alone, the step is as long as that takes. (If each token costs the same, a share
+// of s is a stretch of 1 / (1 - s). The first few tokens of a step cost more than those behind them
+// where each brings weights of its own: there a stretch alone would let prompts starve.) Another
+// request is begun when all prompts that were begun are in the step whole and there is room left,
+// and when the pools have pages for its prompt and one more for each that runs: not for all that it
+// may ever need. When pages are short after all, the youngest request of the lowest priority gives
+// up its pages and is computed again later.
 //
 // Within a priority none starves: the oldest always goes on. Those of a higher priority go first
 // for as long as there are any.
@@ -21,11 +25,12 @@
 namespace moe::server {
 
 struct SchedulerLimits {
-  int32_t maxStep = 1;  // tokens of a step
-  int32_t maxRows = 1;  // logits or ids of a step
-  int32_t maxTasks = 1; // that run at a time: at most maxStep and maxRows
-  double itlStretch = 1.5;
-  int32_t maxPerKey = 0; // requests of a key that run at a time; 0: any number
+  int32_t maxStep = 1;          // tokens of a step
+  int32_t maxRows = 1;          // logits or ids of a step
+  int32_t maxTasks = 1;         // that run at a time: at most maxStep and maxRows
+  double itlStretch = 1.5;      // 0: prompts first
+  double promptShare = 1.0 / 3; // 0 to 1
+  int32_t maxPerKey = 0;        // requests of a key that run at a time; 0: any number
 };
 
 // One choice of a request: a sequence that is to grow.

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <random>
 
@@ -75,9 +76,59 @@ TEST(Scheduler, KeepsStepsWithPromptsShort) {
 }
 
 TEST(Scheduler, GivesAPromptATokenWhateverItCosts) {
-  const Scheduler scheduler({.maxStep = 512, .maxRows = 64, .maxTasks = 64, .itlStretch = 1.0});
+  const Scheduler scheduler(
+      {.maxStep = 512, .maxRows = 64, .maxTasks = 64, .itlStretch = 1.0, .promptShare = 0});
   const Task tasks[] = {writer(1, 10), prompt(2, 500)};
   EXPECT_EQ(scheduler.plan(tasks, kRoomy, knownCosts(512)).parts.back().tokens, 1);
+}
+
+// A model with experts on a CPU: the first tokens of a step bring experts of their own.
+StepCosts costsOfExperts(int64_t most) {
+  StepCosts costs;
+  for (int64_t tokens = 1; tokens <= most; ++tokens)
+    for (int repeat = 0; repeat < 16; ++repeat)
+      costs.observe(tokens, 1 - std::pow(15.0 / 16, double(tokens)) + 0.002 * double(tokens));
+  return costs;
+}
+
+TEST(Scheduler, GivesPromptsTheirShareWhereAStretchWouldStarveThem) {
+  const StepCosts costs = costsOfExperts(512);
+  const Task tasks[] = {writer(1, 10), prompt(2, 512)};
+  const auto chunk = [&](double stretch, double share) {
+    const Scheduler scheduler({.maxStep = 512,
+                               .maxRows = 64,
+                               .maxTasks = 64,
+                               .itlStretch = stretch,
+                               .promptShare = share});
+    return double(scheduler.plan(tasks, kRoomy, costs).parts.back().tokens);
+  };
+  const auto rate = [&](double tokens) { return tokens / costs.of(int64_t(tokens) + 1); };
+  const double alone = 511 / costs.of(511);
+  EXPECT_LT(rate(chunk(1.5, 0)), alone / 8); // without the share
+  double before = 0;
+  for (const double share : {0.1, 1.0 / 3, 0.5, 0.75}) {
+    const double tokens = chunk(1.5, share);
+    EXPECT_GT(rate(tokens), 0.75 * share * alone) << share; // a chunk may be cut at a page's end
+    EXPECT_GT(tokens, before) << share;
+    EXPECT_LT(rate(tokens), 1.2 * share * alone) << share; // and no more of the writer's time
+    before = tokens;
+  }
+  EXPECT_EQ(chunk(0, 0.1), 448); // prompts first, whatever the share is
+}
+
+TEST(Scheduler, AShareIsNoMoreThanAStretchThatGivesIt) {
+  // Beyond the first, tokens cost the same: a third of the rate is a stretch of a half more.
+  const StepCosts costs = knownCosts(512);
+  std::vector<Task> tasks = {prompt(100, 500)};
+  for (uint64_t i = 0; i < 8; ++i)
+    tasks.push_back(writer(i, 10));
+  const auto chunk = [&](double share) {
+    const Scheduler scheduler(
+        {.maxStep = 512, .maxRows = 64, .maxTasks = 64, .itlStretch = 1.5, .promptShare = share});
+    return scheduler.plan(tasks, kRoomy, costs).parts.back().tokens;
+  };
+  EXPECT_NEAR(double(chunk(0)), double(chunk(1.0 / 3)), 1);
+  EXPECT_GT(chunk(0.5), chunk(0));
 }
 
 TEST(Scheduler, LimitsRowsOfPromptsThatWantThemAll) {
