@@ -39,6 +39,18 @@ CLI::Validator secondsFrom(double low) {
       "SECONDS");
 }
 
+// Steps with prompts are no shorter than those without.
+CLI::Validator stretch() {
+  return CLI::Validator(
+      [](const std::string &text) {
+        double value = 0;
+        if (CLI::detail::lexical_cast(text, value) && (value == 0 || (value >= 1 && value <= 1000)))
+          return std::string();
+        return "found '" + text + "', expected 0 or a factor from 1 to 1000";
+      },
+      "FACTOR");
+}
+
 template <typename Duration>
 CLI::Option *addSeconds(CLI::App &app, const char *name, Duration &duration, const char *help) {
   return app
@@ -96,10 +108,16 @@ void addModels(CLI::App &app, ServeOptions &o) {
 void addScheduling(CLI::App &app, ServeOptions &o) {
   app.add_option("--itl-stretch", o.engine.itlStretch,
                  "how much longer a step may take because of prompts in it; 0: prompts first")
-      ->check(CLI::Range(0.0, 1000.0))
+      ->check(stretch())
+      ->type_name("")
       ->capture_default_str();
+  app.add_option("--prompt-share", o.engine.promptShare,
+                 "prompts get this part of the rate that they would have alone, even where steps "
+                 "become longer than that; 0: the stretch alone counts")
+      ->check(CLI::Range(0.0, 1.0))
+      ->default_str("1/3");
   app.add_option("--max-waiting", o.engine.maxWaiting, "requests that wait; beyond it 429")
-      ->check(CLI::Range(0, 1 << 20))
+      ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   addSeconds(app, "--max-queue-seconds", o.engine.maxQueue, "how long one waits; then 503");
   app.add_option("--max-per-key", o.engine.maxPerKey, "requests of an API key that run (0: all)")
