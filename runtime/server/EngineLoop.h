@@ -75,9 +75,16 @@ private:
     std::optional<int32_t> sampled{}; // by the device
   };
 
+  static constexpr uint64_t kOwnSalt = ~uint64_t(0); // of sequences that are no client's
+  static double seconds(Clock::duration time) {
+    return std::chrono::duration<double>(time).count();
+  }
   static int64_t promptTokens(const Run &run) { return int64_t(run.of->request.prompt.size()); }
-  bool wantsPromptRows(const Run &run) const;
+  void endLate(Clock::time_point now);
+
+  // EngineSchedule.cpp
   static bool writes(const Run &run); // whether tokens are to be chosen
+  bool wantsPromptRows(const Run &run) const;
   Task taskOf(const Run &run) const;
   void refreshPools();
   bool begin(size_t index);
@@ -86,20 +93,23 @@ private:
   void stop(Run &run);
   void preempt(size_t index);
   Plan schedule();
+
+  // EngineStep.cpp
   void runStep(const Plan &plan);
   Append appendOf(Run &run, const Plan::Part &part);
   Status row(Run &run, int64_t position, std::span<const float> values);
   Status promptRow(Active &of, int64_t position, std::span<const float> logits);
   void append(Run &run, TokenEvent token);
   void advance(Run &run, Clock::time_point now);
+  void learn(const Plan &step, double seconds);
+  void recover(const Plan &step, const Error &error);
+  Status probe();
+
+  // EngineEnd.cpp
   void endPrompt(Run &run);
   void tell(Run &run);
   void end(Run &run, Finish finish, const std::string &error = {});
   void retire(Run &run, Finish finish);
-  void endLate(Clock::time_point now);
-  void recover(const Plan &step, const Error &error);
-  Status probe();
-  void learn(const Plan &step, double seconds);
 
   Session session;
   const EngineLimits limits;
