@@ -731,13 +731,21 @@ TEST(Engine, TellsAnObserver) {
       ++ends;
       last = timings;
     }
+    void onEnd(const Ended &request) override { ended.push_back(request); }
+    std::vector<Ended> ended;
     int64_t steps = 0, allTokens = 0, allRows = 0, firsts = 0, inters = 0, ends = 0;
     Timings last;
   } observer;
   {
     Scripted scripted("abc", unmeasured(), 8, &observer);
-    ASSERT_TRUE(scripted.ask(asking(std::string(100, '?')))->wait());
+    Request request = asking(std::string(100, '?'));
+    request.maxTokens = 30;
+    ASSERT_TRUE(scripted.ask(std::move(request))->wait());
   }
+  ASSERT_EQ(observer.ended.size(), 1u);
+  EXPECT_EQ(observer.ended[0].choices, 1);
+  EXPECT_EQ(observer.ended[0].maxTokens, 30);
+  EXPECT_EQ(observer.ended[0].longest, 4);
   EXPECT_EQ(observer.steps, 5); // 64 and 36 tokens of the prompt, then three
   EXPECT_EQ(observer.allTokens, 103);
   EXPECT_EQ(observer.allRows, 4);
