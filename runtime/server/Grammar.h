@@ -24,13 +24,16 @@ struct GrammarSource {
     Ebnf,       // text: GBNF as xgrammar and vLLM's `grammar` have it, with the start symbol root
     ToolCalls,  // text: JSON array of {"name", "parameters": schema, "strict": bool}, of which a
                // call has the form {"name": "f", "parameters": {...}}; with `several`, calls follow
-               // each other without anything between
+               // each other without anything between; with `amidText`, text comes before, between
+               // and after them, and all that it may not have is another beginning of a call of
+               // one of these tools: what begins as one goes on as the tool's parameters ask
   };
   Kind kind = Kind::JsonObject;
   std::string text{};
   std::vector<std::string> choices{};
   bool strict = false; // what a schema asks and a grammar cannot promise is refused, else left out
   bool several = false;
+  bool amidText = false;
 };
 
 // Where one answer is in its grammar. For one thread at a time.
@@ -70,7 +73,7 @@ struct GrammarLimits {
       1 << 19; // of the parser in one call of fillMask or accept, some 10 million a second
   size_t cacheBytes =
       size_t(256) << 20; // of compiled grammars that are kept for the next that asks
-  size_t refusalBytes = size_t(8) << 20; // of sources that were refused, which are kept as well:
+  size_t refusalBytes = size_t(8) << 20;   // of sources that were refused, which are kept as well:
   std::chrono::milliseconds retry{60'000}; // so long where it was for their time or memory
 };
 
@@ -78,10 +81,10 @@ class GrammarCompiler {
 public:
   virtual ~GrammarCompiler() = default;
 
-  // Compiles, or finds what was compiled or refused before; runs on the calling thread, any number of them at
-  // a time. Errors: InvalidArgument, for the client, with what is wrong in the source and where;
-  // ResourceExhausted, for the client too, if it takes too long or too much memory; Unavailable in
-  // a build without grammars.
+  // Compiles, or finds what was compiled or refused before; runs on the calling thread, any number
+  // of them at a time. Errors: InvalidArgument, for the client, with what is wrong in the source
+  // and where; ResourceExhausted, for the client too, if it takes too long or too much memory;
+  // Unavailable in a build without grammars.
   virtual Result<std::shared_ptr<const CompiledGrammar>> compile(const GrammarSource &source) = 0;
 
   // `vocab`: how many logits there are, at least the tokenizer's ids. The tokenizer is not needed

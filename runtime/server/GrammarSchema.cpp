@@ -414,17 +414,18 @@ Result<std::string> prepareSchema(std::string_view text, bool strict, int maxDep
   return schema.serialize();
 }
 
-Result<ToolCallTag> toolCallTag(std::string_view text, bool several, bool strict, int maxDepth) {
+Result<ToolCallTag> toolCallTag(std::string_view text, const ToolCallForm &form, int maxDepth) {
   MOE_ASSIGN(tools, parseJson(text, "the list of tools", maxDepth + 2));
-  const Error form{Code::InvalidArgument,
-                   "tools: expected an array of at least one object with a name and parameters"};
+  const Error malformed{
+      Code::InvalidArgument,
+      "tools: expected an array of at least one object with a name and parameters"};
   if (!tools.is<Array>() || tools.get<Array>().empty())
-    return form;
+    return malformed;
   ToolCallTag result;
-  Array tags;
+  Array tags, triggers;
   for (const Value &tool : tools.get<Array>()) {
     if (!tool.is<Object>() || !tool.contains("name") || !tool.get("name").is<std::string>())
-      return form;
+      return malformed;
     const std::string name = tool.get("name").get<std::string>();
     Value parameters = tool.contains("parameters") ? tool.get("parameters") : Value();
     if (parameters.is<picojson::null>() ||
@@ -434,8 +435,9 @@ Result<ToolCallTag> toolCallTag(std::string_view text, bool several, bool strict
     }
     if (!parameters.is<Object>())
       return Error{Code::InvalidArgument, "tool '" + name + "': parameters are no object"};
-    const bool isStrict = strict || (tool.contains("strict") && tool.get("strict").is<bool>() &&
-                                     tool.get("strict").get<bool>());
+    const bool isStrict =
+        form.strict || (tool.contains("strict") && tool.get("strict").is<bool>() &&
+                        tool.get("strict").get<bool>());
     if (Status prepared = prepare(parameters, isStrict, maxDepth); !prepared)
       return Error{prepared.error().code, "tool '" + name + "': " + prepared.error().message};
     if (isStrict)
@@ -443,18 +445,33 @@ Result<ToolCallTag> toolCallTag(std::string_view text, bool several, bool strict
     Object content;
     content["type"] = Value("json_schema");
     content["json_schema"] = parameters;
-    Object tag;
-    tag["begin"] = Value("{\"name\": " + Value(name).serialize() + ", \"parameters\": ");
-    tag["content"] = Value(content);
-    tag["end"] = Value("}");
-    tags.push_back(Value(tag));
+    if (form.amidText)
+      content["max_whitespace_cnt"] = Value(int64_t(form.mostBlanks));
+    const std::string quoted = Value(name).serialize();
+    const auto add = [&](const std::string &trigger, const std::string &rest, const char *end) {
+      Object tag;
+      tag["begin"] = Value(trigger + rest);
+      tag["content"] = Value(content);
+      tag["end"] = Value(end);
+      tags.push_back(Value(tag));
+      triggers.push_back(Value(trigger));
+    };
+    add("{\"name\": " + quoted, ", \"parameters\": ", "}");
+    if (form.amidText) { // as models write it where nothing keeps them from it
+      add("{\"name\":" + quoted, ",\"parameters\":", "}");
+      add("{\"type\": \"function\", \"name\": " + quoted, ", \"parameters\": ", "}");
+      add("<function=" + name + ">", "", "</function>");
+    }
   }
   Object format;
-  format["type"] = Value("tags_with_separator");
+  format["type"] = Value(form.amidText ? "triggered_tags" : "tags_with_separator");
   format["tags"] = Value(tags);
-  format["separator"] = Value("");
-  format["at_least_one"] = Value(true);
-  format["stop_after_first"] = Value(!several);
+  if (form.amidText)
+    format["triggers"] = Value(triggers);
+  else
+    format["separator"] = Value("");
+  format["at_least_one"] = Value(!form.amidText);
+  format["stop_after_first"] = Value(!form.several);
   Object whole;
   whole["type"] = Value("structural_tag");
   whole["format"] = Value(format);

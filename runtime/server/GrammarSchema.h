@@ -39,7 +39,12 @@ struct ToolCallTag {
   std::string tag;                 // xgrammar's structural tag
   std::vector<std::string> strict; // prepared parameters of those tools that are strict
 };
-Result<ToolCallTag> toolCallTag(std::string_view text, bool several, bool strict, int maxDepth);
+struct ToolCallForm {
+  bool several = false, amidText = false;
+  bool strict = false; // all of them
+  int mostBlanks = 0;  // bytes of white space between two parts of parameters, with amidText
+};
+Result<ToolCallTag> toolCallTag(std::string_view text, const ToolCallForm &form, int maxDepth);
 
 } // namespace moe::server
 

@@ -595,6 +595,58 @@ TEST_F(Grammars, limitsHold) {
   EXPECT_NE(tooLarge.error().message.find("memory"), std::string::npos) << tooLarge.error().message;
 }
 
+// Text is free until a call of a strict tool begins; then its arguments are what they should be.
+TEST_F(Grammars, callsAmidTextKeepToTheirSchema) {
+  GrammarSource source = tools(
+      R"([{"name": "f", "parameters": {"type": "object", "properties": {"n": {"type": "integer"}},
+          "required": ["n"], "additionalProperties": false}, "strict": true}])",
+      true);
+  source.amidText = true;
+  const auto grammar = compiled(source);
+  ASSERT_TRUE(grammar);
+  // How many bytes are accepted.
+  const auto taken = [&](const CompiledGrammar &form, std::string_view text) {
+    const auto matcher = form.start();
+    size_t count = 0;
+    while (count < text.size()) {
+      const auto mask = maskOf(*matcher, world().json.vocab);
+      const int32_t id = 2 + uint8_t(text[count]);
+      const bool allowed = bit(mask, id);
+      EXPECT_EQ(matcher->accept(id), allowed) << text.substr(0, count);
+      if (!allowed)
+        return count;
+      ++count;
+    }
+    EXPECT_TRUE(bit(maskOf(*matcher, world().json.vocab), kEnd) ||
+                text.find("\"f\"") != std::string_view::npos);
+    return count;
+  };
+  for (const std::string_view text :
+       {"Plain text, {\"a\": [1]} and all, \n\n\n    code() {}",
+        R"({"name": "g", "parameters": "x"})",
+        R"(Well: {"name": "f", "parameters": {"n": 12}} and {"name":"f","parameters":{"n":-3}}.)",
+        R"(<function=f>{"n": 0}</function> done)", R"(<function=g>[]</function>)",
+        R"({"type": "function", "name": "f", "parameters": {"n": 1}})", "[f(n='x')]"})
+    EXPECT_EQ(taken(*grammar, text), text.size()) << text;
+  for (const auto &[begin, rest] : {std::pair<std::string, std::string>{
+                                        R"(Well: {"name": "f", "parameters": {"n": )", R"("x"}})"},
+                                    {R"({"name": "f", "parameters": {)", "}}"},
+                                    {R"({"name": "f", "parameters": {"n": 1)", R"(, "m": 2}})"},
+                                    {R"({"name": "f", ")", R"(arguments": {"n": 1}})"},
+                                    {R"(<function=f>{"n": 1}</function> <function=f>)", "[]"}})
+    EXPECT_EQ(taken(*grammar, begin + rest), begin.size()) << begin << rest;
+  // A call that has begun has to be ended.
+  const auto matcher = grammar->start();
+  for (const char c : std::string_view(R"({"name": "f", "parameters": {"n": 1)"))
+    ASSERT_TRUE(matcher->accept(2 + uint8_t(c)));
+  EXPECT_FALSE(bit(maskOf(*matcher, world().json.vocab), kEnd));
+  // With one call alone nothing but the end comes after it.
+  source.several = false;
+  const auto one = compiled(source);
+  const std::string call = R"(So: {"name": "f", "parameters": {"n": 1}})";
+  EXPECT_EQ(taken(*one, call + " more"), call.size());
+}
+
 TEST_F(Grammars, anotherThreadsLongCompileDelaysNobody) {
   std::vector<std::thread> threads;
   std::atomic<int> right = 0;

@@ -261,6 +261,7 @@ std::string keyOf(const GrammarSource &source) {
   key += char('0' + int(source.kind));
   key += source.strict ? 's' : '-';
   key += source.several ? 's' : '-';
+  key += source.amidText ? 't' : '-';
   add(source.text);
   for (const std::string &choice : source.choices)
     add(choice);
@@ -330,7 +331,7 @@ private:
     MOE_ASSIGN(grammar, compileNew(source, work));
     const bool json = source.kind == GrammarSource::Kind::JsonObject ||
                       source.kind == GrammarSource::Kind::JsonSchema ||
-                      source.kind == GrammarSource::Kind::ToolCalls;
+                      (source.kind == GrammarSource::Kind::ToolCalls && !source.amidText);
     auto compiled =
         std::make_shared<const Compiled>(grammar, limits.maxSteps, json ? blanks : nullptr);
     MOE_ASSIGN(matcher, guarded(work, [&] { return compiled->start(); }));
@@ -384,7 +385,9 @@ private:
       MOE_TRY(checkEscapes(source.text));
       return byText(source.text, work);
     case GrammarSource::Kind::ToolCalls: {
-      MOE_ASSIGN(calls, toolCallTag(source.text, source.several, source.strict, limits.maxDepth));
+      MOE_ASSIGN(calls, toolCallTag(source.text,
+                                    {source.several, source.amidText, source.strict, kMostBlanks},
+                                    limits.maxDepth));
       for (const std::string &schema : calls.strict) {
         MOE_TRY(guarded(work, [&] { return xgrammar::Grammar::FromJSONSchema(schema); }));
         MOE_TRY(refuseWarnings(work, true));

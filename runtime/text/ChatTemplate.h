@@ -90,6 +90,8 @@ public:
 
   // Whether a conversation may have tools.
   bool hasTools() const { return !format.tools.empty(); }
+  // Whether the model is asked for calls as JSON objects, and not for those of Python.
+  bool asksForJson() const { return format.tools == ChatFormat::kHfJson; }
 
   const std::vector<int32_t> &stopTokens() const { return format.stopTokens; }
   bool isStop(int32_t id) const;

@@ -11,14 +11,16 @@ Problem tooLong(std::string message) {
   return {400, std::move(message), {}, "context_length_exceeded", {}};
 }
 
-// What calls have to be in an answer that must have some.
+// What calls have to be: in an answer that must have some, of all tools; in one that may, of those
+// that are strict.
 GrammarSource callsOf(const ChatInput &input) {
   GrammarSource source{GrammarSource::Kind::ToolCalls, {}, {}};
   source.several = input.several;
+  source.amidText = input.choice == ToolChoice::Auto;
   JsonWriter json(source.text);
   json.beginArray();
   for (const Tool &tool : input.tools) {
-    if (!input.named.empty() && tool.name != input.named)
+    if ((!input.named.empty() && tool.name != input.named) || (source.amidText && !tool.strict))
       continue;
     json.beginObject().member("name", tool.name).key("parameters");
     json.raw(tool.parameters.empty() ? R"({"type":"object"})" : tool.parameters);
@@ -183,6 +185,13 @@ Check prepareChat(const ServedModel &model, const ChatInput &input, AnswerOption
       return Problem::invalid("tool_choice", "tool_choice: a call is required, but " +
                                                  options.grammarField +
                                                  " constrains the answer already");
+    options.grammar = callsOf(input);
+    options.grammarField = "tools";
+  }
+  const bool strict = std::any_of(input.tools.begin(), input.tools.end(),
+                                  [](const Tool &tool) { return tool.strict; });
+  if (input.choice == ToolChoice::Auto && strict && !options.grammar && model.grammars &&
+      model.chat->asksForJson()) {
     options.grammar = callsOf(input);
     options.grammarField = "tools";
   }

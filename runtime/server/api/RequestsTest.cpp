@@ -269,6 +269,48 @@ TEST_F(ToolCalls, AreMadeAsTheRequestChooses) {
       400);
 }
 
+TEST_F(ToolCalls, OfStrictFunctionsAreConstrainedAmidText) {
+  const std::string schema =
+      R"({"type":"object","properties":{"x":{"type":"integer"}},"required":["x"],"additionalProperties":false})";
+  const auto ask = [&](const std::string &strict, const std::string &members) {
+    const auto function = [&](const std::string &name, const std::string &more) {
+      return R"({"type":"function","function":{"name":")" + name + R"(","parameters":)" + schema +
+             more + "}}";
+    };
+    const std::string body = R"({"messages":[{"role":"user","content":"Hi"}],"tools":[)" +
+                             function("a", "") + "," + function("b", strict) + "]" + members + "}";
+    EXPECT_EQ(test.post("/v1/chat/completions", body)->status, 200) << body;
+    return test.generator->seen.back().grammar != nullptr;
+  };
+  EXPECT_TRUE(ask(R"(,"strict":true)", ""));
+  GrammarSource source = test.grammars->seen.back();
+  EXPECT_EQ(source.kind, GrammarSource::Kind::ToolCalls);
+  EXPECT_TRUE(source.amidText && source.several);
+  const json tools = json::parse(source.text);
+  ASSERT_EQ(tools.size(), 1u); // the other one may be called in any way
+  EXPECT_EQ(tools[0]["name"], "b");
+  EXPECT_EQ(tools[0]["parameters"], json::parse(schema));
+  EXPECT_TRUE(tools[0]["strict"]);
+  EXPECT_TRUE(ask(R"(,"strict":true)", R"(,"tool_choice":"auto","parallel_tool_calls":false)"));
+  EXPECT_FALSE(test.grammars->seen.back().several);
+  EXPECT_FALSE(ask(R"(,"strict":false)", ""));
+  EXPECT_FALSE(ask("", R"(,"tool_choice":"auto")"));
+  EXPECT_FALSE(ask(R"(,"strict":true)", R"(,"tool_choice":"none")"));
+  EXPECT_TRUE(ask(R"(,"strict":true)", R"(,"tool_choice":"required")"));
+  EXPECT_FALSE(test.grammars->seen.back().amidText);
+  // A form of the whole answer leaves no room for calls.
+  EXPECT_TRUE(ask(R"(,"strict":true)", R"(,"response_format":{"type":"json_object"})"));
+  EXPECT_EQ(test.grammars->seen.back().kind, GrammarSource::Kind::JsonObject);
+  // Calls of Python have no grammar.
+  auto model = test.model("cria");
+  ChatFormat format = ChatFormat::llama4();
+  format.tools = ChatFormat::kPythonic;
+  model->chat =
+      std::make_shared<ChatTemplate>(*ChatTemplate::create(byteTokenizer(), std::move(format)));
+  test.models->put(model);
+  EXPECT_FALSE(ask(R"(,"strict":true)", ""));
+}
+
 TEST_F(ToolCalls, ThatAreCutAreText) {
   test.generator->says = R"([get_weather(city="Oslo")])";
   const json body =
