@@ -32,6 +32,7 @@ RULES = {
     "runtime/weights/": [STATUS],
     "runtime/plan/": [STATUS, WEIGHTS, "flatbuffers", "xxhash"],
     "runtime/text/": [STATUS],
+    "runtime/vision/": [STATUS],
     "runtime/device/": [STATUS],
     "runtime/device/cpu/": [STATUS, "runtime/device/*"],
     "runtime/device/cuda/": [STATUS, "runtime/device/*"],
