@@ -1,14 +1,16 @@
 #!/bin/bash
-# quickstart.sh [--serve]: from a fresh Debian 12 to a model that writes: installs what is missing, builds, compiles
-# models/cria, runs it; with --serve, serves it at http://127.0.0.1:8000.
+# quickstart.sh [--serve] [--media]: from a fresh Debian 12 to a model that writes: installs what is missing, builds, compiles
+# models/cria, runs it; with --serve, serves it at http://127.0.0.1:8000; with --media, builds the decoder of pictures too.
 set -euo pipefail
 cd "$(dirname "$0")"
 with_server=
+with_media=
 for argument in "$@"; do
   case $argument in
     --serve) with_server=1 ;;
+    --media) with_media=1 ;;
     *)
-      echo "usage: ./quickstart.sh [--serve]" >&2
+      echo "usage: ./quickstart.sh [--serve] [--media]" >&2
       exit 2
       ;;
   esac
@@ -17,9 +19,10 @@ done
 
 packages=("${build_packages[@]}")
 [ -z "$with_server" ] || packages+=("${server_packages[@]}")
+[ -z "$with_media" ] || packages+=("${media_packages[@]}")
 install_packages "${packages[@]}"
 echo "build: build/release (the first time takes some minutes; log: $logs/build.log)"
-build_release moec moe-opt moe-run ${with_server:+moe-serve}
+build_release moec moe-opt moe-run ${with_server:+moe-serve} ${with_media:+moe-media}
 
 say_and_do() {
   echo "\$ $*"

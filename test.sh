@@ -16,7 +16,8 @@ done
 . tools/prepare.sh
 
 with_server=1
-install_packages "${build_packages[@]}" "${server_packages[@]}" "${test_packages[@]}"
+with_media=1
+install_packages "${build_packages[@]}" "${server_packages[@]}" "${media_packages[@]}" "${test_packages[@]}"
 echo "build: build/release (log: $logs/build.log)"
 build_release all
 echo "tests: $logs/test.log"

@@ -14,6 +14,9 @@ server_packages=(
   libssl-dev libzmq3-dev            # TLS, and events for routers; the server builds without either
   python3-pip                       # gets xgrammar's source
 )
+media_packages=(
+  libjpeg-dev libpng-dev libwebp-dev libgif-dev # moe-media's decoders
+)
 test_packages=(
   python3-venv                    # for the public clients of the server
   g++                             # the runtime alone, with the machine's own compiler
@@ -53,6 +56,7 @@ Packages are installed by this script on Debian 12 only. Elsewhere, please insta
   Clang, LLD, LLVM and MLIR 22.1, with headers and CMake files (Debian: clang-22 lld-22
     liblld-22-dev llvm-22-dev libmlir-22-dev mlir-22-tools)
   FlatBuffers 2.0 with flatc, CLI11 2, xxHash, Eigen 3.4, GoogleTest
+  and for pictures libjpeg-turbo, libpng, libwebp, giflib (optional)
   and for the server Boost 1.74, nlohmann JSON 3.11, OpenSSL 3 (optional), ZeroMQ 4 (optional)
 and run again with MOE_SKIP_INSTALL=1.
 END
@@ -95,11 +99,14 @@ compile_jobs() {
   awk -v cpus="$(nproc)" '/^MemAvailable/ { n = int($2 / 1500000); if (n > cpus) n = cpus; if (n < 1) n = 1; print n }' /proc/meminfo
 }
 
-# build_release TARGET...: with the server where `with_server` is set.
+# build_release TARGET...: with the server where `with_server` is set, with moe-media where `with_media` is.
 build_release() {
-  if [ ! -f build/release/build.ninja ] ||
-    { [ -n "${with_server:-}" ] && ! grep -q '^MOE_BUILD_SERVER:BOOL=ON' build/release/CMakeCache.txt; }; then
-    quietly configure cmake --preset release ${with_server:+-DMOE_BUILD_SERVER=ON}
+  local options=(${with_server:+-DMOE_BUILD_SERVER=ON} ${with_media:+-DMOE_BUILD_MEDIA=ON}) option missing=
+  for option in "${options[@]#-D}"; do
+    grep -qs "^${option%=*}:BOOL=ON" build/release/CMakeCache.txt || missing=1
+  done
+  if [ ! -f build/release/build.ninja ] || [ -n "$missing" ]; then
+    quietly configure cmake --preset release "${options[@]}"
   fi
   quietly build cmake --build build/release -j "$(compile_jobs)" --target "$@"
 }

@@ -7,12 +7,14 @@ if ! compgen -G "$(clang++-22 -print-resource-dir)/lib/*/libclang_rt.asan*.a" >/
   echo "skipped: clang++-22 has no sanitizers (Debian: libclang-rt-22-dev)"
   exit 77
 fi
-cmake --preset asan -B "$build" -DMOE_BUILD_COMPILER=OFF -DMOE_BUILD_SERVER=ON >/dev/null
+cmake --preset asan -B "$build" -DMOE_BUILD_COMPILER=OFF -DMOE_BUILD_SERVER=ON -DMOE_BUILD_MEDIA=ON >/dev/null
 cmake --build "$build"
 env -u GTEST_OUTPUT UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
   ctest --test-dir "$build" -E '^(layers|layers-self-test|format)$' --output-on-failure -j2
 for target in "$build"/unittests/*Fuzz; do
   name=$(basename "$target")
+  seeds=()
+  [ "$name" != MediaFuzz ] || seeds=(test/vision/files)
   mkdir -p "$build/corpus/$name" "$build/findings"
-  "$target" -max_total_time="${MOE_FUZZ_SECONDS:-300}" -artifact_prefix="$build/findings/$name-" "$build/corpus/$name"
+  "$target" -max_total_time="${MOE_FUZZ_SECONDS:-300}" -artifact_prefix="$build/findings/$name-" "$build/corpus/$name" "${seeds[@]}"
 done
