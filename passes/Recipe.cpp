@@ -38,6 +38,8 @@ StringRef moe::nameOf(WeightKind kind) {
     return "dense";
   case WeightKind::Head:
     return "head";
+  case WeightKind::Vision:
+    return "vision";
   }
   llvm_unreachable("unknown kind");
 }

@@ -99,7 +99,7 @@ SmallVector<Value> Importer::step(ValueRange inputs) {
 
   Value table =
       weight("embedding", body + "embed_tokens.weight", {config.vocabSize, config.hiddenSize});
-  Value h = make<EmbedOp>(config.hiddenSize, tokens, table);
+  Value h = make<EmbedOp>(config.hiddenSize, tokens, table, Value(), Value());
 
   // One table serves all layers: the frequencies are those of the model.
   std::optional<reference::RopeScaling> scaling;

@@ -9,12 +9,14 @@ include "mlir/IR/EnumAttr.td"
 def Moe_Dialect : Dialect {
   let name = "moe";
   let cppNamespace = "::moe";
-  let summary = "the text path of Llama 4: attention with chunks, and mixtures of experts";
+  let summary = "Llama 4: attention with chunks, mixtures of experts, and a vision tower";
   let description = [{
-    A model is one function over a ragged batch of tokens. Activations are float32 tensors
-    `tokens x channels`; weights are symbols (`moe.weight`) that name bytes of a checkpoint, so the
-    IR stays small whatever the size of the model; KV caches are symbols (`moe.cache`) that the ops
-    `moe.append`, `moe.attention` and `moe.attention_block` write and read.
+    A model is one function over a ragged batch of tokens, and where it sees pictures another one,
+    over tiles of pixels, whose rows the first takes in place of some tokens' embeddings.
+    Activations are float32 tensors `tokens x channels`; weights are symbols (`moe.weight`) that
+    name bytes of a checkpoint, so the IR stays small whatever the size of the model; KV caches are
+    symbols (`moe.cache`) that the ops `moe.append`, `moe.attention` and `moe.attention_block` write
+    and read.
 
     The ops come in two groups: those in the order of the model's math, which the importer makes,
     and the fused ones, whole blocks that become a few kernels each.

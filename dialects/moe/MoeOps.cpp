@@ -3,6 +3,8 @@
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/OpImplementation.h"
 
+#include <cmath>
+
 #include "dialects/moe/MoeInterfaces.cpp.inc"
 #define GET_OP_CLASSES
 #include "dialects/moe/MoeOps.cpp.inc"
@@ -82,6 +84,57 @@ static LogicalResult checkChoice(Operation *op, int64_t k, const Dim &experts) {
   if (!ShapedType::isDynamic(experts.size))
     diag << " of " << experts.size;
   return diag << " experts";
+}
+
+/// Checks the patches in a row of a tile, or the pixels in a row of a patch.
+static LogicalResult checkGrid(Operation *op, StringRef name, int64_t value) {
+  constexpr int64_t most = 1024;
+  if (value >= 1 && value <= most)
+    return success();
+  return op->emitOpError() << "has " << value << " as " << name << ", expected 1 to " << most;
+}
+
+/// The rows of a tile in the tower: its patches and the class row.
+static Dim rowsOfTile(int64_t grid) { return {grid * grid + 1, "the rows of a tile"}; }
+
+/// Checks that the rows of x are those of whole tiles of `size` rows, and those of the result of as
+/// many tiles of `resultSize` rows.
+static LogicalResult checkTiles(Operation *op, Shape x, int64_t size, Shape result,
+                                int64_t resultSize) {
+  if (failed(checkDivides(op, size, "the rows of a tile", x[0])))
+    return failure();
+  Dim rows{ShapedType::isDynamic(x[0].size) ? x[0].size : x[0].size / size * resultSize,
+           "the rows of as many tiles as x has"};
+  return checkSame(op, {{result[0], rows}});
+}
+
+/// Checks how pixels become values, and how tiles become rows of patches.
+template <typename PatchOp> static LogicalResult checkPatches(PatchOp op, Dim columns) {
+  Shape tiles{"tiles", op.getTiles()};
+  const int64_t patch = op.getPatch(), side = tiles[1].size;
+  if (failed(checkGrid(op, "patch", patch)) ||
+      failed(checkSame(op, {{tiles[2], tiles[1]}, {tiles[3], {3, "the channels of a pixel"}}})))
+    return failure();
+  if (ShapedType::isDynamic(side))
+    return op.emitOpError("has tiles of dynamic sides, expected static ones");
+  if (failed(checkDivides(op, patch, "patch", tiles[1])) ||
+      failed(checkGrid(op, "dim 1 of tiles by patch", side / patch)))
+    return failure();
+  return checkSame(op, {{columns, {3 * patch * patch, "the elements of a patch"}}});
+}
+
+template <typename PatchOp> static LogicalResult checkPixels(PatchOp op) {
+  for (auto [name, values] : {std::pair("mean", op.getMean()), std::pair("std", op.getStd())})
+    if (values.size() != 3)
+      return op.emitOpError() << "has " << values.size() << " of " << name
+                              << ", expected 3, one for each channel of a pixel";
+  for (float value : op.getMean())
+    if (!std::isfinite(value))
+      return op.emitOpError() << "has " << value << " as mean, expected a finite number";
+  for (float value : op.getStd())
+    if (failed(checkPositive(op, "std", APFloat(value))))
+      return failure();
+  return checkPositive(op, "rescale", op.getRescale());
 }
 
 /// The op of kind `SymbolOp` that `symbol` names.
@@ -197,7 +250,14 @@ LogicalResult LoadWeightOp::verifySymbolUses(SymbolTableCollection &symbols) {
 
 LogicalResult EmbedOp::verify() {
   Shape tokens{"tokens", getTokens()}, table{"table", getTable()}, result{"result", getResult()};
-  return checkSame(*this, {{result[0], tokens[0]}, {result[1], table[1]}}); // embed_c1
+  if (failed(checkSame(*this, {{result[0], tokens[0]}, {result[1], table[1]}}))) // embed_c1
+    return failure();
+  if (bool(getImages()) != bool(getImageRows())) // embed_c2
+    return emitOpError("has only one of images and image_rows, expected both or neither");
+  if (!getImages())
+    return success();
+  Shape images{"images", getImages()}, rows{"image_rows", getImageRows()};
+  return checkSame(*this, {{images[1], table[1]}, {rows[0], tokens[0]}}); // embed_c1
 }
 
 LogicalResult RmsNormOp::verify() {
@@ -296,6 +356,110 @@ LogicalResult ExpertsOp::verify() {
 LogicalResult SelectRowsOp::verify() {
   Shape x{"x", getX()}, rows{"rows", getRows()}, result{"result", getResult()};
   return checkSame(*this, {{result[0], rows[0]}, {result[1], x[1]}}); // select_rows_c1
+}
+
+//===----------------------------------------------------------------------===//
+// Pictures, in the order of the vision tower's math
+//===----------------------------------------------------------------------===//
+
+LogicalResult PatchesOp::verify() {
+  Shape tiles{"tiles", getTiles()}, result{"result", getResult()};
+  if (failed(checkPatches(*this, result[1]))) // patches_c1
+    return failure();
+  const int64_t grid = tiles[1].size / int64_t(getPatch());
+  if (failed(checkSame(*this, {{result[0], grid * grid * tiles[0]}}))) // patches_c1
+    return failure();
+  return checkPixels(*this); // patches_c2
+}
+
+LogicalResult AppendClassOp::verify() {
+  Shape x{"x", getX()}, row{"class_row", getClassRow()}, result{"result", getResult()};
+  const int64_t grid = getGrid();
+  if (failed(checkGrid(*this, "grid", grid)) || // append_class_c1
+      failed(checkSame(*this, {{row[0], x[1]}, {result[1], x[1]}})))
+    return failure();
+  return checkTiles(*this, x, grid * grid, result, rowsOfTile(grid).size); // append_class_c1
+}
+
+LogicalResult AddPositionsOp::verify() {
+  Shape x{"x", getX()}, table{"table", getTable()};
+  if (failed(checkSame(*this, {{table[1], x[1]}}))) // add_positions_c1
+    return failure();
+  return checkDivides(*this, table[0].size, table[0].name, x[0]); // add_positions_c1
+}
+
+LogicalResult LayerNormOp::verify() {
+  Shape x{"x", getX()}, weight{"weight", getWeight()}, bias{"bias", getBias()};
+  if (failed(checkSame(*this, {{weight[0], x[1]}, {bias[0], x[1]}}))) // layer_norm_c1
+    return failure();
+  return checkPositive(*this, "eps", getEps()); // layer_norm_c2
+}
+
+LogicalResult LinearBiasOp::verify() {
+  Shape x{"x", getX()}, weight{"weight", getWeight()}, bias{"bias", getBias()},
+      result{"result", getResult()};
+  return checkSame(*this, {{weight[1], x[1]}, // linear_bias_c1
+                           {bias[0], weight[0]},
+                           {result[0], x[0]},
+                           {result[1], weight[0]}});
+}
+
+/// Checks that `channels` are those of `heads` heads of 4 i channels.
+static LogicalResult checkRotatedHeads(Operation *op, int64_t heads, const Dim &channels) {
+  if (failed(checkDivides(op, heads, "heads", channels)))
+    return failure();
+  if (!ShapedType::isDynamic(channels.size) && channels.size / heads % 4 != 0)
+    return op->emitOpError() << "rotates heads of " << channels.size / heads
+                             << " channels, expected a multiple of 4: pairs for each of two axes";
+  return success();
+}
+
+LogicalResult PatchRopeOp::verify() {
+  Shape x{"x", getX()};
+  if (failed(checkRotatedHeads(*this, getHeads(), x[1]))) // patch_rope_c1
+    return failure();
+  Dim rows = rowsOfTile(getGrid());
+  if (failed(checkGrid(*this, "grid", getGrid())) ||
+      failed(checkDivides(*this, rows.size, rows.name, x[0]))) // patch_rope_c2
+    return failure();
+  return checkPositive(*this, "theta", getTheta()); // patch_rope_c3
+}
+
+LogicalResult TileAttentionOp::verify() {
+  Shape queries{"queries", getQueries()};
+  if (failed(checkDivides(*this, getHeads(), "heads", queries[1]))) // tile_attention_c1
+    return failure();
+  if (failed(checkGrid(*this, "grid", getGrid()))) // tile_attention_c2
+    return failure();
+  Dim rows = rowsOfTile(getGrid());
+  return checkDivides(*this, rows.size, rows.name, queries[0]); // tile_attention_c2
+}
+
+LogicalResult DropClassOp::verify() {
+  Shape x{"x", getX()}, result{"result", getResult()};
+  const int64_t grid = getGrid();
+  if (failed(checkGrid(*this, "grid", grid)) || // drop_class_c1
+      failed(checkSame(*this, {{result[1], x[1]}})))
+    return failure();
+  return checkTiles(*this, x, rowsOfTile(grid).size, result, grid * grid); // drop_class_c1
+}
+
+/// Checks that each two by two patches can become one row.
+static LogicalResult checkEvenGrid(Operation *op, int64_t grid) {
+  if (failed(checkGrid(op, "grid", grid)))
+    return failure();
+  if (grid % 2 != 0)
+    return op->emitOpError() << "has " << grid << " as grid, expected an even number";
+  return success();
+}
+
+LogicalResult PixelShuffleOp::verify() {
+  Shape x{"x", getX()}, result{"result", getResult()};
+  const int64_t grid = getGrid();
+  if (failed(checkEvenGrid(*this, grid)) || // pixel_shuffle_c1
+      failed(checkSame(*this, {{result[1], 4 * x[1]}})))
+    return failure();
+  return checkTiles(*this, x, grid * grid, result, grid * grid / 4); // pixel_shuffle_c1
 }
 
 //===----------------------------------------------------------------------===//
@@ -408,6 +572,100 @@ LogicalResult FinalNormOp::verify() {
 }
 
 //===----------------------------------------------------------------------===//
+// Fused: pictures
+//===----------------------------------------------------------------------===//
+
+LogicalResult PatchEmbedOp::verify() {
+  Shape tiles{"tiles", getTiles()}, weight{"weight", getWeight()}, row{"class_row", getClassRow()},
+      positions{"positions", getPositions()}, norm{"norm", getNorm()},
+      normBias{"norm_bias", getNormBias()}, result{"result", getResult()};
+  if (failed(checkPatches(*this, weight[1]))) // patch_embed_c1
+    return failure();
+  Dim rows = rowsOfTile(tiles[1].size / int64_t(getPatch()));
+  if (failed(checkSame(*this, {{row[0], weight[0]}, // patch_embed_c1
+                               {positions[0], rows},
+                               {positions[1], weight[0]},
+                               {norm[0], weight[0]},
+                               {normBias[0], weight[0]},
+                               {result[0], rows.size * tiles[0]},
+                               {result[1], weight[0]}})))
+    return failure();
+  if (failed(checkPixels(*this))) // patch_embed_c2
+    return failure();
+  return checkPositive(*this, "eps", getEps()); // patch_embed_c3
+}
+
+LogicalResult TowerQkvOp::verify() {
+  Shape x{"x", getX()}, norm{"norm", getNorm()}, normBias{"norm_bias", getNormBias()},
+      weight{"weight", getWeight()}, bias{"bias", getBias()}, result{"result", getResult()};
+  if (failed(checkSame(*this, {{norm[0], x[1]}, // tower_qkv_c1
+                               {normBias[0], x[1]},
+                               {weight[1], x[1]},
+                               {bias[0], weight[0]},
+                               {result[0], x[0]},
+                               {result[1], weight[0]}})) ||
+      failed(checkGrid(*this, "grid", getGrid())))
+    return failure();
+  Dim rows = rowsOfTile(getGrid());
+  if (failed(checkDivides(*this, rows.size, rows.name, x[0]))) // tower_qkv_c1
+    return failure();
+  Dim third{weight[0].size / 3, "a third of dim 0 of weight"};
+  if (failed(checkDivides(*this, 3, "queries, keys and values", weight[0])) ||
+      failed(checkRotatedHeads(*this, getHeads(), third))) // tower_qkv_c2
+    return failure();
+  if (failed(checkPositive(*this, "theta", getTheta()))) // tower_qkv_c3
+    return failure();
+  return checkPositive(*this, "eps", getEps()); // tower_qkv_c3
+}
+
+LogicalResult TowerAttentionOp::verify() {
+  Shape qkv{"qkv", getQkv()}, result{"result", getResult()};
+  if (failed(checkDivides(*this, getHeads(), "heads", result[1])) || // tower_attention_c1
+      failed(checkSame(*this, {{qkv[1], 3 * result[1]}, {result[0], qkv[0]}})) ||
+      failed(checkGrid(*this, "grid", getGrid()))) // tower_attention_c2
+    return failure();
+  Dim rows = rowsOfTile(getGrid());
+  return checkDivides(*this, rows.size, rows.name, qkv[0]); // tower_attention_c2
+}
+
+LogicalResult ProjectionOp::verify() {
+  Shape x{"x", getX()}, weight{"weight", getWeight()}, result{"result", getResult()};
+  if (failed(checkSame(*this, {{weight[1], x[1]}, // projection_c1
+                               {result[0], x[0]},
+                               {result[1], weight[0]}})))
+    return failure();
+  if (bool(getNorm()) != bool(getNormBias()) || bool(getNorm()) != getEps().has_value())
+    return emitOpError("has some of norm, norm_bias and eps, expected all or none"); // projection_c2
+  if (getNorm()) {
+    Shape norm{"norm", getNorm()}, normBias{"norm_bias", getNormBias()};
+    if (failed(checkSame(*this, {{norm[0], x[1]}, {normBias[0], x[1]}}))) // projection_c1
+      return failure();
+    if (failed(checkPositive(*this, "eps", *getEps()))) // projection_c2
+      return failure();
+  }
+  if (getBias()) {
+    Shape bias{"bias", getBias()};
+    if (failed(checkSame(*this, {{bias[0], weight[0]}}))) // projection_c1
+      return failure();
+  }
+  if (!getResidual())
+    return success();
+  Shape residual{"residual", getResidual()};
+  return checkSame(*this, {{residual[0], x[0]}, {residual[1], weight[0]}}); // projection_c1
+}
+
+LogicalResult TowerOutputOp::verify() {
+  Shape x{"x", getX()}, norm{"norm", getNorm()}, normBias{"norm_bias", getNormBias()},
+      result{"result", getResult()};
+  const int64_t grid = getGrid();
+  if (failed(checkEvenGrid(*this, grid)) || // tower_output_c1
+      failed(checkSame(*this, {{norm[0], x[1]}, {normBias[0], x[1]}, {result[1], 4 * x[1]}})) ||
+      failed(checkTiles(*this, x, rowsOfTile(grid).size, result, grid * grid / 4)))
+    return failure();
+  return checkPositive(*this, "eps", getEps()); // tower_output_c2
+}
+
+//===----------------------------------------------------------------------===//
 // What weights are read for
 //===----------------------------------------------------------------------===//
 
@@ -467,4 +725,50 @@ SmallVector<WeightUse> HeadOp::getWeightUses() {
 
 SmallVector<WeightUse> FinalNormOp::getWeightUses() {
   return {{&getNormMutable(), WeightKind::Norm, WeightRole::Rows}};
+}
+
+SmallVector<WeightUse> AppendClassOp::getWeightUses() {
+  return {{&getClassRowMutable(), WeightKind::Norm, WeightRole::Rows}};
+}
+
+SmallVector<WeightUse> AddPositionsOp::getWeightUses() {
+  return {{&getTableMutable(), WeightKind::Norm, WeightRole::Rows}};
+}
+
+SmallVector<WeightUse> LayerNormOp::getWeightUses() {
+  return {{&getWeightMutable(), WeightKind::Norm, WeightRole::Rows},
+          {&getBiasMutable(), WeightKind::Norm, WeightRole::Rows}};
+}
+
+SmallVector<WeightUse> LinearBiasOp::getWeightUses() {
+  return {{&getWeightMutable(), WeightKind::Vision, WeightRole::Matrix},
+          {&getBiasMutable(), WeightKind::Norm, WeightRole::Rows}};
+}
+
+SmallVector<WeightUse> PatchEmbedOp::getWeightUses() {
+  return {{&getWeightMutable(), WeightKind::Vision, WeightRole::Matrix},
+          {&getClassRowMutable(), WeightKind::Norm, WeightRole::Rows},
+          {&getPositionsMutable(), WeightKind::Norm, WeightRole::Rows},
+          {&getNormMutable(), WeightKind::Norm, WeightRole::Rows},
+          {&getNormBiasMutable(), WeightKind::Norm, WeightRole::Rows}};
+}
+
+SmallVector<WeightUse> TowerQkvOp::getWeightUses() {
+  return {{&getNormMutable(), WeightKind::Norm, WeightRole::Rows},
+          {&getNormBiasMutable(), WeightKind::Norm, WeightRole::Rows},
+          {&getWeightMutable(), WeightKind::Vision, WeightRole::Matrix},
+          {&getBiasMutable(), WeightKind::Norm, WeightRole::Rows}};
+}
+
+SmallVector<WeightUse> ProjectionOp::getWeightUses() {
+  SmallVector<WeightUse> uses{{&getWeightMutable(), WeightKind::Vision, WeightRole::Matrix}};
+  for (MutableOperandRange rows : {getNormMutable(), getNormBiasMutable(), getBiasMutable()})
+    for (OpOperand &operand : rows)
+      uses.push_back({&operand, WeightKind::Norm, WeightRole::Rows});
+  return uses;
+}
+
+SmallVector<WeightUse> TowerOutputOp::getWeightUses() {
+  return {{&getNormMutable(), WeightKind::Norm, WeightRole::Rows},
+          {&getNormBiasMutable(), WeightKind::Norm, WeightRole::Rows}};
 }

@@ -1,5 +1,8 @@
 // The ops of the moe dialect. Shapes: T tokens, D hidden, H query heads, G key-value heads, d head
-// dimension, E routed experts, k experts per token, I expert width, V vocabulary.
+// dimension, E routed experts, k experts per token, I expert width, V vocabulary. Of pictures: N
+// tiles of S x S pixels, g x g patches a tile, p x p pixels a patch, P = g * g + 1 rows a tile in
+// the tower: its patches row by row, then its class row; C channels of the tower. g and p are from
+// 1 to 1024.
 #ifndef MOE_DIALECTS_MOE_MOEOPS_TD
 #define MOE_DIALECTS_MOE_MOEOPS_TD
 
@@ -19,6 +22,7 @@ def Moe_Indices : 1DTensorOf<[I32]>;
 def Moe_Vector : 1DTensorOf<[F32, F16, BF16]>;
 def Moe_Matrix : 2DTensorOf<[F32, F16, BF16]>;
 def Moe_Matrices : 3DTensorOf<[F32, F16, BF16]>;
+def Moe_Tiles : 4DTensorOf<[UI8]>;
 
 // Positions and sequences describe the same tokens.
 def Moe_SameTokens : AllTypesMatch<["positions", "sequences"]>;
@@ -113,20 +117,28 @@ def Moe_LoadWeightOp : Moe_Op<"load_weight", [
 // The model in the order of its math
 //===----------------------------------------------------------------------===//
 
-def Moe_EmbedOp : Moe_Op<"embed", [Pure, Moe_ReadsWeights]> {
-  let summary = "rows of the embedding table";
+def Moe_EmbedOp : Moe_Op<"embed", [Pure, Moe_ReadsWeights, AttrSizedOperandSegments]> {
+  let summary = "rows of the embedding table, and of pictures";
   let description = [{
-    - `tokens`: T; `table`: V x D; result: T x D
+    A token whose element of `image_rows` is not negative takes that row of `images`, as it is, in
+    place of the table's.
+
+    - `tokens`: T; `table`: V x D; `images`: R x D; `image_rows`: T; result: T x D
     - (C1) the shapes agree
+    - (C2) there are both `images` and `image_rows`, or neither
 
     ```mlir
     %h = moe.embed %tokens, %table : tensor<?xi32>, tensor<4096x256xbf16> -> tensor<?x256xf32>
+    %i = moe.embed %tokens, %table images %images, %image_rows : tensor<?x256xf32>, tensor<?xi32>
+        : tensor<?xi32>, tensor<4096x256xbf16> -> tensor<?x256xf32>
     ```
   }];
-  let arguments = (ins Moe_Indices:$tokens, Moe_Matrix:$table);
+  let arguments = (ins Moe_Indices:$tokens, Moe_Matrix:$table, Optional<Moe_Activations>:$images,
+      Optional<Moe_Indices>:$image_rows);
   let results = (outs Moe_Activations:$result);
   let assemblyFormat = [{
-    $tokens `,` $table `:` type($tokens) `,` type($table) `->` type($result) attr-dict
+    $tokens `,` $table (`images` $images^ `,` $image_rows `:` type($images) `,` type($image_rows))?
+    `:` type($tokens) `,` type($table) `->` type($result) attr-dict
   }];
   let hasVerifier = 1;
 }
@@ -377,6 +389,208 @@ def Moe_SelectRowsOp : Moe_Op<"select_rows", [Pure]> {
 }
 
 //===----------------------------------------------------------------------===//
+// Pictures, in the order of the vision tower's math
+//===----------------------------------------------------------------------===//
+
+def Moe_PatchesOp : Moe_Op<"patches", [Pure]> {
+  let summary = "cut tiles into patches, and normalize their pixels";
+  let description = [{
+    A row is a patch, tile after tile, row after row of each. Its element `(c * p + y) * p + x` is
+    channel c of the pixel in row y and column x of the patch. The value v of a pixel u is rounded
+    to bfloat16 three times, whatever the model's type, with `mean` and `std` rounded before:
+
+    `v = bf16(bf16(bf16(float32(u) * rescale) - mean[c]) / std[c])`
+
+    - `tiles`: N x S x S x 3, rows of pixels; `mean`, `std`: one for each channel;
+      result: (N * g * g) x (3 * p * p) with g = S / p
+    - (C1) `patch` and g are in range, and S is `patch` times g; the shapes agree
+    - (C2) `rescale` and each `std` are positive; there are three of `mean` and `std`
+
+    ```mlir
+    %x = moe.patches %tiles patch 14 rescale 0.00392156886 mean [0.5, 0.5, 0.5] std [0.5, 0.5, 0.5]
+        : tensor<?x56x56x3xui8> -> tensor<?x588xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Tiles:$tiles, I64Attr:$patch, F32Attr:$rescale, DenseF32ArrayAttr:$mean,
+      DenseF32ArrayAttr:$std);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $tiles `patch` $patch `rescale` $rescale `mean` $mean `std` $std `:` type($tiles) `->`
+    type($result) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_AppendClassOp : Moe_Op<"append_class", [Pure, Moe_ReadsWeights]> {
+  let summary = "the class row, after the patches of each tile";
+  let description = [{
+    - `x`: (N * g * g) x C; `class_row`: C; result: (N * P) x C
+    - (C1) `grid`, g, is in range; the shapes agree
+
+    ```mlir
+    %y = moe.append_class %x, %class grid 4 : tensor<?x64xf32>, tensor<64xbf16> -> tensor<?x64xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Vector:$class_row, I64Attr:$grid);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $class_row `grid` $grid `:` type($x) `,` type($class_row) `->` type($result) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_AddPositionsOp : Moe_Op<"add_positions", [
+    Pure, Moe_ReadsWeights, AllTypesMatch<["x", "result"]>]> {
+  let summary = "add to each row of a tile that of the table";
+  let description = [{
+    - `x`, result: (N * P) x C; `table`: P x C
+    - (C1) the shapes agree
+
+    ```mlir
+    %y = moe.add_positions %x, %table : tensor<?x64xf32>, tensor<17x64xbf16>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Matrix:$table);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = "$x `,` $table `:` type($x) `,` type($table) attr-dict";
+  let hasVerifier = 1;
+}
+
+def Moe_LayerNormOp : Moe_Op<"layer_norm", [
+    Pure, Moe_ReadsWeights, AllTypesMatch<["x", "result"]>]> {
+  let summary = "(x - mean(x)) / deviation(x) * weight + bias, over the channels of each row";
+  let description = [{
+    `y = (x - mean(x)) * rsqrt(mean((x - mean(x))^2) + eps) * w + b`; a model in bf16 rounds y alone.
+
+    - `x`, result: rows x C; `weight`, `bias`: C
+    - (C1) the shapes agree
+    - (C2) `eps > 0`
+
+    ```mlir
+    %y = moe.layer_norm %x, %w, %b eps 1.0e-5 : tensor<?x64xf32>, tensor<64xbf16>, tensor<64xbf16>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Vector:$weight, Moe_Vector:$bias, F32Attr:$eps);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $weight `,` $bias `eps` $eps `:` type($x) `,` type($weight) `,` type($bias) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_LinearBiasOp : Moe_Op<"linear_bias", [Pure, Moe_ReadsWeights]> {
+  let summary = "x * transpose(weight) + bias";
+  let description = [{
+    A model in bf16 rounds the sum alone.
+
+    - `x`: rows x K; `weight`: N x K; `bias`: N; result: rows x N
+    - (C1) the shapes agree
+
+    ```mlir
+    %q = moe.linear_bias %x, %w, %b
+        : tensor<?x64xf32>, tensor<256x64xbf16>, tensor<256xbf16> -> tensor<?x256xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Matrix:$weight, Moe_Vector:$bias);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $weight `,` $bias `:` type($x) `,` type($weight) `,` type($bias) `->` type($result)
+    attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_PatchRopeOp : Moe_Op<"patch_rope", [Pure, AllTypesMatch<["x", "result"]>]> {
+  let summary = "rotate channel pairs of each head by the patch's place in its tile";
+  let description = [{
+    With `f[i] = theta^(-4 i / d)` for i below d / 4, the pair j, channels 2j and 2j + 1, of the
+    patch in row y and column x is turned by `(x + 1) * f[j]`, of the second half of the pairs by
+    `(y + 1) * f[j - d / 4]`. Angles are products of float32. The class row is not turned.
+
+    - `x`, result: (N * P) x (heads * d)
+    - (C1) `heads` is positive and divides the channels; d is a multiple of 4
+    - (C2) `grid`, g, is in range, and P divides the rows
+    - (C3) `theta > 0`
+
+    ```mlir
+    %r = moe.patch_rope %q heads 4 grid 4 theta 1.0e4 : tensor<?x64xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, I64Attr:$heads, I64Attr:$grid, F32Attr:$theta);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = "$x `heads` $heads `grid` $grid `theta` $theta `:` type($x) attr-dict";
+  let hasVerifier = 1;
+}
+
+def Moe_TileAttentionOp : Moe_Op<"tile_attention", [
+    Pure, AllTypesMatch<["queries", "keys", "values", "result"]>]> {
+  let summary = "softmax(q k / sqrt(d)) v over all rows of each row's tile";
+  let description = [{
+    - `queries`, `keys`, `values`, result: (N * P) x (heads * d)
+    - (C1) `heads` is positive and divides the channels
+    - (C2) `grid`, g, is in range, and P divides the rows
+
+    ```mlir
+    %o = moe.tile_attention %q, %k, %v heads 4 grid 4 : tensor<?x64xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$queries, Moe_Activations:$keys, Moe_Activations:$values,
+      I64Attr:$heads, I64Attr:$grid);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $queries `,` $keys `,` $values `heads` $heads `grid` $grid `:` type($queries) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_GeluOp : Moe_Op<"gelu", [Pure, SameOperandsAndResultType]> {
+  let summary = "x * (1 + erf(x / sqrt(2))) / 2: the exact one, not that of tanh";
+  let description = [{
+    ```mlir
+    %y = moe.gelu %x : tensor<?x256xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = "$x `:` type($x) attr-dict";
+}
+
+def Moe_DropClassOp : Moe_Op<"drop_class", [Pure]> {
+  let summary = "the patches of each tile, without its class row";
+  let description = [{
+    - `x`: (N * P) x C; result: (N * g * g) x C
+    - (C1) `grid`, g, is in range; the shapes agree
+
+    ```mlir
+    %y = moe.drop_class %x grid 4 : tensor<?x64xf32> -> tensor<?x64xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, I64Attr:$grid);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = "$x `grid` $grid `:` type($x) `->` type($result) attr-dict";
+  let hasVerifier = 1;
+}
+
+def Moe_PixelShuffleOp : Moe_Op<"pixel_shuffle", [Pure]> {
+  let summary = "one row of each two by two neighbouring patches";
+  let description = [{
+    Channel c of the patch in row 2i + a and column 2j + b of a tile becomes channel
+    `(2 a + b) * C + c` of the tile's row `i * g / 2 + j`.
+
+    - `x`: (N * g * g) x C; result: (N * g * g / 4) x 4C
+    - (C1) `grid`, g, is in range and even; the shapes agree
+
+    ```mlir
+    %y = moe.pixel_shuffle %x grid 4 : tensor<?x64xf32> -> tensor<?x256xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, I64Attr:$grid);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = "$x `grid` $grid `:` type($x) `->` type($result) attr-dict";
+  let hasVerifier = 1;
+}
+
+//===----------------------------------------------------------------------===//
 // Fused: whole blocks
 //===----------------------------------------------------------------------===//
 
@@ -549,6 +763,139 @@ def Moe_FinalNormOp : Moe_Op<"final_norm", [Pure, Moe_ReadsWeights]> {
   let assemblyFormat = [{
     $x `,` $rows `,` $norm `eps` $eps `:` type($x) `,` type($rows) `,` type($norm) `->` type($result)
     attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+//===----------------------------------------------------------------------===//
+// Fused: pictures
+//===----------------------------------------------------------------------===//
+
+def Moe_PatchEmbedOp : Moe_Op<"patch_embed", [Pure, Moe_ReadsWeights]> {
+  let summary = "what enters the tower: patches, linear, class row, positions, layer_norm";
+  let description = [{
+    - `tiles`: N x S x S x 3; `weight`: C x (3 * p * p), columns as `moe.patches` has them;
+      `class_row`, `norm`, `norm_bias`: C; `positions`: P x C; result: (N * P) x C
+    - (C1) `patch` and g are in range, and S is `patch` times g; the shapes agree
+    - (C2) `rescale` and each `std` are positive; there are three of `mean` and `std`
+    - (C3) `eps > 0`
+
+    ```mlir
+    %x = moe.patch_embed %tiles, %w, %class, %positions, %norm, %norm_bias patch 14
+        rescale 0.00392156886 mean [0.5, 0.5, 0.5] std [0.5, 0.5, 0.5] eps 1.0e-5
+        : tensor<?x56x56x3xui8>, tensor<64x588xbf16>, tensor<64xbf16>, tensor<17x64xbf16>,
+          tensor<64xbf16>, tensor<64xbf16> -> tensor<?x64xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Tiles:$tiles, Moe_Matrix:$weight, Moe_Vector:$class_row,
+      Moe_Matrix:$positions, Moe_Vector:$norm, Moe_Vector:$norm_bias, I64Attr:$patch,
+      F32Attr:$rescale, DenseF32ArrayAttr:$mean, DenseF32ArrayAttr:$std, F32Attr:$eps);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $tiles `,` $weight `,` $class_row `,` $positions `,` $norm `,` $norm_bias `patch` $patch
+    `rescale` $rescale `mean` $mean `std` $std `eps` $eps `:` type($tiles) `,` type($weight) `,`
+    type($class_row) `,` type($positions) `,` type($norm) `,` type($norm_bias) `->` type($result)
+    attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_TowerQkvOp : Moe_Op<"tower_qkv", [Pure, Moe_ReadsWeights]> {
+  let summary = "layer_norm, the query, key and value projections as one, patch_rope of q and k";
+  let description = [{
+    - `x`: (N * P) x C; `norm`, `norm_bias`: C; `weight`: 3A x C and `bias`: 3A, the rows of q, then
+      k, then v, of A = heads * d each; result: (N * P) x 3A
+    - (C1) the shapes agree; `grid`, g, is in range, and P divides the rows
+    - (C2) `heads` is positive and divides A; d is a multiple of 4
+    - (C3) `theta > 0`, `eps > 0`
+
+    ```mlir
+    %qkv = moe.tower_qkv %x, %norm, %norm_bias, %w, %b heads 4 grid 4 theta 1.0e4 eps 1.0e-5
+        : tensor<?x64xf32>, tensor<64xbf16>, tensor<64xbf16>, tensor<192x64xbf16>, tensor<192xbf16>
+        -> tensor<?x192xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Vector:$norm, Moe_Vector:$norm_bias,
+      Moe_Matrix:$weight, Moe_Vector:$bias, I64Attr:$heads, I64Attr:$grid, F32Attr:$theta,
+      F32Attr:$eps);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $norm `,` $norm_bias `,` $weight `,` $bias `heads` $heads `grid` $grid `theta` $theta
+    `eps` $eps `:` type($x) `,` type($norm) `,` type($norm_bias) `,` type($weight) `,` type($bias)
+    `->` type($result) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_TowerAttentionOp : Moe_Op<"tower_attention", [Pure]> {
+  let summary = "tile_attention of queries, keys and values side by side";
+  let description = [{
+    - `qkv`: (N * P) x 3A, the channels of q, then k, then v, of A = heads * d each;
+      result: (N * P) x A
+    - (C1) `heads` is positive and divides A; the shapes agree
+    - (C2) `grid`, g, is in range, and P divides the rows
+
+    ```mlir
+    %o = moe.tower_attention %qkv heads 4 grid 4 : tensor<?x192xf32> -> tensor<?x64xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$qkv, I64Attr:$heads, I64Attr:$grid);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $qkv `heads` $heads `grid` $grid `:` type($qkv) `->` type($result) attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_ProjectionOp : Moe_Op<"projection", [Pure, Moe_ReadsWeights, AttrSizedOperandSegments]> {
+  let summary = "a linear layer of the tower, with what precedes and follows it";
+  let description = [{
+    `y = n * transpose(weight) + bias` with `n = layer_norm(x)` if there is a `norm`, else x; then
+    `moe.gelu` of y if there is a `gelu`; then `residual + y` if there is one.
+
+    - `x`: rows x K; `norm`, `norm_bias`: K; `weight`: N x K; `bias`: N;
+      `residual`, result: rows x N
+    - (C1) the shapes agree
+    - (C2) there are all of `norm`, `norm_bias` and a positive `eps`, or none of them
+
+    ```mlir
+    %y = moe.projection %x, %w norm %norm, %norm_bias eps 1.0e-5 : tensor<64xbf16>, tensor<64xbf16>
+        bias %b : tensor<256xbf16> gelu : tensor<?x64xf32>, tensor<256x64xbf16> -> tensor<?x256xf32>
+    %z = moe.projection %y, %v bias %c : tensor<64xbf16> residual %x : tensor<?x64xf32>
+        : tensor<?x256xf32>, tensor<64x256xbf16> -> tensor<?x64xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Matrix:$weight, Optional<Moe_Vector>:$norm,
+      Optional<Moe_Vector>:$norm_bias, Optional<Moe_Vector>:$bias,
+      Optional<Moe_Activations>:$residual, OptionalAttr<F32Attr>:$eps, UnitAttr:$gelu);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $weight (`norm` $norm^ `,` $norm_bias `eps` $eps `:` type($norm) `,` type($norm_bias))?
+    (`bias` $bias^ `:` type($bias))? (`gelu` $gelu^)?
+    (`residual` $residual^ `:` type($residual))? `:` type($x) `,` type($weight) `->` type($result)
+    attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+def Moe_TowerOutputOp : Moe_Op<"tower_output", [Pure, Moe_ReadsWeights]> {
+  let summary = "what leaves the tower: layer_norm, drop_class, pixel_shuffle";
+  let description = [{
+    - `x`: (N * P) x C; `norm`, `norm_bias`: C; result: (N * g * g / 4) x 4C
+    - (C1) `grid`, g, is in range and even; the shapes agree
+    - (C2) `eps > 0`
+
+    ```mlir
+    %y = moe.tower_output %x, %norm, %norm_bias grid 4 eps 1.0e-5
+        : tensor<?x64xf32>, tensor<64xbf16>, tensor<64xbf16> -> tensor<?x256xf32>
+    ```
+  }];
+  let arguments = (ins Moe_Activations:$x, Moe_Vector:$norm, Moe_Vector:$norm_bias, I64Attr:$grid,
+      F32Attr:$eps);
+  let results = (outs Moe_Activations:$result);
+  let assemblyFormat = [{
+    $x `,` $norm `,` $norm_bias `grid` $grid `eps` $eps `:` type($x) `,` type($norm) `,`
+    type($norm_bias) `->` type($result) attr-dict
   }];
   let hasVerifier = 1;
 }

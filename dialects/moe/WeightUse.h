@@ -7,8 +7,9 @@
 
 namespace moe {
 
-/// What a weight of the model is for. Dense: the MLPs of layers without experts.
-enum class WeightKind { Norm, Router, Embedding, Attention, Shared, Routed, Dense, Head };
+/// What a weight of the model is for. Norm: also biases, and the rows that the vision tower adds.
+/// Dense: the MLPs of layers without experts. Vision: the matrices of the tower and its projector.
+enum class WeightKind { Norm, Router, Embedding, Attention, Shared, Routed, Dense, Head, Vision };
 
 /// An operand of an op that is a weight: [.., n, k] of matrices, or [k] of a norm.
 struct WeightUse {
