@@ -50,7 +50,10 @@ RULES = {
     "runtime/moe.cpp": ["runtime/"],  # the C interface
     "dialects/": [STATUS, WEIGHTS, "MLIR", "LLVM"],
     "dialects/moe/MoeReference.h": [],
-    "dialects/moe/MoeReference.cpp": ["dialects/moe/MoeReference.h"],
+    "dialects/moe/MoeReference.cpp": ["dialects/moe/MoeReference.h", "dialects/moe/ReferenceRows.h"],
+    "dialects/moe/ReferenceRows.h": ["dialects/moe/MoeReference.h"],
+    "dialects/moe/VisionReference.h": ["dialects/moe/MoeReference.h"],
+    "dialects/moe/VisionReference.cpp": ["dialects/moe/VisionReference.h", "dialects/moe/ReferenceRows.h"],
     "passes/": ["dialects/", WEIGHTS, "MLIR", "LLVM"],
     "compiler/": ["passes/", "dialects/", WEIGHTS, "MLIR", "LLVM"],
     "compiler/import/": ["dialects/", WEIGHTS, "MLIR", "LLVM", "runtime/text/"],  # tables that the runtime's tokenizer reads

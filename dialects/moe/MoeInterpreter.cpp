@@ -1,6 +1,7 @@
 // One `evaluate` for each op, which calls the reference. Shapes are checked by the op's own
 // verifier, with those of the run; what is left to check here are indices.
 #include "dialects/moe/MoeInterpreter.h"
+#include "dialects/moe/VisionReference.h"
 #include "mlir/IR/IRMapping.h"
 #include "llvm/ADT/APFloat.h"
 #include "llvm/ADT/TypeSwitch.h"
@@ -54,6 +55,7 @@ private:
 
   const std::vector<float> &floats(Value value) const { return (*this)[value].floats(); }
   const std::vector<int32_t> &ints(Value value) const { return (*this)[value].ints(); }
+  const std::vector<uint8_t> &bytes(Value value) const { return (*this)[value].bytes(); }
   const Shape &shape(Value value) const { return (*this)[value].shape; }
   int64_t dim(Value value, size_t index) const { return shape(value)[index]; }
 
@@ -78,6 +80,16 @@ private:
   LogicalResult evaluate(RouteOp op);
   LogicalResult evaluate(ExpertsOp op);
   LogicalResult evaluate(SelectRowsOp op);
+  LogicalResult evaluate(PatchesOp op);
+  LogicalResult evaluate(AppendClassOp op);
+  LogicalResult evaluate(AddPositionsOp op);
+  LogicalResult evaluate(LayerNormOp op);
+  LogicalResult evaluate(LinearBiasOp op);
+  LogicalResult evaluate(PatchRopeOp op);
+  LogicalResult evaluate(TileAttentionOp op);
+  LogicalResult evaluate(GeluOp op);
+  LogicalResult evaluate(DropClassOp op);
+  LogicalResult evaluate(PixelShuffleOp op);
   LogicalResult evaluate(QkvOp op);
   LogicalResult evaluate(AttentionBlockOp op);
   LogicalResult evaluate(LinearResidualOp op);
@@ -85,6 +97,11 @@ private:
   LogicalResult evaluate(MlpBlockOp op);
   LogicalResult evaluate(HeadOp op);
   LogicalResult evaluate(FinalNormOp op);
+  LogicalResult evaluate(PatchEmbedOp op);
+  LogicalResult evaluate(TowerQkvOp op);
+  LogicalResult evaluate(TowerAttentionOp op);
+  LogicalResult evaluate(ProjectionOp op);
+  LogicalResult evaluate(TowerOutputOp op);
 
   Interpreter &interpreter;
   const Rounding rounding;
@@ -108,6 +125,8 @@ static bool fits(const TensorValue &value, Type type) {
   size_t elements = size_t(ShapedType::getNumElements(value.shape));
   if (std::holds_alternative<std::vector<int32_t>>(value.elements))
     return tensor.getElementType().isInteger(32) && value.ints().size() == elements;
+  if (std::holds_alternative<std::vector<uint8_t>>(value.elements))
+    return tensor.getElementType().isUnsignedInteger(8) && value.bytes().size() == elements;
   return isa<FloatType>(tensor.getElementType()) && value.floats().size() == elements;
 }
 
@@ -122,8 +141,8 @@ LogicalResult FunctionRun::bind(func::FuncOp function, ArrayRef<TensorValue> arg
                                     << " that is no " << argument.getType();
     if (auto *elements = std::get_if<std::vector<float>>(&value.elements))
       if (failed(roundTo(getElementTypeOrSelf(argument), *elements)))
-        return function.emitOpError()
-               << "takes " << argument.getType() << ", expected elements of f32, f16, bf16 or i32";
+        return function.emitOpError() << "takes " << argument.getType()
+                                      << ", expected elements of f32, f16, bf16, i32 or ui8";
     values[argument] = std::make_shared<const TensorValue>(std::move(value));
   }
   return success();
@@ -194,8 +213,19 @@ LogicalResult FunctionRun::evaluate(EmbedOp op) {
   int64_t channels = dim(op.getTable(), 1);
   if (failed(checkIndices(op, "token", ints(op.getTokens()), dim(op.getTable(), 0))))
     return failure();
-  return define(op, {dim(op.getTokens(), 0), channels},
-                reference::embed(ints(op.getTokens()), floats(op.getTable()), channels, rounding));
+  Shape shape{dim(op.getTokens(), 0), channels};
+  if (!op.getImages())
+    return define(
+        op, shape,
+        reference::embed(ints(op.getTokens()), floats(op.getTable()), channels, rounding));
+  for (int32_t row : ints(op.getImageRows())) // negative: that of the table
+    if (row >= dim(op.getImages(), 0))
+      return op.emitOpError() << "takes row " << row << " of " << dim(op.getImages(), 0)
+                              << " rows of images";
+  return define(op, shape,
+                reference::embedWithImages(ints(op.getTokens()), floats(op.getTable()),
+                                           floats(op.getImages()), ints(op.getImageRows()),
+                                           channels, rounding));
 }
 
 LogicalResult FunctionRun::evaluate(RmsNormOp op) {
@@ -294,6 +324,80 @@ LogicalResult FunctionRun::evaluate(SelectRowsOp op) {
 }
 
 //===----------------------------------------------------------------------===//
+// Pictures, in the order of the vision tower's math
+//===----------------------------------------------------------------------===//
+
+template <typename PatchOp> static reference::Normalization normalizationOf(PatchOp op) {
+  reference::Normalization normalization{op.getRescale().convertToFloat(), {}, {}};
+  llvm::copy(op.getMean(), normalization.mean.begin());
+  llvm::copy(op.getStd(), normalization.std.begin());
+  return normalization;
+}
+
+LogicalResult FunctionRun::evaluate(PatchesOp op) {
+  const int64_t side = dim(op.getTiles(), 1), patch = op.getPatch(), grid = side / patch;
+  return define(op, {dim(op.getTiles(), 0) * grid * grid, 3 * patch * patch},
+                reference::patches(bytes(op.getTiles()), side, patch, normalizationOf(op)));
+}
+
+LogicalResult FunctionRun::evaluate(AppendClassOp op) {
+  const int64_t grid = op.getGrid(), patches = grid * grid;
+  return define(
+      op, {dim(op.getX(), 0) / patches * (patches + 1), dim(op.getX(), 1)},
+      reference::appendClass(floats(op.getX()), floats(op.getClassRow()), grid, rounding));
+}
+
+LogicalResult FunctionRun::evaluate(AddPositionsOp op) {
+  return define(op, shape(op.getX()),
+                reference::addPositions(floats(op.getX()), floats(op.getTable()), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(LayerNormOp op) {
+  return define(op, shape(op.getX()),
+                reference::layerNorm(
+                    floats(op.getX()),
+                    {floats(op.getWeight()), floats(op.getBias()), op.getEps().convertToFloat()},
+                    rounding));
+}
+
+LogicalResult FunctionRun::evaluate(LinearBiasOp op) {
+  return define(op, {dim(op.getX(), 0), dim(op.getWeight(), 0)},
+                reference::linearBias(floats(op.getX()), floats(op.getWeight()),
+                                      floats(op.getBias()), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(PatchRopeOp op) {
+  const int64_t heads = op.getHeads();
+  return define(op, shape(op.getX()),
+                reference::patchRope(floats(op.getX()), heads, dim(op.getX(), 1) / heads,
+                                     op.getGrid(), op.getTheta().convertToFloat(), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(TileAttentionOp op) {
+  const int64_t heads = op.getHeads();
+  return define(op, shape(op.getQueries()),
+                reference::tileAttention(floats(op.getQueries()), floats(op.getKeys()),
+                                         floats(op.getValues()), heads,
+                                         dim(op.getQueries(), 1) / heads, op.getGrid(), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(GeluOp op) {
+  return define(op, shape(op.getX()), reference::gelu(floats(op.getX()), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(DropClassOp op) {
+  const int64_t grid = op.getGrid(), patches = grid * grid, channels = dim(op.getX(), 1);
+  return define(op, {dim(op.getX(), 0) / (patches + 1) * patches, channels},
+                reference::dropClass(floats(op.getX()), channels, grid));
+}
+
+LogicalResult FunctionRun::evaluate(PixelShuffleOp op) {
+  const int64_t channels = dim(op.getX(), 1);
+  return define(op, {dim(op.getX(), 0) / 4, 4 * channels},
+                reference::pixelShuffle(floats(op.getX()), channels, op.getGrid()));
+}
+
+//===----------------------------------------------------------------------===//
 // Fused: whole blocks
 //===----------------------------------------------------------------------===//
 
@@ -366,13 +470,74 @@ LogicalResult FunctionRun::evaluate(FinalNormOp op) {
                                      op.getEps().convertToFloat(), rounding));
 }
 
+//===----------------------------------------------------------------------===//
+// Fused: pictures
+//===----------------------------------------------------------------------===//
+
+LogicalResult FunctionRun::evaluate(PatchEmbedOp op) {
+  const int64_t side = dim(op.getTiles(), 1), patch = op.getPatch(), grid = side / patch;
+  reference::PatchEmbedding weights{
+      floats(op.getWeight()),
+      floats(op.getClassRow()),
+      floats(op.getPositions()),
+      {floats(op.getNorm()), floats(op.getNormBias()), op.getEps().convertToFloat()}};
+  return define(op, {dim(op.getTiles(), 0) * (grid * grid + 1), dim(op.getWeight(), 0)},
+                reference::patchEmbed(bytes(op.getTiles()), side, patch, normalizationOf(op),
+                                      weights, rounding));
+}
+
+LogicalResult FunctionRun::evaluate(TowerQkvOp op) {
+  return define(op, {dim(op.getX(), 0), dim(op.getWeight(), 0)},
+                reference::towerQkv(
+                    floats(op.getX()),
+                    {floats(op.getNorm()), floats(op.getNormBias()), op.getEps().convertToFloat()},
+                    floats(op.getWeight()), floats(op.getBias()), op.getHeads(), op.getGrid(),
+                    op.getTheta().convertToFloat(), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(TowerAttentionOp op) {
+  const int64_t heads = op.getHeads(), channels = dim(op.getQkv(), 1) / 3;
+  if (dim(op.getQkv(), 1) % (3 * heads) != 0)
+    return op.emitOpError() << "has " << dim(op.getQkv(), 1)
+                            << " channels in this run, expected a multiple of " << 3 * heads;
+  return define(op, {dim(op.getQkv(), 0), channels},
+                reference::towerAttention(floats(op.getQkv()), heads, channels / heads,
+                                          op.getGrid(), rounding));
+}
+
+LogicalResult FunctionRun::evaluate(ProjectionOp op) {
+  reference::ProjectionOptions options;
+  if (op.getNorm())
+    options.norm = {floats(op.getNorm()), floats(op.getNormBias()), op.getEps()->convertToFloat()};
+  if (op.getBias())
+    options.bias = floats(op.getBias());
+  options.gelu = op.getGelu();
+  if (op.getResidual())
+    options.residual = floats(op.getResidual());
+  return define(op, {dim(op.getX(), 0), dim(op.getWeight(), 0)},
+                reference::projection(floats(op.getX()), floats(op.getWeight()), dim(op.getX(), 1),
+                                      options, rounding));
+}
+
+LogicalResult FunctionRun::evaluate(TowerOutputOp op) {
+  const int64_t grid = op.getGrid(), tiles = dim(op.getX(), 0) / (grid * grid + 1);
+  return define(op, {tiles * grid * grid / 4, 4 * dim(op.getX(), 1)},
+                reference::towerOutput(
+                    floats(op.getX()),
+                    {floats(op.getNorm()), floats(op.getNormBias()), op.getEps().convertToFloat()},
+                    grid, rounding));
+}
+
 LogicalResult FunctionRun::evaluate(Operation *op) {
   if (isa_and_present<MoeDialect>(op->getDialect()) && failed(verifyShapes(op)))
     return failure();
   return llvm::TypeSwitch<Operation *, LogicalResult>(op)
       .Case<LoadWeightOp, EmbedOp, RmsNormOp, LinearOp, RopeTableOp, RopeOp, HeadNormOp,
             TemperatureOp, AppendOp, AttentionOp, SwigluOp, AddOp, RouteOp, ExpertsOp, SelectRowsOp,
-            QkvOp, AttentionBlockOp, LinearResidualOp, MoeBlockOp, MlpBlockOp, HeadOp, FinalNormOp>(
+            PatchesOp, AppendClassOp, AddPositionsOp, LayerNormOp, LinearBiasOp, PatchRopeOp,
+            TileAttentionOp, GeluOp, DropClassOp, PixelShuffleOp, QkvOp, AttentionBlockOp,
+            LinearResidualOp, MoeBlockOp, MlpBlockOp, HeadOp, FinalNormOp, PatchEmbedOp, TowerQkvOp,
+            TowerAttentionOp, ProjectionOp, TowerOutputOp>(
           [&](auto moeOp) { return evaluate(moeOp); })
       .Default([](Operation *other) {
         return other->emitOpError() << "is no op that the interpreter knows";
@@ -450,6 +615,12 @@ FailureOr<std::vector<float>> Interpreter::run(StringRef function, ArrayRef<int3
   std::vector<TensorValue> arguments;
   for (ArrayRef<int32_t> argument : {tokens, positions, sequences, rows})
     arguments.push_back({{int64_t(argument.size())}, std::vector<int32_t>(argument)});
+  if (callee.getNumArguments() == 6) {
+    auto images = dyn_cast<RankedTensorType>(callee.getArgumentTypes()[4]);
+    if (images && images.getRank() == 2)
+      arguments.push_back({{0, images.getDimSize(1)}, std::vector<float>()});
+    arguments.push_back({{int64_t(tokens.size())}, std::vector<int32_t>(tokens.size(), -1)});
+  }
   FailureOr<std::vector<TensorValue>> results = runFunction(callee, arguments);
   if (failed(results))
     return failure();

@@ -13,13 +13,14 @@
 
 namespace moe {
 
-/// A tensor of float32 or int32, row-major. bf16 and f16 tensors are held as float32.
+/// A tensor of float32, int32 or bytes, row-major. bf16 and f16 tensors are held as float32.
 struct TensorValue {
   llvm::SmallVector<int64_t> shape;
-  std::variant<std::vector<float>, std::vector<int32_t>> elements;
+  std::variant<std::vector<float>, std::vector<int32_t>, std::vector<uint8_t>> elements;
 
   const std::vector<float> &floats() const { return std::get<std::vector<float>>(elements); }
   const std::vector<int32_t> &ints() const { return std::get<std::vector<int32_t>>(elements); }
+  const std::vector<uint8_t> &bytes() const { return std::get<std::vector<uint8_t>>(elements); }
   bool operator==(const TensorValue &) const = default;
 };
 
@@ -32,8 +33,8 @@ public:
                        reference::Rounding rounding = reference::Rounding::None)
       : module(module), tensors(tensors), rounding(rounding) {}
 
-  /// Runs one step of a model, a function of tokens, positions, sequences and wanted rows:
-  /// the logits, [rows, vocabulary].
+  /// Runs one step of a model, a function of tokens, positions, sequences and wanted rows, and
+  /// maybe of images and their rows, of which there are none: the logits, [rows, vocabulary].
   mlir::FailureOr<std::vector<float>> run(llvm::StringRef function, llvm::ArrayRef<int32_t> tokens,
                                           llvm::ArrayRef<int32_t> positions,
                                           llvm::ArrayRef<int32_t> sequences,

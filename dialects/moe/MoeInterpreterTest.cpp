@@ -466,6 +466,152 @@ TEST_F(InterpreterTest, MoeBlockOfTwoExperts) {
   }
 }
 
+/// Two tiles through a small tower: in the order of its math, and in the blocks that it is made of.
+TEST_F(InterpreterTest, VisionBlocks) {
+  const std::string arguments =
+      "%tiles: tensor<?x4x4x3xui8>, %patch: tensor<8x12xbf16>, %class: tensor<8xbf16>, "
+      "%positions: tensor<5x8xbf16>, %norm: tensor<8xbf16>, %shift: tensor<8xbf16>, "
+      "%q: tensor<8x8xbf16>, %k: tensor<8x8xbf16>, %v: tensor<8x8xbf16>, "
+      "%qkv: tensor<24x8xbf16>, %qb: tensor<8xbf16>, %kb: tensor<8xbf16>, %vb: tensor<8xbf16>, "
+      "%qkvb: tensor<24xbf16>, %fc: tensor<12x8xbf16>, %fcb: tensor<12xbf16>, "
+      "%out: tensor<8x12xbf16>, %adapter: tensor<6x32xbf16>";
+  auto module = parse("func.func @imported(" + arguments + R"mlir() -> tensor<?x6xf32> {
+      %p = moe.patches %tiles patch 2 rescale 0.00392156886 mean [0.5, 0.25, 0.5] std [0.5, 0.5, 1.0]
+          : tensor<?x4x4x3xui8> -> tensor<?x12xf32>
+      %e = moe.linear %p, %patch : tensor<?x12xf32>, tensor<8x12xbf16> -> tensor<?x8xf32>
+      %c = moe.append_class %e, %class grid 2 : tensor<?x8xf32>, tensor<8xbf16> -> tensor<?x8xf32>
+      %a = moe.add_positions %c, %positions : tensor<?x8xf32>, tensor<5x8xbf16>
+      %x = moe.layer_norm %a, %norm, %shift eps 1.0e-5 : tensor<?x8xf32>, tensor<8xbf16>, tensor<8xbf16>
+      %n = moe.layer_norm %x, %norm, %shift eps 1.0e-5 : tensor<?x8xf32>, tensor<8xbf16>, tensor<8xbf16>
+      %ql = moe.linear_bias %n, %q, %qb : tensor<?x8xf32>, tensor<8x8xbf16>, tensor<8xbf16> -> tensor<?x8xf32>
+      %kl = moe.linear_bias %n, %k, %kb : tensor<?x8xf32>, tensor<8x8xbf16>, tensor<8xbf16> -> tensor<?x8xf32>
+      %vl = moe.linear_bias %n, %v, %vb : tensor<?x8xf32>, tensor<8x8xbf16>, tensor<8xbf16> -> tensor<?x8xf32>
+      %qr = moe.patch_rope %ql heads 2 grid 2 theta 100.0 : tensor<?x8xf32>
+      %kr = moe.patch_rope %kl heads 2 grid 2 theta 100.0 : tensor<?x8xf32>
+      %o = moe.tile_attention %qr, %kr, %vl heads 2 grid 2 : tensor<?x8xf32>
+      %h = moe.add %x, %o : tensor<?x8xf32>
+      %m = moe.layer_norm %h, %norm, %shift eps 1.0e-5 : tensor<?x8xf32>, tensor<8xbf16>, tensor<8xbf16>
+      %f = moe.linear_bias %m, %fc, %fcb : tensor<?x8xf32>, tensor<12x8xbf16>, tensor<12xbf16> -> tensor<?x12xf32>
+      %g = moe.gelu %f : tensor<?x12xf32>
+      %l = moe.linear %g, %out : tensor<?x12xf32>, tensor<8x12xbf16> -> tensor<?x8xf32>
+      %y = moe.add %h, %l : tensor<?x8xf32>
+      %z = moe.layer_norm %y, %norm, %shift eps 1.0e-5 : tensor<?x8xf32>, tensor<8xbf16>, tensor<8xbf16>
+      %d = moe.drop_class %z grid 2 : tensor<?x8xf32> -> tensor<?x8xf32>
+      %s = moe.pixel_shuffle %d grid 2 : tensor<?x8xf32> -> tensor<?x32xf32>
+      %t = moe.linear %s, %adapter : tensor<?x32xf32>, tensor<6x32xbf16> -> tensor<?x6xf32>
+      %u = moe.gelu %t : tensor<?x6xf32>
+      return %u : tensor<?x6xf32>
+    }
+    func.func @fused()mlir" +
+                      arguments + R"mlir() -> tensor<?x6xf32> {
+      %x = moe.patch_embed %tiles, %patch, %class, %positions, %norm, %shift patch 2
+          rescale 0.00392156886 mean [0.5, 0.25, 0.5] std [0.5, 0.5, 1.0] eps 1.0e-5
+          : tensor<?x4x4x3xui8>, tensor<8x12xbf16>, tensor<8xbf16>, tensor<5x8xbf16>,
+            tensor<8xbf16>, tensor<8xbf16> -> tensor<?x8xf32>
+      %p = moe.tower_qkv %x, %norm, %shift, %qkv, %qkvb heads 2 grid 2 theta 100.0 eps 1.0e-5
+          : tensor<?x8xf32>, tensor<8xbf16>, tensor<8xbf16>, tensor<24x8xbf16>, tensor<24xbf16> -> tensor<?x24xf32>
+      %o = moe.tower_attention %p heads 2 grid 2 : tensor<?x24xf32> -> tensor<?x8xf32>
+      %h = moe.add %x, %o : tensor<?x8xf32>
+      %g = moe.projection %h, %fc norm %norm, %shift eps 1.0e-5 : tensor<8xbf16>, tensor<8xbf16>
+          bias %fcb : tensor<12xbf16> gelu : tensor<?x8xf32>, tensor<12x8xbf16> -> tensor<?x12xf32>
+      %y = moe.projection %g, %out residual %h : tensor<?x8xf32>
+          : tensor<?x12xf32>, tensor<8x12xbf16> -> tensor<?x8xf32>
+      %s = moe.tower_output %y, %norm, %shift grid 2 eps 1.0e-5
+          : tensor<?x8xf32>, tensor<8xbf16>, tensor<8xbf16> -> tensor<?x32xf32>
+      %u = moe.projection %s, %adapter gelu : tensor<?x32xf32>, tensor<6x32xbf16> -> tensor<?x6xf32>
+      return %u : tensor<?x6xf32>
+    })mlir");
+  ASSERT_TRUE(module);
+  std::mt19937 random(7);
+  std::uniform_real_distribution<float> uniform(-2, 2);
+  auto made = [&](SmallVector<int64_t> shape) {
+    std::vector<float> values(size_t(ShapedType::getNumElements(shape)));
+    for (float &value : values)
+      value = uniform(random);
+    return TensorValue{std::move(shape), std::move(values)};
+  };
+  auto joined = [](ArrayRef<TensorValue> parts, SmallVector<int64_t> shape) {
+    std::vector<float> values;
+    for (const TensorValue &part : parts)
+      values.insert(values.end(), part.floats().begin(), part.floats().end());
+    return TensorValue{std::move(shape), std::move(values)};
+  };
+  std::vector<uint8_t> tiles(2 * 4 * 4 * 3);
+  for (uint8_t &byte : tiles)
+    byte = uint8_t(random());
+  std::vector<TensorValue> given{{{2, 4, 4, 3}, tiles}, made({8, 12}), made({8}),
+                                 made({5, 8}),          made({8}),     made({8})};
+  std::vector<TensorValue> matrices{made({8, 8}), made({8, 8}), made({8, 8})},
+      biases{made({8}), made({8}), made({8})};
+  llvm::append_range(given, matrices);
+  given.push_back(joined(matrices, {24, 8}));
+  llvm::append_range(given, biases);
+  given.push_back(joined(biases, {24}));
+  for (SmallVector<int64_t> shape : {SmallVector<int64_t>{12, 8}, {12}, {8, 12}, {6, 32}})
+    given.push_back(made(shape));
+  std::vector<float> exact;
+  for (Rounding rounding : {Rounding::None, Rounding::Bfloat16}) {
+    Interpreter interpreter(*module, nullptr, rounding);
+    std::vector<std::vector<TensorValue>> results;
+    for (const char *name : {"imported", "fused"}) {
+      auto result = interpreter.runFunction(module->lookupSymbol<func::FuncOp>(name), given);
+      ASSERT_TRUE(succeeded(result));
+      results.push_back(*result);
+    }
+    EXPECT_EQ(results[0], results[1]);
+    EXPECT_EQ(results[0][0].shape, (SmallVector<int64_t>{2, 6}));
+    if (rounding == Rounding::None)
+      exact = results[0][0].floats();
+  }
+  Interpreter rounding(*module, nullptr, Rounding::Bfloat16);
+  auto rounded = rounding.runFunction(module->lookupSymbol<func::FuncOp>("fused"), given);
+  EXPECT_NE((*rounded)[0].floats(), exact);
+}
+
+TEST_F(InterpreterTest, EmbedsRowsOfImages) {
+  const std::string text = R"mlir(
+    func.func @f(%t: tensor<?xi32>, %w: tensor<3x2xf32>, %i: tensor<?x2xf32>, %r: tensor<?xi32>)
+        -> tensor<?x2xf32> {
+      %h = moe.embed %t, %w images %i, %r : tensor<?x2xf32>, tensor<?xi32>
+          : tensor<?xi32>, tensor<3x2xf32> -> tensor<?x2xf32>
+      return %h : tensor<?x2xf32>
+    })mlir";
+  auto arguments = [](std::vector<int32_t> rows) {
+    return std::vector<TensorValue>{{{3}, std::vector<int32_t>{2, 0, 1}},
+                                    {{3, 2}, std::vector<float>{1, 2, 3, 4, 5, 6}},
+                                    {{2, 2}, std::vector<float>{10, 20, 30, 40}},
+                                    {{int64_t(rows.size())}, rows}};
+  };
+  auto module = parse(text);
+  Interpreter interpreter(*module);
+  auto results =
+      interpreter.runFunction(module->lookupSymbol<func::FuncOp>("f"), arguments({-1, 1, -1}));
+  ASSERT_TRUE(succeeded(results));
+  EXPECT_EQ((*results)[0].floats(), (std::vector<float>{5, 6, 30, 40, 3, 4}));
+  EXPECT_EQ(runAndFail(text, arguments({-1, 2, -1})),
+            "'moe.embed' op takes row 2 of 2 rows of images");
+  EXPECT_EQ(runAndFail(text, arguments({-1, 0})),
+            "'moe.embed' op has 2 as dim 0 of image_rows, expected 3, dim 0 of tokens");
+}
+
+TEST_F(InterpreterTest, RefusesHalvesOfTiles) {
+  EXPECT_EQ(
+      runAndFail(R"mlir(
+    func.func @f(%x: tensor<?x2xf32>) -> tensor<?x2xf32> {
+      %y = moe.drop_class %x grid 2 : tensor<?x2xf32> -> tensor<?x2xf32>
+      return %y : tensor<?x2xf32>
+    })mlir",
+                 {{{4, 2}, std::vector<float>(8)}}),
+      "'moe.drop_class' op has 4 as dim 0 of x, expected a multiple of the rows of a tile, 5");
+  EXPECT_EQ(runAndFail(R"mlir(
+    func.func @f(%x: tensor<?x?xf32>) -> tensor<?x?xf32> {
+      %y = moe.tower_attention %x heads 2 grid 1 : tensor<?x?xf32> -> tensor<?x?xf32>
+      return %y : tensor<?x?xf32>
+    })mlir",
+                       {{{2, 8}, std::vector<float>(16)}}),
+            "'moe.tower_attention' op has 8 channels in this run, expected a multiple of 6");
+}
+
 TEST_F(InterpreterTest, WeightsAreRoundedToTheirStorage) {
   auto module = parse(R"mlir(
     moe.weight @f32 : tensor<2xf32> from [#moe.source<"w", [0], [2]>]

@@ -3,8 +3,6 @@
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/OpImplementation.h"
 
-#include <cmath>
-
 #include "dialects/moe/MoeInterfaces.cpp.inc"
 #define GET_OP_CLASSES
 #include "dialects/moe/MoeOps.cpp.inc"
@@ -128,9 +126,6 @@ template <typename PatchOp> static LogicalResult checkPixels(PatchOp op) {
     if (values.size() != 3)
       return op.emitOpError() << "has " << values.size() << " of " << name
                               << ", expected 3, one for each channel of a pixel";
-  for (float value : op.getMean())
-    if (!std::isfinite(value))
-      return op.emitOpError() << "has " << value << " as mean, expected a finite number";
   for (float value : op.getStd())
     if (failed(checkPositive(op, "std", APFloat(value))))
       return failure();
@@ -635,7 +630,8 @@ LogicalResult ProjectionOp::verify() {
                                {result[1], weight[0]}})))
     return failure();
   if (bool(getNorm()) != bool(getNormBias()) || bool(getNorm()) != getEps().has_value())
-    return emitOpError("has some of norm, norm_bias and eps, expected all or none"); // projection_c2
+    return emitOpError(
+        "has some of norm, norm_bias and eps, expected all or none"); // projection_c2
   if (getNorm()) {
     Shape norm{"norm", getNorm()}, normBias{"norm_bias", getNormBias()};
     if (failed(checkSame(*this, {{norm[0], x[1]}, {normBias[0], x[1]}}))) // projection_c1

@@ -1,9 +1,9 @@
 // The math of Llama 4, one op at a time, for reading and for comparing with.
 #include "dialects/moe/MoeReference.h"
+#include "dialects/moe/ReferenceRows.h"
 
 #include <algorithm>
 #include <bit>
-#include <cassert>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -35,25 +35,6 @@ float moe::reference::round(float value, Rounding rounding) {
 // Helpers
 //===----------------------------------------------------------------------===//
 
-/// How many rows of `width` elements there are in a matrix of `size` elements.
-static int64_t rowCount(size_t size, int64_t width) {
-  assert((width > 0 || size == 0) && "elements in rows of none");
-  assert((width == 0 || int64_t(size) % width == 0) && "not a whole number of rows");
-  return width > 0 ? int64_t(size) / width : 0;
-}
-
-template <typename T> static std::span<T> row(std::span<T> matrix, int64_t index, int64_t width) {
-  return matrix.subspan(size_t(index * width), size_t(width));
-}
-
-static double dot(View a, View b) {
-  assert(a.size() == b.size());
-  double sum = 0;
-  for (size_t i = 0; i < a.size(); ++i)
-    sum += double(a[i]) * b[i];
-  return sum;
-}
-
 static double inverseRms(View x, float eps) {
   return 1.0 / std::sqrt(dot(x, x) / double(x.size()) + eps);
 }
@@ -67,6 +48,18 @@ Values moe::reference::embed(Indices tokens, View table, int64_t channels, Round
   result.reserve(tokens.size() * size_t(channels));
   for (int32_t token : tokens)
     for (float element : row(table, token, channels))
+      result.push_back(round(element, rounding));
+  return result;
+}
+
+Values moe::reference::embedWithImages(Indices tokens, View table, View images, Indices imageRows,
+                                       int64_t channels, Rounding rounding) {
+  assert(tokens.size() == imageRows.size());
+  Values result;
+  result.reserve(tokens.size() * size_t(channels));
+  for (size_t t = 0; t < tokens.size(); ++t)
+    for (float element :
+         imageRows[t] < 0 ? row(table, tokens[t], channels) : row(images, imageRows[t], channels))
       result.push_back(round(element, rounding));
   return result;
 }
@@ -343,15 +336,6 @@ Values moe::reference::experts(View x, Indices chosen, View scores, View gate, V
 //===----------------------------------------------------------------------===//
 // Fused: whole blocks
 //===----------------------------------------------------------------------===//
-
-/// Columns `begin` to `end` of each row.
-static Values columns(View x, int64_t width, int64_t begin, int64_t end) {
-  Values result;
-  for (int64_t t = 0; t < rowCount(x.size(), width); ++t)
-    for (int64_t c = begin; c < end; ++c)
-      result.push_back(x[t * width + c]);
-  return result;
-}
 
 Values moe::reference::qkv(View x, View norm, View weight, float eps, Rounding rounding) {
   return linear(rmsNorm(x, norm, eps, rounding), weight, int64_t(norm.size()), rounding);

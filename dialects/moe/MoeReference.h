@@ -40,6 +40,11 @@ float round(float value, Rounding rounding);
 /// table [vocabulary, channels] -> [tokens, channels]. Each token is below the vocabulary's size.
 Values embed(Indices tokens, View table, int64_t channels, Rounding rounding = Rounding::None);
 
+/// The same with images [rows, channels] and imageRows [tokens]: where that is not negative, it is
+/// the row of `images` that a token takes in place of its own.
+Values embedWithImages(Indices tokens, View table, View images, Indices imageRows, int64_t channels,
+                       Rounding rounding = Rounding::None);
+
 /// x [tokens, channels], weight [channels] -> [tokens, channels].
 Values rmsNorm(View x, View weight, float eps, Rounding rounding = Rounding::None);
 
