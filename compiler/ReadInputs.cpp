@@ -37,7 +37,7 @@ llvm::Error Compilation::readInput() {
   inputs.addFolder(folderOfInput());
   for (const std::string &folder : options.lora)
     inputs.addFolder(folder);
-  auto parsed = Llama4Config::open(configPath, warnings);
+  auto parsed = Llama4Config::open(configPath, warnings, /*vision=*/false);
   if (!parsed)
     return parsed.takeError();
   config = std::move(*parsed);

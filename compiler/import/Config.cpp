@@ -1,6 +1,7 @@
 // Reads config.json as transformers does, defaults included, but refuses what contradicts itself or
 // what this compiler would get wrong.
 #include "compiler/import/Config.h"
+#include "compiler/import/ConfigFields.h"
 #include "compiler/import/Json.h"
 
 #include "llvm/ADT/STLExtras.h"
@@ -19,27 +20,18 @@ static constexpr int64_t kMaxLayers = 1024, kMaxHidden = 1 << 17, kMaxWidth = 1 
 static constexpr int64_t kMaxExperts = 1 << 13, kMaxHeads = 1 << 12, kMaxHeadDim = 1 << 12;
 static constexpr int64_t kMaxVocab = 1 << 24, kMaxPositions = 1 << 30;
 
-// A value for a message, cut short if it is long.
-static std::string shown(const json::Value &value) {
-  std::string text = llvm::formatv("{0}", value).str();
-  return text.size() <= 60 ? text : text.substr(0, 57) + "...";
-}
-
 namespace moe {
 
-// Reads fields in any order and keeps the first error, so that the rules below read as a list.
-class ConfigReader {
+// The fields of the text model are those that are read.
+class ConfigReader : public ConfigFields {
 public:
   ConfigReader(llvm::StringRef file, std::vector<std::string> &warnings)
-      : file(file), warnings(warnings) {}
+      : ConfigFields(file), warnings(warnings) {}
 
-  llvm::Expected<Llama4Config> read(const json::Object &top);
+  llvm::Expected<Llama4Config> read(const json::Object &top, bool vision);
   void readEos(const json::Value &value);
   void readGeneration(const json::Object &generation);
 
-  llvm::Error takeError() {
-    return error.empty() ? llvm::Error::success() : llvm::createStringError(file + ": " + error);
-  }
   Llama4Config config;
 
 private:
@@ -50,62 +42,9 @@ private:
   void readRope();
   void readTokens(const json::Object &top);
   void readDtype(const json::Object &top);
+  void readVision(const json::Object &top);
 
-  void fail(const llvm::Twine &message) {
-    if (error.empty())
-      error = message.str();
-  }
-  void failType(llvm::StringRef key, const json::Value &value, const llvm::Twine &expected) {
-    fail(key + " is " + shown(value) + ", expected " + expected);
-  }
-
-  // The field; null if it is missing or null, as most fields allow.
-  const json::Value *find(llvm::StringRef key) const {
-    const json::Value *value = text->get(key);
-    return value && value->kind() != json::Value::Null ? value : nullptr;
-  }
-  int64_t integer(llvm::StringRef key, const json::Value &value, int64_t low, int64_t high) {
-    // A whole number may be written as 8192.0, a truth value not as 1.
-    if (std::optional<int64_t> number = value.getAsInteger())
-      if (low <= *number && *number <= high)
-        return *number;
-    failType(key, value, "an integer from " + llvm::Twine(low) + " to " + llvm::Twine(high));
-    return low;
-  }
-  int64_t integer(llvm::StringRef key, int64_t missing, int64_t low, int64_t high) {
-    const json::Value *value = text->get(key);
-    return value ? integer(key, *value, low, high) : missing;
-  }
-  double positive(llvm::StringRef key, const json::Value &value) {
-    if (std::optional<double> number = value.getAsNumber())
-      if (*number > 0 && float(*number) > 0 && std::isfinite(float(*number)))
-        return *number;
-    failType(key, value, "a positive number");
-    return 1;
-  }
-  double positive(llvm::StringRef key, double missing) {
-    const json::Value *value = text->get(key);
-    return value ? positive(key, *value) : missing;
-  }
-  bool boolean(llvm::StringRef key, bool missing) {
-    const json::Value *value = text->get(key);
-    if (!value)
-      return missing;
-    if (std::optional<bool> truth = value->getAsBoolean())
-      return *truth;
-    failType(key, *value, "true or false");
-    return missing;
-  }
-  const json::Array *array(llvm::StringRef key, const llvm::Twine &of) {
-    const json::Value *value = find(key);
-    if (value && !value->getAsArray())
-      failType(key, *value, "a list of " + of);
-    return value ? value->getAsArray() : nullptr;
-  }
-
-  std::string file, error;
   std::vector<std::string> &warnings;
-  const json::Object *text = nullptr; // the fields of the text model
 };
 
 } // namespace moe
@@ -134,11 +73,11 @@ void ConfigReader::readArchitecture(const json::Object &top) {
   if (!type.empty() && type != "llama4" && type != "llama4_text")
     return fail("model_type is \"" + type + "\", but architectures says " + config.architecture);
 
-  text = &top;
+  fields = &top;
   if (const json::Value *nested = top.get("text_config")) {
-    text = nested->getAsObject();
-    if (!text) {
-      text = &top;
+    fields = nested->getAsObject();
+    if (!fields) {
+      fields = &top;
       return failType("text_config", *nested, "an object");
     }
   } else if (config.architecture == "Llama4ForConditionalGeneration") {
@@ -147,15 +86,15 @@ void ConfigReader::readArchitecture(const json::Object &top) {
 }
 
 void ConfigReader::readQuantization(const json::Object &top) {
-  for (const json::Object *object : {&top, text})
+  for (const json::Object *object : {&top, fields})
     for (llvm::StringRef key : {"quantization_config", "compression_config"}) {
       const json::Value *value = object->get(key);
       if (!value || value->kind() == json::Value::Null || config.quantization)
         continue;
-      const json::Object *fields = value->getAsObject();
-      if (!fields)
+      const json::Object *method = value->getAsObject();
+      if (!method)
         return failType(key, *value, "an object");
-      auto quantization = QuantizationConfig::parse(*fields, key);
+      auto quantization = QuantizationConfig::parse(*method, key);
       if (!quantization)
         return fail(llvm::toString(quantization.takeError()));
       config.quantization = std::move(*quantization);
@@ -177,7 +116,7 @@ void ConfigReader::readSizes() {
 
   config.heads = integer("num_attention_heads", 40, 1, kMaxHeads);
   config.kvHeads = 8;
-  if (const json::Value *value = text->get("num_key_value_heads"))
+  if (const json::Value *value = fields->get("num_key_value_heads"))
     config.kvHeads = value->kind() == json::Value::Null
                          ? config.heads
                          : integer("num_key_value_heads", *value, 1, kMaxHeads);
@@ -186,7 +125,7 @@ void ConfigReader::readSizes() {
          ", which is no multiple of num_key_value_heads, " + llvm::Twine(config.kvHeads));
 
   config.headDim = 128;
-  if (const json::Value *value = text->get("head_dim")) {
+  if (const json::Value *value = fields->get("head_dim")) {
     if (value->kind() != json::Value::Null) {
       config.headDim = integer("head_dim", *value, 1, kMaxHeadDim);
     } else {
@@ -206,7 +145,7 @@ void ConfigReader::readSizes() {
   config.normEps = positive("rms_norm_eps", 1e-5);
   if (boolean("attention_bias", false))
     fail("attention_bias is true, which this version does not support: released models have none");
-  if (const json::Value *value = text->get("hidden_act"))
+  if (const json::Value *value = fields->get("hidden_act"))
     if (value->getAsString() != llvm::StringRef("silu"))
       failType("hidden_act", *value, "\"silu\"");
 }
@@ -241,7 +180,7 @@ void ConfigReader::readLayers() {
   }
 
   config.attentionChunk = 8192;
-  if (const json::Value *value = text->get("attention_chunk_size")) {
+  if (const json::Value *value = fields->get("attention_chunk_size")) {
     config.attentionChunk = std::nullopt;
     if (value->kind() != json::Value::Null)
       config.attentionChunk = integer("attention_chunk_size", *value, 1, kMaxPositions);
@@ -266,7 +205,7 @@ void ConfigReader::readLayers() {
 
   config.qkNorm = boolean("use_qk_norm", true);
   config.temperature = true;
-  if (const json::Value *value = text->get("attn_temperature_tuning")) {
+  if (const json::Value *value = fields->get("attn_temperature_tuning")) {
     if (std::optional<bool> truth = value->getAsBoolean())
       config.temperature = *truth;
     else // early files have the number 4
@@ -286,12 +225,12 @@ void ConfigReader::readRope() {
     const json::Value *value = find(key);
     if (!value)
       continue;
-    const json::Object *fields = value->getAsObject();
-    if (!fields)
+    const json::Object *rope = value->getAsObject();
+    if (!rope)
       return failType(key, *value, "an object");
     auto field = [&](llvm::StringRef name) { return (key + "." + name).str(); };
 
-    if (const json::Value *inner = fields->get("rope_theta")) {
+    if (const json::Value *inner = rope->get("rope_theta")) {
       double number = positive(field("rope_theta"), *inner);
       if (theta && *theta != number)
         return fail("rope_theta is " + llvm::formatv("{0}", *theta).str() + ", but " +
@@ -299,14 +238,14 @@ void ConfigReader::readRope() {
       theta = number;
     }
 
-    const json::Value *type = fields->get("rope_type");
+    const json::Value *type = rope->get("rope_type");
     if (!type)
-      type = fields->get("type"); // the older spelling
+      type = rope->get("type"); // the older spelling
     std::optional<RopeScaling> scaling;
     if (type && type->getAsString() == llvm::StringRef("llama3")) {
       scaling.emplace();
       auto number = [&](llvm::StringRef name) {
-        const json::Value *inner = fields->get(name);
+        const json::Value *inner = rope->get(name);
         if (!inner) {
           fail(key + " of type llama3 has no " + name);
           return 1.0;
@@ -330,7 +269,7 @@ void ConfigReader::readRope() {
              llvm::formatv("{0}", scaling->highFrequency).str() + ", but low_freq_factor is " +
              llvm::formatv("{0}", scaling->lowFrequency).str());
     } else if (type ? type->getAsString() != llvm::StringRef("default")
-                    : fields->get("factor") != nullptr) {
+                    : rope->get("factor") != nullptr) {
       return fail(field("rope_type") + " is " + (type ? shown(*type) : "missing") +
                   ", expected \"llama3\" or \"default\"");
     }
@@ -372,7 +311,7 @@ void ConfigReader::readEos(const json::Value &value) {
 // A file that gives a temperature means it, whether it says do_sample or leaves it out; false is
 // greedy.
 void ConfigReader::readGeneration(const json::Object &generation) {
-  text = &generation;
+  fields = &generation;
   if (const json::Value *eos = find("eos_token_id"))
     readEos(*eos);
   auto number = [&](llvm::StringRef key, double &value, bool zero, double most) {
@@ -401,7 +340,9 @@ void ConfigReader::readGeneration(const json::Object &generation) {
 
 void ConfigReader::readTokens(const json::Object &top) {
   // A token id may be in the text fields or at the top; the former win. Some files say -1 for none.
-  auto find = [&](llvm::StringRef key) { return text->get(key) ? text->get(key) : top.get(key); };
+  auto find = [&](llvm::StringRef key) {
+    return fields->get(key) ? fields->get(key) : top.get(key);
+  };
   auto token = [&](llvm::StringRef key, int64_t missing) -> int64_t {
     const json::Value *value = find(key);
     if (!value)
@@ -416,8 +357,22 @@ void ConfigReader::readTokens(const json::Object &top) {
     config.eosTokens = {2};
 }
 
+void ConfigReader::readVision(const json::Object &top) {
+  const json::Value *value = top.get("vision_config");
+  if (config.architecture != "Llama4ForConditionalGeneration" || !value ||
+      value->kind() == json::Value::Null)
+    return;
+  const json::Object *vision = value->getAsObject();
+  if (!vision)
+    return failType("vision_config", *value, "an object");
+  auto read = VisionConfig::parse(*vision, top, config.vocabSize);
+  if (!read)
+    return fail(llvm::toString(read.takeError()));
+  config.vision = std::move(*read);
+}
+
 void ConfigReader::readDtype(const json::Object &top) {
-  for (const json::Object *object : {text, &top})
+  for (const json::Object *object : {fields, &top})
     for (llvm::StringRef key : {"dtype", "torch_dtype"}) {
       const json::Value *value = object->get(key);
       if (!value || value->kind() == json::Value::Null)
@@ -434,7 +389,7 @@ void ConfigReader::readDtype(const json::Object &top) {
     }
 }
 
-llvm::Expected<Llama4Config> ConfigReader::read(const json::Object &top) {
+llvm::Expected<Llama4Config> ConfigReader::read(const json::Object &top, bool vision) {
   readArchitecture(top);
   if (!error.empty())
     return takeError();
@@ -446,13 +401,15 @@ llvm::Expected<Llama4Config> ConfigReader::read(const json::Object &top) {
   readRope();
   readTokens(top);
   readDtype(top);
+  if (vision)
+    readVision(top);
 
   config.tiedEmbeddings = boolean("tie_word_embeddings", false);
-  if (const json::Value *value = top.get("tie_word_embeddings"); value && text != &top) {
+  if (const json::Value *value = top.get("tie_word_embeddings"); value && fields != &top) {
     std::optional<bool> tied = value->getAsBoolean();
     if (!tied)
       failType("tie_word_embeddings", *value, "true or false");
-    else if (!text->get("tie_word_embeddings"))
+    else if (!fields->get("tie_word_embeddings"))
       config.tiedEmbeddings = *tied;
     else if (*tied != config.tiedEmbeddings)
       fail(llvm::Twine("tie_word_embeddings is ") + (*tied ? "true" : "false") +
@@ -464,18 +421,18 @@ llvm::Expected<Llama4Config> ConfigReader::read(const json::Object &top) {
 }
 
 llvm::Expected<Llama4Config> Llama4Config::parse(llvm::StringRef text, llvm::StringRef name,
-                                                 std::vector<std::string> &warnings) {
+                                                 std::vector<std::string> &warnings, bool vision) {
   llvm::Expected<json::Value> value = parseJson(text, name);
   if (!value)
     return value.takeError();
   const json::Object *top = value->getAsObject();
   if (!top)
     return llvm::createStringError(name + " is not a JSON object");
-  return ConfigReader(name, warnings).read(*top);
+  return ConfigReader(name, warnings).read(*top, vision);
 }
 
 llvm::Expected<Llama4Config> Llama4Config::open(llvm::StringRef path,
-                                                std::vector<std::string> &warnings) {
+                                                std::vector<std::string> &warnings, bool vision) {
   namespace fs = llvm::sys::fs;
   llvm::SmallString<128> file = path;
   if (fs::is_directory(path))
@@ -488,9 +445,13 @@ llvm::Expected<Llama4Config> Llama4Config::open(llvm::StringRef path,
     return value.takeError();
   if (!value->getAsObject())
     return llvm::createStringError(file + " is not a JSON object");
-  llvm::Expected<Llama4Config> config = ConfigReader(file, warnings).read(*value->getAsObject());
+  llvm::Expected<Llama4Config> config =
+      ConfigReader(file, warnings).read(*value->getAsObject(), vision);
   if (!config)
     return config;
+  if (config->vision)
+    if (llvm::Error error = config->vision->readPreprocessor(llvm::sys::path::parent_path(file)))
+      return error;
 
   // ModelOpt's own file, which is all that its older versions wrote.
   llvm::SmallString<128> modelOpt = llvm::sys::path::parent_path(file);
@@ -543,7 +504,8 @@ static uint64_t countWeights(const Llama4Config &config, int64_t experts) {
 
 uint64_t Llama4Config::parameters() const {
   uint64_t table = uint64_t(vocabSize) * uint64_t(hiddenSize);
-  return countWeights(*this, experts) + (tiedEmbeddings ? table : 2 * table);
+  return countWeights(*this, experts) + (tiedEmbeddings ? table : 2 * table) +
+         (vision ? vision->parameters(hiddenSize) : 0);
 }
 
 uint64_t Llama4Config::activeParameters() const {
@@ -557,5 +519,7 @@ llvm::Error Llama4Config::truncate(int64_t count) {
   layers = count;
   rope.resize(size_t(count));
   moe.resize(size_t(count));
+  if (vision)
+    vision->layers = std::min(vision->layers, count);
   return llvm::Error::success();
 }

@@ -3,6 +3,7 @@
 #define MOE_COMPILER_IMPORT_CONFIG_H
 
 #include "compiler/import/QuantizationConfig.h"
+#include "compiler/import/VisionConfig.h"
 #include "runtime/weights/TensorSource.h"
 
 #include <optional>
@@ -59,6 +60,8 @@ struct Llama4Config {
 
   std::optional<SamplingDefaults> sampling; // none: not said
 
+  std::optional<VisionConfig> vision; // none: the model sees no pictures
+
   // `layers` is smaller after truncate().
   int64_t checkpointLayers = 0;
 
@@ -67,21 +70,23 @@ struct Llama4Config {
   int64_t moeLayers() const;
 
   // Weights of the model, and those that one decoded token uses: the head, one row of the embedding
-  // and expertsPerToken experts of a layer, but not the others.
+  // and expertsPerToken experts of a layer, but not the others, nor those of the vision tower.
   uint64_t parameters() const;
   uint64_t activeParameters() const;
 
-  // Keeps the first `count` layers: a small model with the real shapes.
+  // Keeps the first `count` layers, of the vision tower too: a small model with the real shapes.
   llvm::Error truncate(int64_t count);
 
   // `path` is a config.json, or the folder that has one; generation_config.json, if it lies beside
   // it, says where generation stops and how it samples, and hf_quant_config.json how weights are
-  // quantized where config.json does not. What is legal but suspicious is appended to `warnings`.
-  static llvm::Expected<Llama4Config> open(llvm::StringRef path,
-                                           std::vector<std::string> &warnings);
+  // quantized where config.json does not, and preprocessor_config.json what becomes of pictures.
+  // What is legal but suspicious is appended to `warnings`. Without `vision` nothing of pictures is
+  // read.
+  static llvm::Expected<Llama4Config> open(llvm::StringRef path, std::vector<std::string> &warnings,
+                                           bool vision = true);
   // `name` starts the messages.
   static llvm::Expected<Llama4Config> parse(llvm::StringRef json, llvm::StringRef name,
-                                            std::vector<std::string> &warnings);
+                                            std::vector<std::string> &warnings, bool vision = true);
 
 private:
   std::vector<bool> rope, moe; // of each layer

@@ -4,11 +4,10 @@
 // Shapes: T tokens, D hidden, H query heads, G key-value heads, d head dimension, E routed experts,
 // I width of an expert, V vocabulary.
 #include "compiler/import/Llama4.h"
-#include "compiler/import/TensorLedger.h"
+#include "compiler/import/Llama4Vision.h"
 #include "dialects/moe/MoeOps.h"
 #include "dialects/moe/MoeReference.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "mlir/IR/Builders.h"
 #include "mlir/IR/Verifier.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
@@ -31,27 +30,21 @@ enum class ExpertLayout {
 // The model
 //===----------------------------------------------------------------------===//
 
-class Importer {
+class Importer : ModuleBuilder {
 public:
   Importer(MLIRContext &context, const Llama4Config &config, const TensorSource &tensors,
            ImportOptions options)
-      : config(config), tensors(tensors), options(options), ledger(tensors), builder(&context),
-        symbols(&context), location(builder.getUnknownLoc()) {}
+      : ModuleBuilder(context, tensors), config(config), options(options) {}
 
   llvm::Expected<ImportedModel> import();
 
 private:
-  // What a weight is made of: a box of a tensor that must be of the given shape. With {} in its
-  // name the first dimension is that of the tensors with a number there, and all are taken.
-  struct Part {
-    std::string tensor;
-    SmallVector<int64_t> shape;
-    TensorBox box;
-    bool transposed = false;
-  };
-
   void findNames();
   DictionaryAttr facts();
+
+  // A function at the end of the module, and what it returns of its arguments.
+  void function(ModuleOp module, StringRef name, ArrayRef<Type> inputs, ArrayRef<Type> results,
+                llvm::function_ref<SmallVector<Value>(ValueRange)> fill);
 
   SmallVector<Value> step(ValueRange inputs);
   Value attention(int64_t layer, Value x);
@@ -62,29 +55,8 @@ private:
   Value linear(const Twine &name, const Twine &tensor, int64_t outputs, Value x);
   Value expertWeight(int64_t layer, StringRef which);
 
-  // A weight that is one tensor, and one that is a part of one, or of a stack.
-  Value weight(const Twine &name, const Twine &tensor, ArrayRef<int64_t> shape,
-               bool shared = false);
-  Value weight(const Twine &name, ArrayRef<int64_t> shape, const Part &part, bool shared = false);
-  // The tensors of a part; null where one is missing or has another shape.
-  SmallVector<const TensorInfo *> take(const Part &part, bool shared);
-
-  RankedTensorType matrix(int64_t channels, Type element = {}) {
-    return RankedTensorType::get({ShapedType::kDynamic, channels},
-                                 element ? element : builder.getF32Type());
-  }
-  int64_t channels(Value x) { return cast<RankedTensorType>(x.getType()).getDimSize(1); }
-  template <typename Op, typename... Args> Value make(int64_t channels, Args &&...args) {
-    return Op::create(builder, location, matrix(channels), std::forward<Args>(args)...);
-  }
-
   const Llama4Config &config;
-  const TensorSource &tensors;
   ImportOptions options;
-  TensorLedger ledger;
-  OpBuilder builder; // of the step
-  OpBuilder symbols; // of the weights and caches, before the step
-  Location location;
   std::string body; // what precedes "layers." and "embed_tokens." in the checkpoint
   std::string head; // the name of the head's tensor
   Value positions, sequences, ropeTable;
@@ -99,7 +71,10 @@ SmallVector<Value> Importer::step(ValueRange inputs) {
 
   Value table =
       weight("embedding", body + "embed_tokens.weight", {config.vocabSize, config.hiddenSize});
-  Value h = make<EmbedOp>(config.hiddenSize, tokens, table, Value(), Value());
+  Value images, imageRows;
+  if (config.vision)
+    images = inputs[4], imageRows = inputs[5];
+  Value h = make<EmbedOp>(config.hiddenSize, tokens, table, images, imageRows);
 
   // One table serves all layers: the frequencies are those of the model.
   std::optional<reference::RopeScaling> scaling;
@@ -206,53 +181,6 @@ Value Importer::linear(const Twine &name, const Twine &tensor, int64_t outputs, 
 // Weights
 //===----------------------------------------------------------------------===//
 
-Value Importer::weight(const Twine &name, const Twine &tensor, ArrayRef<int64_t> shape,
-                       bool shared) {
-  SmallVector<int64_t> whole(shape);
-  TensorBox box{SmallVector<int64_t>(shape.size(), 0), whole};
-  return weight(name, shape, Part{tensor.str(), whole, box}, shared);
-}
-
-SmallVector<const TensorInfo *> Importer::take(const Part &part, bool shared) {
-  StringRef name = part.tensor;
-  const size_t at = name.find("{}");
-  if (at == StringRef::npos)
-    return {ledger.take(name, part.shape, part.box, shared)};
-  SmallVector<const TensorInfo *> tensors;
-  auto inner = [](ArrayRef<int64_t> dims) { return SmallVector<int64_t>(dims.drop_front()); };
-  const TensorBox box{inner(part.box.offsets), inner(part.box.sizes)};
-  for (int64_t number = 0; number < part.shape.front(); ++number)
-    tensors.push_back(
-        ledger.take((name.take_front(at) + Twine(number) + name.drop_front(at + 2)).str(),
-                    inner(part.shape), box, shared));
-  return tensors;
-}
-
-Value Importer::weight(const Twine &name, ArrayRef<int64_t> shape, const Part &part, bool shared) {
-  // Tensors of one type give a weight of that type; f32 holds any mixture of them.
-  std::optional<Storage> dtype;
-  std::optional<WeightFormat> format; // of all tensors, plain where they differ
-  for (const TensorInfo *tensor : take(part, shared)) {
-    if (!tensor)
-      continue;
-    dtype = !dtype || *dtype == tensor->dtype ? tensor->dtype : Storage::F32;
-    WeightFormat own;
-    if (tensor->encoding && tensor->encoding->inputsFirst == part.transposed)
-      own = tensor->encoding->format;
-    format = !format || *format == own ? own : WeightFormat();
-  }
-  Attribute source = SourceAttr::get(builder.getContext(), builder.getStringAttr(part.tensor),
-                                     part.box.offsets, part.box.sizes, part.transposed);
-  Type element = typeOf(dtype.value_or(Storage::F32), builder.getContext());
-  auto type = RankedTensorType::get(shape, element);
-  auto op = WeightOp::create(symbols, location, symbols.getStringAttr(name), TypeAttr::get(type),
-                             symbols.getArrayAttr(source), PackingAttr(),
-                             format && format->quantized()
-                                 ? FormatAttr::get(builder.getContext(), *format)
-                                 : FormatAttr());
-  return LoadWeightOp::create(builder, location, type, FlatSymbolRefAttr::get(op.getSymNameAttr()));
-}
-
 // The gate, up or down projections of all experts of a layer as [E, outputs, inputs], however the
 // checkpoint stores them.
 Value Importer::expertWeight(int64_t i, StringRef which) {
@@ -345,12 +273,8 @@ DictionaryAttr Importer::facts() {
 
 // Why a tensor that no weight took is not needed; empty if there is no such reason.
 static std::string reasonToIgnore(StringRef name, StringRef body, const Llama4Config &config) {
-  StringRef rest = name;
-  rest.consume_front("model.");
-  if (rest.starts_with("vision_model.") || rest.starts_with("vision_tower."))
-    return "vision tower, images are not supported by this version";
-  if (rest.starts_with("multi_modal_projector."))
-    return "projector of the vision tower, images are not supported by this version";
+  if (std::optional<std::string> reason = reasonToIgnoreOfVision(name, config.vision))
+    return *reason;
   if (name.ends_with("rotary_emb.inv_freq") || name.ends_with("rope.freqs"))
     return "rope frequencies, which follow from config.json";
   if (name.ends_with(".input_scale") || name.ends_with("_input_scale") ||
@@ -371,6 +295,17 @@ static std::string reasonToIgnore(StringRef name, StringRef body, const Llama4Co
   return "";
 }
 
+void Importer::function(ModuleOp module, StringRef name, ArrayRef<Type> inputs,
+                        ArrayRef<Type> results,
+                        llvm::function_ref<SmallVector<Value>(ValueRange)> fill) {
+  builder.setInsertionPointToEnd(module.getBody());
+  auto function =
+      func::FuncOp::create(builder, location, name, builder.getFunctionType(inputs, results));
+  symbols.setInsertionPoint(function);
+  builder.setInsertionPointToEnd(function.addEntryBlock());
+  func::ReturnOp::create(builder, location, fill(function.getArguments()));
+}
+
 llvm::Expected<ImportedModel> Importer::import() {
   builder.getContext()->loadDialect<MoeDialect, func::FuncDialect>();
   findNames();
@@ -380,15 +315,24 @@ llvm::Expected<ImportedModel> Importer::import() {
   (*model.module)->setAttr("moe.model", facts());
 
   Type indices = RankedTensorType::get({ShapedType::kDynamic}, builder.getI32Type());
-  SmallVector<Type> results{matrix(config.vocabSize)};
+  SmallVector<Type> inputs(4, indices), results{matrix(config.vocabSize)};
+  if (config.vision)
+    inputs.append({matrix(config.hiddenSize), indices});
   if (options.hiddenStates)
     results.push_back(matrix(config.hiddenSize));
-  auto type = builder.getFunctionType({indices, indices, indices, indices}, results);
-  builder.setInsertionPointToEnd(model.module->getBody());
-  auto function = func::FuncOp::create(builder, location, "step", type);
-  symbols.setInsertionPoint(function);
-  builder.setInsertionPointToEnd(function.addEntryBlock());
-  func::ReturnOp::create(builder, location, step(function.getArguments()));
+  function(*model.module, "step", inputs, results, [&](ValueRange given) { return step(given); });
+  if (config.vision) {
+    const VisionConfig &vision = *config.vision;
+    if (llvm::Error error = checkVisionTensors(tensors))
+      return error;
+    (*model.module)->setAttr("moe.vision", visionFacts(vision, builder));
+    Type tiles = RankedTensorType::get({ShapedType::kDynamic, vision.tileSize, vision.tileSize, 3},
+                                       builder.getIntegerType(8, /*isSigned=*/false));
+    Type rows = matrix(config.hiddenSize);
+    function(*model.module, "vision", tiles, rows, [&](ValueRange given) {
+      return SmallVector<Value>{importVision(*this, vision, config.hiddenSize, given[0])};
+    });
+  }
 
   auto reason = [&](StringRef name) { return reasonToIgnore(name, body, config); };
   if (llvm::Error error = ledger.settle(reason, model.ignored))

@@ -45,6 +45,37 @@ RandomWeights::RandomWeights(const Llama4Config &config, uint64_t seed) : seed(s
   tensor("model.norm.weight", {d});
   if (!config.tiedEmbeddings)
     tensor("lm_head.weight", {config.vocabSize, d});
+  if (!config.vision)
+    return;
+
+  const VisionConfig &vision = *config.vision;
+  const int64_t c = vision.hiddenSize, patches = vision.grid() * vision.grid();
+  auto linear = [&](const std::string &at, int64_t outputs, int64_t inputs) {
+    tensor(at + ".weight", {outputs, inputs});
+    tensor(at + ".bias", {outputs});
+  };
+  auto norm = [&](const std::string &at) {
+    tensor(at + ".weight", {c});
+    tensor(at + ".bias", {c});
+  };
+  tensor("vision_model.class_embedding", {c});
+  tensor("vision_model.positional_embedding_vlm", {patches + 1, c});
+  tensor("vision_model.patch_embedding.linear.weight",
+         {c, 3 * vision.patchSize * vision.patchSize});
+  norm("vision_model.layernorm_pre");
+  for (int64_t i = 0; i < vision.layers; ++i) {
+    std::string layer = "vision_model.model.layers." + std::to_string(i) + ".";
+    norm(layer + "input_layernorm");
+    for (const char *which : {"q", "k", "v", "o"})
+      linear(layer + "self_attn." + which + "_proj", c, c);
+    norm(layer + "post_attention_layernorm");
+    linear(layer + "mlp.fc1", vision.mlpWidth, c);
+    linear(layer + "mlp.fc2", c, vision.mlpWidth);
+  }
+  norm("vision_model.layernorm_post");
+  tensor("vision_model.vision_adapter.mlp.fc1.weight", {vision.adapterWidth, vision.mlpWidth});
+  tensor("vision_model.vision_adapter.mlp.fc2.weight", {vision.adapterWidth, vision.adapterWidth});
+  tensor("multi_modal_projector.linear_1.weight", {d, vision.adapterWidth});
 }
 
 //===----------------------------------------------------------------------===//
@@ -109,7 +140,12 @@ Status RandomWeights::readElements(const TensorInfo &tensor, uint64_t begin,
   llvm::StringRef name = tensor.name;
   uint64_t number = hashName(name) ^ seed * 0x9E3779B97F4A7C15;
   Generator generator{number * 0xD1342543DE82EF95 + 0x9E3779B97F4A7C15, 0, 0};
-  if (tensor.shape.size() == 1)
+  if (name.ends_with(".bias"))
+    generator.scale = 0.5;
+  else if (name == "vision_model.class_embedding" ||
+           name == "vision_model.positional_embedding_vlm")
+    generator.scale = 1;
+  else if (tensor.shape.size() == 1)
     generator.offset = 1, generator.scale = 0.5;
   else if (name == "model.embed_tokens.weight")
     generator.scale = 2;

@@ -41,7 +41,8 @@ def generate(t, count, scale, offset=0.0):
 
 
 def is_norm(name):
-    return name.endswith("layernorm.weight") or name == "model.norm.weight"
+    return name == "model.norm.weight" or name.endswith(
+        ("layernorm.weight", "layernorm_pre.weight", "layernorm_post.weight"))
 
 
 def input_size(name, shape):
@@ -57,6 +58,10 @@ def random_weights(name, shape, seed):
         return generate(t, count, scale=0.5, offset=1.0)
     if name == "model.embed_tokens.weight":
         return generate(t, count, scale=2.0)
+    if name.endswith(".bias"):
+        return generate(t, count, scale=0.5)
+    if name.endswith(("class_embedding", "positional_embedding_vlm")):
+        return generate(t, count, scale=1.0)
     return generate(t, count, scale=2.0 * math.sqrt(3.0 / input_size(name, shape)))
 
 
@@ -90,6 +95,17 @@ APPENDIX_CASES = {
 }
 
 
+# A tower of one layer, over tiles of 28 x 28 pixels: four patches, and one row that comes out.
+VISION = {
+    "attention_dropout": 0.0, "hidden_act": "gelu", "hidden_size": 16, "image_size": 28, "initializer_range": 0.02,
+    "intermediate_size": 64, "model_type": "llama4_vision_model", "multi_modal_projector_bias": False,
+    "norm_eps": 1e-5, "num_attention_heads": 2, "num_channels": 3, "num_hidden_layers": 1, "patch_size": 14,
+    "pixel_shuffle_ratio": 0.5, "projector_dropout": 0.0, "projector_input_dim": 24, "projector_output_dim": 24,
+    "rope_theta": 10000.0, "vision_feature_layer": -1, "vision_feature_select_strategy": "default",
+    "vision_output_dim": 24,
+}
+
+
 def text_config(config):
     """The text model's fields of a configuration of either architecture and style, in the v4 style."""
     text = dict(config.get("text_config", config))
@@ -111,21 +127,16 @@ def output_config(text, arch, style, dtype):
     dtype_field = {"dtype" if style == "v5" else "torch_dtype": dtype}
     if arch == "causal":
         return {"architectures": ["Llama4ForCausalLM"], **text, **dtype_field}
+    vocab = text.get("vocab_size", DEFAULTS["vocab_size"])
+    start, end, patch = (200080, 200081, 200092) if vocab > 200092 else range(vocab - 3, vocab)
     return {
         "architectures": ["Llama4ForConditionalGeneration"],
-        "boi_token_index": 200080, "eoi_token_index": 200081, "image_token_index": 200092,
+        "boi_token_index": start, "eoi_token_index": end, "image_token_index": patch,
         "model_type": "llama4",
         "text_config": {**text, **dtype_field},
         "tie_word_embeddings": text.get("tie_word_embeddings", False),
         **dtype_field,
-        "vision_config": {
-            "attention_dropout": 0.0, "hidden_act": "gelu", "hidden_size": 16, "image_size": 28,
-            "initializer_range": 0.02, "intermediate_size": 64, "model_type": "llama4_vision_model",
-            "multi_modal_projector_bias": False, "norm_eps": 1e-5, "num_attention_heads": 2, "num_channels": 3,
-            "num_hidden_layers": 0, "patch_size": 14, "pixel_shuffle_ratio": 0.5, "projector_dropout": 0.0,
-            "projector_input_dim": 24, "projector_output_dim": 24, "rope_theta": 10000.0,
-            "vision_feature_layer": -1, "vision_feature_select_strategy": "default", "vision_output_dim": 24,
-        },
+        "vision_config": VISION,
     }
 
 
@@ -165,13 +176,36 @@ def tensors(text):
 
 
 def vision_tensors(text):
-    """A few tensors of a vision tower that a text-only reader must recognise and pass over."""
-    hidden = text.get("hidden_size", DEFAULTS["hidden_size"])
-    yield "vision_model.class_embedding", (16,)
-    yield "vision_model.positional_embedding_vlm", (5, 16)
-    yield "vision_model.patch_embedding.linear.weight", (16, 588)
-    yield "vision_model.vision_adapter.mlp.fc1.weight", (24, 64)
-    yield "multi_modal_projector.linear_1.weight", (hidden, 24)
+    """(name, shape) of every tensor of the tower that VISION describes, and of its projector."""
+    v, hidden = VISION, text.get("hidden_size", DEFAULTS["hidden_size"])
+    width, inner, patch = v["hidden_size"], v["intermediate_size"], v["patch_size"]
+    adapter = v["projector_output_dim"]
+
+    def linear(name, outputs, inputs):
+        yield name + ".weight", (outputs, inputs)
+        yield name + ".bias", (outputs,)
+
+    def norm(name):
+        yield name + ".weight", (width,)
+        yield name + ".bias", (width,)
+
+    tower = "vision_model."
+    yield tower + "class_embedding", (width,)
+    yield tower + "positional_embedding_vlm", ((v["image_size"] // patch) ** 2 + 1, width)
+    yield tower + "patch_embedding.linear.weight", (width, 3 * patch * patch)
+    yield from norm(tower + "layernorm_pre")
+    for i in range(v["num_hidden_layers"]):
+        layer = f"{tower}model.layers.{i}."
+        yield from norm(layer + "input_layernorm")
+        for which in "qkvo":
+            yield from linear(f"{layer}self_attn.{which}_proj", width, width)
+        yield from norm(layer + "post_attention_layernorm")
+        yield from linear(layer + "mlp.fc1", inner, width)
+        yield from linear(layer + "mlp.fc2", width, inner)
+    yield from norm(tower + "layernorm_post")
+    yield tower + "vision_adapter.mlp.fc1.weight", (adapter, inner)
+    yield tower + "vision_adapter.mlp.fc2.weight", (adapter, adapter)
+    yield "multi_modal_projector.linear_1.weight", (hidden, adapter)
 
 
 def transposed(values, first, rows, columns, row_length):
@@ -272,8 +306,8 @@ def make_checkpoint(folder, text, weights, dtype="bf16", shards=1, experts="fuse
         for stored_name, stored_shape, part in store_experts(name, shape, values, layout):
             stored.append((prefix + stored_name, label, stored_shape, encode(part, dtype)))
     if arch == "conditional":
-        for name, shape in vision_tensors(text):
-            stored.append((name, label, shape, encode(generate(fnv1a64(name), math.prod(shape), 0.1), dtype)))
+        for number, (name, shape) in enumerate(vision_tensors(text), len(stored) + 1):
+            stored.append((name, label, shape, encode(weights(name, shape, number), dtype)))
     write_shards(folder, stored, shards)
     write_json(folder / "config.json", output_config(text, arch, style, dtype_name))
     generation = {k: text[f"{k}_token_id"] for k in ("bos", "eos", "pad") if text.get(f"{k}_token_id") is not None}

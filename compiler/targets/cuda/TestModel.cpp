@@ -24,7 +24,8 @@ std::map<int64_t, std::vector<ModelCall>> modelCalls(const std::string &config,
                       mlir::arith::ArithDialect>();
   std::vector<std::string> warnings;
   auto parsed = Llama4Config::open(
-      std::string(MOE_SOURCE_DIR "/models/configs/") + config + "/config.json", warnings);
+      std::string(MOE_SOURCE_DIR "/models/configs/") + config + "/config.json", warnings,
+      /*vision=*/false);
   if (!parsed)
     return failed(parsed.takeError());
   RandomWeights tensors(*parsed, 1);

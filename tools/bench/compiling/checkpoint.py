@@ -34,7 +34,7 @@ def text_config(path, layers):
 
 
 def tensors(text):
-    """(stored name, shape) of every tensor, those of a part of a vision tower too."""
+    """(stored name, shape) of every tensor, those of a small vision tower too."""
     make = maker()
     named = [("language_model." + name, shape) for name, shape in make.tensors(text)]
     return named + list(make.vision_tensors(text))
