@@ -1,6 +1,7 @@
 // Finds the tensors that an adapter's matrices belong to, and adds their products.
 #include "compiler/import/LoraTensors.h"
 #include "compiler/import/Json.h"
+#include "compiler/import/Llama4Vision.h"
 #include "compiler/import/Messages.h"
 #include "compiler/import/Safetensors.h"
 
@@ -288,6 +289,8 @@ llvm::Error LoraReader::run() {
   for (const TensorInfo &tensor : base.tensors())
     byPath[withoutPrefix(tensor.name)] = &tensor;
 
+  // A base without a tower is one for text alone, for which the rest of an adapter is as good.
+  const bool tower = hasVisionTower(base);
   llvm::MapVector<StringRef, Pair> modules;
   std::vector<std::string> vision, left;
   for (const TensorInfo &tensor : adapter->tensors()) {
@@ -295,7 +298,8 @@ llvm::Error LoraReader::run() {
     name.consume_front("base_model.model.");
     StringRef inner = name;
     inner.consume_front("model.");
-    if (inner.starts_with("vision_model.") || inner.starts_with("multi_modal_projector.")) {
+    if (!tower &&
+        (inner.starts_with("vision_model.") || inner.starts_with("multi_modal_projector."))) {
       vision.push_back(tensor.name);
       continue;
     }

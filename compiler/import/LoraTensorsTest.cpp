@@ -66,18 +66,15 @@ struct Adapter {
   llvm::Expected<std::unique_ptr<TensorSource>> open() {
     folder.write("adapter_config.json", config);
     folder.write("adapter_model.safetensors", safetensors(tensors));
-    return LoraTensors::open(std::make_unique<MemoryTensors>(std::vector<TestTensor>{
-                                 {"language_model.model.layers.0.self_attn.q_proj.weight",
-                                  "F32",
-                                  {6, 4},
-                                  std::vector<float>(24, 10)},
-                                 {"language_model.model.norm.weight", "F32", {4}, {1, 2, 3, 4}}}),
-                             folder.str(), notes);
+    return LoraTensors::open(std::make_unique<MemoryTensors>(base), folder.str(), notes);
   }
   std::string problem() { return messageOf(open()); }
 
   TempFolder folder;
   std::string config = R"({"peft_type":"LORA","r":2,"lora_alpha":4})";
+  std::vector<TestTensor> base{
+      {"language_model.model.layers.0.self_attn.q_proj.weight", "F32", {6, 4}, std::vector<float>(24, 10)},
+      {"language_model.model.norm.weight", "F32", {4}, {1, 2, 3, 4}}};
   std::vector<TestTensor> tensors;
   std::vector<std::string> notes;
 };
@@ -216,6 +213,24 @@ TEST(LoraTensors, NotesTheVisionTower) {
   ASSERT_EQ(adapter.notes.size(), 1u);
   EXPECT_TRUE(
       contains(adapter.notes[0], "that belong to the vision tower: base_model.model.vision"));
+}
+
+TEST(LoraTensors, MergesIntoTheVisionTower) {
+  Adapter adapter;
+  for (std::string prefix : {"vision_model.", "model.vision_model."}) {
+    const std::string at = prefix + "model.layers.0.self_attn.q_proj.";
+    adapter.base.push_back({at + "weight", "F32", {2, 3}, {1, 1, 1, 1, 1, 1}});
+    adapter.tensors.push_back(
+        {"base_model.model." + at + "lora_A.weight", "F32", {2, 3}, {1, 2, 3, 0, 0, 1}});
+    adapter.tensors.push_back(
+        {"base_model.model." + at + "lora_B.weight", "F32", {2, 2}, {1, 0, 0, 1}});
+    auto source = adapter.open();
+    ASSERT_TRUE(bool(source)) << llvm::toString(source.takeError());
+    EXPECT_TRUE(adapter.notes.empty());
+    EXPECT_EQ(readAll(**source, at + "weight"), (std::vector<float>{3, 5, 7, 1, 1, 3}));
+    adapter.base.pop_back();
+    adapter.tensors.resize(2);
+  }
 }
 
 TEST(LoraTensors, RefusesAdaptersThatDoNotFit) {
