@@ -32,6 +32,7 @@ private:
   llvm::Error readInput();
   llvm::Error readTokenizer();
   llvm::Error chooseTools(); // of a conversation
+  llvm::Error findPictureTokens();
   llvm::Error readTargets();
   // How a target keeps keys and values.
   llvm::Expected<Storage> cacheOf(const Target &target);

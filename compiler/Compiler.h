@@ -43,6 +43,7 @@ struct CompileOptions {
   // How conversations lay out tools: hf-json, pythonic or none. Empty: as the checkpoint's chat
   // template does, if it is one that is known.
   std::string tools;
+  bool vision = true;          // false: the plan sees no pictures, though the model could
   bool embeddings = false;     // step programs give hidden states too
   int64_t maxStep = 512;       // tokens of the largest step program
   bool allowNonFinite = false; // weights may be NaN or infinite

@@ -53,6 +53,8 @@ llvm::Expected<std::string> shapingOptions(const CompileOptions &options) {
     if (options.calibrationTokens != defaults.calibrationTokens)
       add("--calibrate-tokens", options.calibrationTokens);
   }
+  if (!options.vision)
+    words.push_back("--no-vision");
   if (options.embeddings)
     words.push_back("--embeddings");
   if (!options.tokenizer)

@@ -1,5 +1,6 @@
 // The checkpoint, its configuration and tokenizer, and the targets.
 #include "compiler/Compilation.h"
+#include "compiler/import/Llama4Vision.h"
 #include "compiler/import/LoraTensors.h"
 #include "compiler/import/QuantizedTensors.h"
 #include "compiler/import/RandomWeights.h"
@@ -37,7 +38,7 @@ llvm::Error Compilation::readInput() {
   inputs.addFolder(folderOfInput());
   for (const std::string &folder : options.lora)
     inputs.addFolder(folder);
-  auto parsed = Llama4Config::open(configPath, warnings, /*vision=*/false);
+  auto parsed = Llama4Config::open(configPath, warnings, options.vision);
   if (!parsed)
     return parsed.takeError();
   config = std::move(*parsed);
@@ -66,6 +67,11 @@ llvm::Error Compilation::readInput() {
         return decoded.takeError();
       tensors = std::move(*decoded);
     }
+  }
+  if (config.vision && !hasVisionTower(*tensors)) {
+    note("warning: config.json has a vision_config, but the checkpoint has no vision tower: the plan "
+         "sees no pictures");
+    config.vision.reset();
   }
   for (const std::string &folder : options.lora) {
     std::vector<std::string> notes;
@@ -98,6 +104,8 @@ llvm::Error Compilation::readTokenizer() {
     return error;
   if (!tokenizer)
     return llvm::Error::success();
+  if (auto error = findPictureTokens())
+    return error;
   int64_t largest = int64_t(tokenizer->tokens.size()) - 1;
   for (const SpecialToken &token : tokenizer->specials)
     largest = std::max<int64_t>(largest, token.id);
@@ -112,6 +120,39 @@ llvm::Error Compilation::readTokenizer() {
          ", but the tokenizer starts a text with " + std::to_string(tokenizer->bos) +
          "; the plan does as the tokenizer");
     config.bosToken = tokenizer->bos;
+  }
+  return llvm::Error::success();
+}
+
+// config.json has three of them, the tokenizer all.
+llvm::Error Compilation::findPictureTokens() {
+  if (!config.vision)
+    return llvm::Error::success();
+  PictureTokens &tokens = config.vision->tokens;
+  struct {
+    llvm::StringRef content;
+    int32_t &id;
+    llvm::StringRef field; // of config.json
+  } wanted[] = {{"<|image_start|>", tokens.imageStart, "boi_token_index"},
+                {"<|image_end|>", tokens.imageEnd, "eoi_token_index"},
+                {"<|patch|>", tokens.patch, "image_token_index"},
+                {"<|tile_x_separator|>", tokens.tileXSeparator, ""},
+                {"<|tile_y_separator|>", tokens.tileYSeparator, ""},
+                {"<|image|>", tokens.image, ""}};
+  for (auto &[content, id, field] : wanted) {
+    const auto found = llvm::find_if(
+        tokenizer->specials, [&](const SpecialToken &token) { return token.content == content; });
+    if (found == tokenizer->specials.end())
+      return llvm::createStringError("the tokenizer has no special token " + content +
+                                     ", which pictures need: use the tokenizer's files of the model, "
+                                     "or leave pictures out with --no-vision");
+    if (!field.empty() && found->id != id)
+      return llvm::createStringError(field + " of config.json is " + llvm::Twine(id) +
+                                     ", but the tokenizer has " + content + " as " +
+                                     llvm::Twine(found->id) +
+                                     ": the tokenizer's files belong to another model; replace them, "
+                                     "or leave pictures out with --no-vision");
+    id = found->id;
   }
   return llvm::Error::success();
 }

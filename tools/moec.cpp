@@ -22,7 +22,7 @@ struct CompileCommand {
   CLI::Option *random = nullptr, *someLayers = nullptr;
   uint64_t seed = 0;
   int64_t layers = 0;
-  bool noTokenizer = false, noPtxas = false;
+  bool noTokenizer = false, noPtxas = false, noVision = false;
   std::string level;
 
   CompileOptions take() {
@@ -34,6 +34,7 @@ struct CompileCommand {
       if (level == name)
         options.emit = emit;
     options.tokenizer = !noTokenizer;
+    options.vision = !noVision;
     options.assemblePtx = !noPtxas;
     return std::move(options);
   }
@@ -82,6 +83,8 @@ void addCompile(CLI::App &app, CompileCommand &command) {
                  "does, if it is one that is known")
       ->check(CLI::IsMember({"hf-json", "pythonic", "none"}).description(""))
       ->excludes(noTokenizer);
+  app.add_flag("--no-vision", command.noVision,
+               "make a plan that sees no pictures of a model that could");
   app.add_flag("--embeddings", command.options.embeddings,
                "make a plan that gives hidden states too, for moe-run embed and embeddings of a "
                "server");

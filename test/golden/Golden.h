@@ -61,7 +61,7 @@ const std::vector<std::string> &hostTargets();
 bool canRun(const std::string &target);
 const std::vector<std::string> &runnableTargets();
 
-// Compiles without a tokenizer and without cubins; `weights` is a recipe, as "f32" or "bf16". One
+// Compiles without a tokenizer, cubins and pictures; `weights` is a recipe, as "f32" or "bf16". One
 // plan for all equal calls.
 const Plan &planOf(const std::string &input, const std::string &weights,
                    const std::vector<std::string> &targets = runnableTargets(),
