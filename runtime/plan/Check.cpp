@@ -20,6 +20,8 @@ using namespace check;
 namespace {
 
 constexpr uint64_t kNoEntry = ~uint64_t(0);
+// Of pictures: pixels of a tile's side, and tiles of one picture.
+constexpr uint64_t kMaxTile = 4096, kMaxTiles = 1024;
 constexpr uint64_t kMaxKernels = 1 << 16;
 constexpr uint64_t kMaxImages = 256;
 // Of any GPU so far: shared memory of a block, threads of a multiprocessor, registers of a thread.
@@ -36,6 +38,7 @@ public:
     MOE_TRY(checkCaches());
     MOE_TRY(checkKernels());
     MOE_TRY(checkImages());
+    MOE_TRY(checkVision());
     MOE_TRY(checkPrograms(plan, grids));
     MOE_TRY(checkTokenizer());
     MOE_TRY(checkChat());
@@ -52,6 +55,7 @@ private:
   Status checkKernels();
   Status checkImages();
   Status checkLaunches(const fb::Image &image, const std::string &what);
+  Status checkVision();
   Status checkTokenizer();
   Status checkChat();
   Status checkSampling();
@@ -296,6 +300,31 @@ Status Checker::checkLaunches(const fb::Image &image, const std::string &what) {
     MOE_TRY(checkRange(launch.registers(), 0, kMaxRegisters, "registers" + of));
   }
   return ok();
+}
+
+Status Checker::checkVision() {
+  const fb::Vision *vision = plan.vision();
+  if (!vision)
+    return ok();
+  MOE_TRY(checkRange(vision->tile_size(), 1, kMaxTile, "tile_size of pictures"));
+  MOE_TRY(checkRange(vision->patch_size(), 1, vision->tile_size(), "patch_size of pictures"));
+  if (vision->tile_size() % vision->patch_size())
+    return invalid("tile_size of pictures is " + number(vision->tile_size()) +
+                   ", expected a multiple of patch_size, " + number(vision->patch_size()));
+  const uint64_t patches = vision->tile_size() / vision->patch_size();
+  MOE_TRY(checkRange(vision->rows_per_tile(), 1, patches * patches, "rows_per_tile of pictures"));
+  MOE_TRY(checkRange(vision->max_tiles(), 1, kMaxTiles, "max_tiles of pictures"));
+  std::vector<std::string> ids;
+  for (const auto &[name, id] : {std::pair("image_start", vision->image_start()),
+                                 {"image_end", vision->image_end()},
+                                 {"tile_x_separator", vision->tile_x_separator()},
+                                 {"tile_y_separator", vision->tile_y_separator()},
+                                 {"image", vision->image()},
+                                 {"patch", vision->patch()}}) {
+    MOE_TRY(checkToken(id, std::string(name) + " of pictures"));
+    ids.push_back(std::to_string(id));
+  }
+  return checkUnique(ids, "tokens of pictures");
 }
 
 Status Checker::checkTokenizer() {

@@ -3,6 +3,7 @@
 
 #include "runtime/plan/CheckValues.h"
 
+#include <initializer_list>
 #include <tuple>
 
 namespace moe {
@@ -36,6 +37,8 @@ private:
   Status checkProgram(const fb::Program &program, const std::string &what);
   Status checkOrder(const fb::Program &program, const std::string &what);
   Status checkKind(const fb::Program &program, const std::string &what);
+  Status checkStep(const fb::Program &program, const std::string &what);
+  Status checkVision(const fb::Program &program, const std::string &what);
   Status checkSpecs(const Specs &specs, const fb::Program &program, bool inputs,
                     const std::string &of);
   Status checkDimensions(const fb::TensorSpec &spec, const fb::Program &program, bool input,
@@ -62,10 +65,18 @@ Status ProgramChecker::check() {
   }
   if (last.empty())
     return invalid("it has no program, so nothing could run it");
-  for (const auto &[group, program] : last)
+  bool vision = false;
+  for (const auto &[group, program] : last) {
     if (!images.contains(group.first))
       return invalid("it has programs for device " + quote(program->device()) +
                      " and no image of their kernels");
+    if (!last.contains({group.first, fb::ProgramKind::Step}))
+      return invalid("it has programs for device " + quote(program->device()) +
+                     " and none of kind Step");
+    vision |= group.second == fb::ProgramKind::Vision;
+  }
+  if (plan.vision() && !vision)
+    return invalid("it takes pictures, by its table Vision, and has no program of kind Vision");
   return ok();
 }
 
@@ -73,12 +84,13 @@ Status ProgramChecker::checkProgram(const fb::Program &program, const std::strin
   if (program.kind() > fb::ProgramKind::MAX)
     return invalid(what + " is of unknown kind " + number(uint64_t(program.kind())) +
                    ", and this runtime knows " + fb::EnumNameProgramKind(fb::ProgramKind::Step) +
-                   " alone");
+                   " and " + fb::EnumNameProgramKind(fb::ProgramKind::Vision) + " alone");
+  const bool step = program.kind() == fb::ProgramKind::Step;
   MOE_TRY(checkRange(program.tokens(), 1, kMaxCount, "tokens of " + what));
-  MOE_TRY(checkRange(program.rows(), 1, kMaxCount, "rows of " + what));
+  MOE_TRY(checkRange(program.rows(), step ? 1 : 0, step ? kMaxCount : 0, "rows of " + what));
+  MOE_TRY(checkKind(program, what)); // first: a kind without rows declares nothing that has them
   MOE_TRY(checkSpecs(*program.inputs(), program, true, " of " + what));
   MOE_TRY(checkSpecs(*program.outputs(), program, false, " of " + what));
-  MOE_TRY(checkKind(program, what));
   MOE_TRY(checkRange(program.arena_bytes(), 0, kMaxBytes, "arena_bytes of " + what));
   MOE_TRY(checkRange(program.scratch_bytes(), 0, kMaxBytes, "scratch_bytes of " + what));
   MOE_TRY(checkRange(program.counter_bytes(), 0, kMaxBytes, "counter_bytes of " + what));
@@ -110,6 +122,51 @@ Status ProgramChecker::checkOrder(const fb::Program &program, const std::string 
 
 // What a kind asks beyond what its runtime fills and reads.
 Status ProgramChecker::checkKind(const fb::Program &program, const std::string &what) {
+  switch (program.kind()) {
+  case fb::ProgramKind::Step:
+    return checkStep(program, what);
+  case fb::ProgramKind::Vision:
+    return checkVision(program, what);
+  }
+  return ok(); // checked above
+}
+
+// What the one input, or the one output, of a vision program must be: T by these.
+static Status checkOnly(const flatbuffers::Vector<flatbuffers::Offset<fb::TensorSpec>> &specs,
+                        std::string_view name, fb::ElementType element,
+                        std::initializer_list<uint32_t> counts, const std::string &what) {
+  if (specs.size() != 1 || specs.Get(0)->name()->string_view() != name)
+    return invalid(what + " '" + std::string(name) + "', and it has " + number(specs.size()) +
+                   (specs.size() == 1 ? ", called " + quote(specs.Get(0)->name()) : ""));
+  const fb::TensorSpec &spec = *specs.Get(0);
+  const auto &dims = *spec.dims();
+  bool right = spec.element() == element && spec.pool() == -1 && dims.size() == counts.size() + 1 &&
+               dims.Get(0)->extent() == fb::Extent::Tokens;
+  std::string expected = fb::EnumNameElementType(element) + std::string(" of Tokens");
+  for (uint32_t i = 1; uint32_t count : counts) {
+    right = right && dims.Get(i)->extent() == fb::Extent::Constant && dims.Get(i)->count() == count;
+    expected += " by " + number(count);
+    ++i;
+  }
+  if (!right)
+    return invalid(what + " '" + std::string(name) + "' as " + expected +
+                   ", by the table Vision and the model, and it is declared otherwise");
+  return ok();
+}
+
+Status ProgramChecker::checkVision(const fb::Program &program, const std::string &what) {
+  const fb::Vision *vision = plan.vision();
+  if (!vision)
+    return invalid(what + " is of kind Vision, and the plan has no table Vision");
+  const uint32_t size = vision->tile_size();
+  MOE_TRY(checkOnly(*program.inputs(), "tiles", fb::ElementType::U8, {size, size, 3},
+                    what + " is of kind Vision, expected the one input"));
+  return checkOnly(*program.outputs(), "image_rows", fb::ElementType::F32,
+                   {vision->rows_per_tile(), plan.model()->hidden_size()},
+                   what + " is of kind Vision, expected the one output");
+}
+
+Status ProgramChecker::checkStep(const fb::Program &program, const std::string &what) {
   if (std::none_of(program.outputs()->begin(), program.outputs()->end(),
                    [](const fb::TensorSpec *output) {
                      const std::string_view name = output->name()->string_view();
@@ -257,6 +314,8 @@ Status ProgramChecker::checkOperand(const fb::Operand &operand, const fb::Progra
     return within(section->length(), "section " + quote(section->name()));
   }
   case fb::OperandKind::Cache: {
+    if (program.kind() != fb::ProgramKind::Step)
+      return invalid(user + " uses a cache pool, and only steps have caches");
     if (operand.index() >= plan.caches()->size())
       return invalid(user + " uses cache pool " + number(operand.index()) + " of " +
                      number(plan.caches()->size()));

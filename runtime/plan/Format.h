@@ -15,7 +15,7 @@ namespace moe {
 
 // A reader takes files of its own major version. What a newer minor version adds may be ignored,
 // unless a bit of `features` that the reader does not know says otherwise.
-inline constexpr uint16_t kPlanMajor = 3, kPlanMinor = 2;
+inline constexpr uint16_t kPlanMajor = 3, kPlanMinor = 3;
 inline constexpr uint32_t kPlanFeatures = 0; // bits of `features` that this reader knows
 
 inline constexpr uint64_t kSectionAlignment = 4096;

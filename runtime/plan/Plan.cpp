@@ -201,10 +201,11 @@ std::span<const std::byte> Plan::section(uint32_t i) const {
   return bytes.subspan(info.offset(), info.length());
 }
 
-std::vector<const fb::Program *> Plan::programs(std::string_view device) const {
+std::vector<const fb::Program *> Plan::programs(std::string_view device,
+                                                fb::ProgramKind kind) const {
   std::vector<const fb::Program *> found;
   for (const fb::Program *program : *root->programs())
-    if (program->kind() == fb::ProgramKind::Step && program->device()->string_view() == device)
+    if (program->kind() == kind && program->device()->string_view() == device)
       found.push_back(program);
   return found;
 }

@@ -48,8 +48,9 @@ public:
   // The bytes of index().sections()->Get(i). Those of a file start at a multiple of 4096.
   std::span<const std::byte> section(uint32_t i) const;
 
-  // The step programs of a device, in ascending order of tokens; empty if the plan has none for it.
-  std::vector<const fb::Program *> programs(std::string_view device) const;
+  // The programs of a device and kind, in ascending order of tokens; empty if the plan has none.
+  std::vector<const fb::Program *> programs(std::string_view device,
+                                            fb::ProgramKind kind = fb::ProgramKind::Step) const;
 
   uint64_t fileSize() const { return bytes.size(); }
   uint64_t indexSize() const { return indexBytes; }

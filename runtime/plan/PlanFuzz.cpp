@@ -1,14 +1,19 @@
 // Feeds arbitrary bytes to Plan::open. The first byte says whether they are a whole file, or an
-// index whose header is made to match, since no fuzzer guesses hashes.
-#include "runtime/plan/Format.h"
-#include "runtime/plan/Plan.h"
+// index whose header is made to match, since no fuzzer guesses hashes. Without a corpus it starts
+// from the indices of the sample plans.
+#include "runtime/plan/SamplePlan.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
 using namespace moe;
 
 namespace {
+
+// Of sections, before an index; all zeros.
+constexpr size_t kRoom = 6 * kSectionAlignment;
+
 // As a device reads an accepted plan: every byte that an operand or an entry names must be there.
 void use(const Plan &plan) {
   volatile uint8_t sum = 0;
@@ -24,6 +29,9 @@ void use(const Plan &plan) {
     if (spec.pool() >= 0)
       sum = sum + plan.index().caches()->Get(uint32_t(spec.pool()))->name()->size();
   };
+  if (const fb::Vision *vision = plan.index().vision()) // as a session computes with them
+    sum = sum + vision->tile_size() / vision->patch_size() + vision->rows_per_tile() +
+          vision->max_tiles() + vision->patch();
   for (const fb::Program *program : *plan.index().programs())
     for (const fb::Call *call : *program->calls()) {
       const fb::KernelCall &kernel = *call->operation_as_KernelCall();
@@ -42,12 +50,30 @@ void use(const Plan &plan) {
 }
 } // namespace
 
+extern "C" size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
+
+extern "C" size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed) {
+  if (size > 16)
+    return LLVMFuzzerMutate(data, size, most);
+  constexpr fb::PlanT (*samples[])() = {samplePlan, sampleGpuPlan, sampleVisionPlan};
+  fb::PlanT plan = samples[seed % std::size(samples)]();
+  const std::byte zeros[kSectionAlignment] = {};
+  for (auto &section : plan.sections)
+    section->hash = hashBytes(zeros, section->length);
+  flatbuffers::FlatBufferBuilder builder;
+  fb::FinishPlanBuffer(builder, fb::Plan::Pack(builder, &plan));
+  const size_t bytes = std::min<size_t>(builder.GetSize() + 1, most);
+  data[0] = 0;
+  std::memcpy(data + 1, builder.GetBufferPointer(), bytes - 1);
+  return bytes;
+}
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size == 0)
     return 0;
   const bool whole = *data++ & 1;
   --size;
-  const size_t room = whole ? 0 : 4 * kSectionAlignment;
+  const size_t room = whole ? 0 : kRoom;
   const size_t total = room + size;
   void *memory =
       std::aligned_alloc(kSectionAlignment, (total / kSectionAlignment + 1) * kSectionAlignment);

@@ -122,12 +122,12 @@ TEST(PlanTest, readsVersions) {
   const std::string newer = errorOf(Plan::open(file.span()));
   const std::string written = "4." + std::to_string(kPlanMinor + 5);
   for (const std::string &part : {"moec test wrote it in format " + written,
-                                  std::string("reads 3.2"), std::string("update the runtime")})
+                                  std::string("reads 3.3"), std::string("update the runtime")})
     EXPECT_NE(newer.find(part), std::string::npos) << newer;
 
   reseal(file.span(), [](Header &h) { h.major = 2, h.minor = 0; });
   EXPECT_EQ(errorOf(Plan::open(file.span())),
-            "plan: moec test wrote it in format 2.0, and this runtime reads 3.2 only: compile it "
+            "plan: moec test wrote it in format 2.0, and this runtime reads 3.3 only: compile it "
             "again with `moec compile`");
 
   reseal(file.span(), [](Header &h) { std::memset(h.writer, '\x1b', sizeof(h.writer)); });
@@ -164,11 +164,17 @@ TEST(PlanTest, refusesEveryFlippedBit) {
 }
 
 // The hash says nothing when the writer is hostile: nothing may crash, whatever the index holds.
-class AnyIndexTest : public testing::TestWithParam<bool> {};
+struct AnyIndex {
+  const char *name;
+  fb::PlanT (*plan)();
+  size_t start;
+};
+
+class AnyIndexTest : public testing::TestWithParam<AnyIndex> {};
 
 TEST_P(AnyIndexTest, isSurvived) {
-  const size_t start = GetParam() ? 24576 : 16384;
-  FileBytes file = samplePlanFile(GetParam() ? sampleGpuPlan() : samplePlan(), start);
+  const size_t start = GetParam().start;
+  FileBytes file = samplePlanFile(GetParam().plan(), start);
   const std::span<std::byte> index = file.span().subspan(start);
   const std::vector<std::byte> original(index.begin(), index.end());
   std::mt19937 random(7);
@@ -198,7 +204,11 @@ TEST_P(AnyIndexTest, isSurvived) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(WithAndWithoutGpu, AnyIndexTest, testing::Bool());
+INSTANTIATE_TEST_SUITE_P(All, AnyIndexTest,
+                         testing::Values(AnyIndex{"cpu", samplePlan, 16384},
+                                         AnyIndex{"gpu", sampleGpuPlan, 24576},
+                                         AnyIndex{"vision", sampleVisionPlan, 16384}),
+                         [](const auto &info) { return info.param.name; });
 
 // What the semantic check refuses: a change to the sample, and a part of the message.
 struct Refusal {
@@ -364,8 +374,17 @@ const Refusal kRefusals[] = {
     {"programOrder", [](P &p) { p.programs[0]->tokens = 8; }, "expected ascending order"},
     {"programArena", [](P &p) { p.programs[0]->arena_bytes = ~uint64_t(0); }, "arena_bytes of"},
     {"programScratch", [](P &p) { p.programs[0]->scratch_bytes = ~uint64_t(0); }, "scratch_bytes"},
-    {"programKind", [](P &p) { p.programs[1]->kind = fb::ProgramKind(1); },
-     "program 'cpu' of 8 tokens is of unknown kind 1, and this runtime knows Step alone"},
+    {"programKind", [](P &p) { p.programs[1]->kind = fb::ProgramKind(2); },
+     "program 'cpu' of 8 tokens is of unknown kind 2, and this runtime knows Step and Vision "
+     "alone"},
+    {"programVision",
+     [](P &p) {
+       p.programs[1]->kind = fb::ProgramKind::Vision;
+       p.programs[1]->rows = 0;
+     },
+     "program 'cpu' of 8 tokens is of kind Vision, and the plan has no table Vision"},
+    {"visionWithoutProgram", [](P &p) { p.vision = std::move(sampleVisionPlan().vision); },
+     "it takes pictures, by its table Vision, and has no program of kind Vision"},
     {"programTokensSize", [](P &p) { p.programs[1]->tokens = ~0u; }, "is 4294967295, expected 1"},
     {"noOutput", [](P &p) { p.programs[0]->outputs.clear(); },
      "a step, has neither of the outputs 'logits' and 'ids'"},
@@ -491,6 +510,115 @@ TEST_P(PlanRefusalTest, isRefused) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, PlanRefusalTest, testing::ValuesIn(kRefusals),
+                         [](const auto &info) { return info.param.name; });
+
+TEST(PlanTest, readsPlansThatTakePictures) {
+  FileBytes file = samplePlanFile(sampleVisionPlan());
+  const Result<Plan> opened = Plan::open(file.span());
+  ASSERT_TRUE(opened) << opened.error().message;
+  EXPECT_EQ(opened->index().vision()->patch(), 98);
+  EXPECT_EQ(opened->programs("cpu").size(), 2u);
+  const auto vision = opened->programs("cpu", fb::ProgramKind::Vision);
+  ASSERT_EQ(vision.size(), 2u);
+  EXPECT_EQ(vision[1]->tokens(), 4u);
+  EXPECT_TRUE(opened->programs("cuda", fb::ProgramKind::Vision).empty());
+}
+
+// A device may lack the programs: on it, the plan takes no pictures.
+TEST(PlanTest, readsPlansThatTakePicturesOnSomeDevices) {
+  fb::PlanT plan = sampleVisionPlan();
+  for (size_t i : {0, 1}) {
+    auto program = std::make_unique<fb::ProgramT>(*samplePlan().programs[i]);
+    program->device = "other";
+    program->calls.clear();
+    program->inputs.clear();
+    plan.programs.push_back(std::move(program));
+  }
+  auto image = std::make_unique<fb::ImageT>(*plan.images[0]);
+  image->target = "other:first";
+  image->entries = {~uint64_t(0), ~uint64_t(0), ~uint64_t(0), 0};
+  plan.images.push_back(std::move(image));
+  FileBytes file = samplePlanFile(std::move(plan));
+  const Result<Plan> opened = Plan::open(file.span());
+  EXPECT_TRUE(opened) << errorOf(opened);
+}
+
+fb::ProgramT &vision(P &plan) { return *plan.programs[2]; }
+
+const Refusal kVisionRefusals[] = {
+    {"noTable", [](P &p) { p.vision.reset(); },
+     "program 'cpu' of 1 tokens is of kind Vision, and the plan has no table Vision"},
+    {"noPrograms", [](P &p) { p.programs.resize(2); }, "has no program of kind Vision"},
+    {"noSteps", [](P &p) { p.programs.erase(p.programs.begin(), p.programs.begin() + 2); },
+     "it has programs for device 'cpu' and none of kind Step"},
+    {"tile", [](P &p) { p.vision->tile_size = 0; }, "tile_size of pictures is 0, expected 1 to"},
+    {"hugeTile", [](P &p) { p.vision->tile_size = 4098; }, "tile_size of pictures is 4098"},
+    {"patchSize", [](P &p) { p.vision->patch_size = 0; }, "patch_size of pictures is 0"},
+    {"patchSizes", [](P &p) { p.vision->patch_size = 9; }, "is 9, expected 1 to 8"},
+    {"patches", [](P &p) { p.vision->patch_size = 3; }, "expected a multiple of patch_size, 3"},
+    {"rowsPerTile", [](P &p) { p.vision->rows_per_tile = 0; }, "rows_per_tile of pictures is 0"},
+    {"rowsOfTile", [](P &p) { p.vision->rows_per_tile = 17; }, "is 17, expected 1 to 16"},
+    {"noTiles", [](P &p) { p.vision->max_tiles = 0; }, "max_tiles of pictures is 0"},
+    {"manyTiles", [](P &p) { p.vision->max_tiles = 1025; }, "is 1025, expected 1 to 1024"},
+    {"start", [](P &p) { p.vision->image_start = 100; }, "image_start of pictures is 100"},
+    {"end", [](P &p) { p.vision->image_end = -1; }, "image_end of pictures is -1"},
+    {"tileX", [](P &p) { p.vision->tile_x_separator = -2; }, "tile_x_separator of pictures is -2"},
+    {"tileY", [](P &p) { p.vision->tile_y_separator = 1 << 30; }, "tile_y_separator of pictures"},
+    {"image", [](P &p) { p.vision->image = 100; }, "image of pictures is 100"},
+    {"patch", [](P &p) { p.vision->patch = 101; }, "patch of pictures is 101, and the vocabulary"},
+    {"sameTokens", [](P &p) { p.vision->image = p.vision->patch; },
+     "two tokens of pictures are called '98'"},
+    {"rows", [](P &p) { vision(p).rows = 1; },
+     "rows of program 'cpu' of 1 tokens is 1, expected 0"},
+    {"order", [](P &p) { vision(p).tokens = 4; }, "expected ascending order"},
+    {"inputName", [](P &p) { vision(p).inputs[0]->name = "pixels"; },
+     "is of kind Vision, expected the one input 'tiles', and it has 1, called 'pixels'"},
+    {"noInput",
+     [](P &p) {
+       vision(p).inputs.clear();
+       vision(p).calls.clear();
+     },
+     "expected the one input 'tiles', and it has 0"},
+    {"moreInputs", [](P &p) { vision(p).inputs.push_back(makeIds("sizes", fb::Extent::Tokens)); },
+     "expected the one input 'tiles', and it has 2"},
+    {"inputElement", [](P &p) { vision(p).inputs[0]->element = fb::ElementType::F32; },
+     "'tiles' as U8 of Tokens by 8 by 8 by 3"},
+    {"inputSize", [](P &p) { vision(p).inputs[0]->dims[1] = {fb::Extent::Constant, 7}; },
+     "'tiles' as U8 of Tokens by 8 by 8 by 3"},
+    {"inputRank", [](P &p) { vision(p).inputs[0]->dims.pop_back(); }, "'tiles' as U8 of Tokens"},
+    {"inputStays", [](P &p) { vision(p).inputs[0]->dims[0] = {fb::Extent::Constant, 1}; },
+     "'tiles' as U8 of Tokens"},
+    {"outputName", [](P &p) { vision(p).outputs[0]->name = "rows"; },
+     "expected the one output 'image_rows', and it has 1, called 'rows'"},
+    {"outputColumns", [](P &p) { p.model->hidden_size = 17; },
+     "'image_rows' as F32 of Tokens by 4 by 17"},
+    {"outputRows", [](P &p) { p.vision->rows_per_tile = 5; },
+     "'image_rows' as F32 of Tokens by 5 by 16"},
+    {"outputOfRows", [](P &p) { vision(p).outputs[0]->dims[0] = {fb::Extent::Rows, 0}; },
+     "'image_rows' as F32 of Tokens"},
+    {"inputOfPool", [](P &p) { vision(p).inputs[0] = makeTable("tiles", 0); },
+     "'tiles' as U8 of Tokens"},
+    {"cache", [](P &p) { kernelCall(p, 2, 0).operands[2] = fb::Operand(Kind::Cache, 0, 0, 0); },
+     "call 0 of program 'cpu' of 1 tokens uses a cache pool, and only steps have caches"},
+    {"arena", [](P &p) { kernelCall(p, 2, 0).operands[2] = fb::Operand(Kind::Arena, 0, 1024, 64); },
+     "of the arena, which has 1024"},
+    {"differs", [](P &p) { p.programs[3]->inputs[0]->name = "other"; }, "called 'other'"},
+};
+
+class VisionPlanRefusalTest : public testing::TestWithParam<Refusal> {};
+
+TEST_P(VisionPlanRefusalTest, isRefused) {
+  fb::PlanT plan = sampleVisionPlan();
+  GetParam().change(plan);
+  FileBytes file = samplePlanFile(std::move(plan));
+  const Result<Plan> opened = Plan::open(file.span());
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, Code::InvalidPlan);
+  EXPECT_NE(opened.error().message.find(GetParam().message), std::string::npos)
+      << opened.error().message;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, VisionPlanRefusalTest, testing::ValuesIn(kVisionRefusals),
                          [](const auto &info) { return info.param.name; });
 
 TEST(PlanTest, acceptsTheLeast) {

@@ -274,6 +274,49 @@ inline fb::PlanT sampleGpuPlan() {
   return plan;
 }
 
+// samplePlan() that takes pictures: tiles of 8 by 8 pixels, each 4 rows. Programs 2 and 3 are those
+// of kind Vision, for 1 and 4 tiles; steps have the inputs 3 and 4, "images" and "image_rows".
+inline fb::PlanT sampleVisionPlan() {
+  fb::PlanT plan = samplePlan();
+  plan.vision = std::make_unique<fb::VisionT>();
+  fb::VisionT &vision = *plan.vision;
+  vision.tile_size = 8;
+  vision.patch_size = 2;
+  vision.rows_per_tile = 4;
+  vision.max_tiles = 16;
+  vision.image_start = 93;
+  vision.image_end = 94;
+  vision.tile_x_separator = 95;
+  vision.tile_y_separator = 96;
+  vision.image = 97;
+  vision.patch = 98;
+  const auto constant = [](uint32_t count) { return fb::Dimension(fb::Extent::Constant, count); };
+  for (auto &step : plan.programs) {
+    step->inputs.push_back(makeSpec("images", fb::ElementType::F32, {constant(8), constant(16)}));
+    step->inputs.push_back(makeIds("image_rows", fb::Extent::Tokens));
+  }
+  using Kind = fb::OperandKind;
+  for (uint32_t tiles : {1, 4}) {
+    auto program = std::make_unique<fb::ProgramT>();
+    program->kind = fb::ProgramKind::Vision;
+    program->device = "cpu";
+    program->tokens = tiles;
+    program->inputs.push_back(
+        makeSpec("tiles", fb::ElementType::U8,
+                 {extentOf(fb::Extent::Tokens), constant(8), constant(8), constant(3)}));
+    program->outputs.push_back(makeSpec("image_rows", fb::ElementType::F32,
+                                        {extentOf(fb::Extent::Tokens), constant(4), constant(16)}));
+    program->arena_bytes = 1024 * tiles;
+    const fb::Operand hidden(Kind::Arena, 0, 64, 64 * tiles);
+    addCall(
+        *program, 0,
+        {fb::Operand(Kind::Input, 0, 0, 0), fb::Operand(Kind::Weight, kWeights, 0, 3200), hidden});
+    addCall(*program, 2, {hidden, fb::Operand(Kind::Output, 0, 0, 0)});
+    plan.programs.push_back(std::move(program));
+  }
+  return plan;
+}
+
 // The bytes of a section, byte by byte.
 inline std::byte sampleByte(uint32_t section, uint64_t at) {
   return std::byte(section * 89 + at * 7 + at / 256);
