@@ -76,7 +76,8 @@ def Plan_PoolClass : I32EnumAttr<"PoolClass", "which positions of a pool a token
 }
 
 def Plan_ProgramKind : I32EnumAttr<"ProgramKind", "what a program is for", [
-    I32EnumAttrCase<"Step", 0, "step">]> {
+    I32EnumAttrCase<"Step", 0, "step">,
+    I32EnumAttrCase<"Vision", 1, "vision">]> {
   let cppNamespace = "::moe::plan";
   let genSpecializedAttr = 0;
 }
@@ -88,8 +89,9 @@ def Plan_TensorSpecAttr : AttrDef<Plan_Dialect, "TensorSpec"> {
     Its name says what it means; elements are dense, in row-major order. A dimension is a constant
     or one of
 
-    - `T`, the tokens of a step, or `R`, its rows of which something is wanted: as the first
-      dimension alone; such inputs are new in each step, others stay
+    - `T`, the tokens of a step (tiles, of a program of kind `vision`), or `R`, its rows of which
+      something is wanted: as the first dimension alone; such inputs are new in each step, others
+      stay
     - `S`, the sequences that a session may have, or `P`, the pages that each may have
 
     An input `of` a pool is its block table, `i32[S, P]`: which page holds each 64 positions of a

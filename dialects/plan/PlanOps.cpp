@@ -117,22 +117,48 @@ static LogicalResult checkOutputs(ProgramOp op) {
         })) // program_c3
       return op.emitOpError() << "has the output " << output.getName()
                               << " with S, P or a pool, which only inputs have";
-  if (!ProgramOp::find(op.getOutputs(), "logits") &&
+  if (op.getKind() == ProgramKind::Step && !ProgramOp::find(op.getOutputs(), "logits") &&
       !ProgramOp::find(op.getOutputs(), "ids")) // program_c4
     return op.emitOpError("is a step without an output \"logits\" or \"ids\"");
   return success();
 }
 
+// Whether `specs` is one of that name and element, T by `constants` positive constants.
+static TensorSpecAttr onlySpec(ArrayAttr specs, StringRef name, Type element, size_t constants) {
+  auto spec = specs.size() == 1 ? cast<TensorSpecAttr>(specs[0]) : TensorSpecAttr();
+  if (!spec || spec.getName() != name || spec.getElement() != element || spec.getPool() ||
+      spec.getDims().size() != constants + 1 || spec.getDims()[0] != TensorSpecAttr::Tokens ||
+      llvm::any_of(spec.getDims().drop_front(), [](int64_t dim) { return dim < 1; }))
+    return {};
+  return spec;
+}
+
+static LogicalResult checkVision(ProgramOp op) {
+  Builder builder(op.getContext());
+  TensorSpecAttr tiles =
+      onlySpec(op.getInputs(), "tiles", builder.getIntegerType(8, /*isSigned=*/false), 3);
+  if (!tiles || tiles.getDims()[1] != tiles.getDims()[2] || tiles.getDims()[3] != 3) // program_c6
+    return op.emitOpError("is of kind vision, expected the one input \"tiles\" : ui8[T, S, S, 3]");
+  if (!onlySpec(op.getOutputs(), "image_rows", builder.getF32Type(), 2)) // program_c6
+    return op.emitOpError(
+        "is of kind vision, expected the one output \"image_rows\" : f32[T, t, D]");
+  return success();
+}
+
 LogicalResult ProgramOp::verify() {
-  if (!isPositive(getTokens()) || !isPositive(getRows())) // program_c1
+  const bool step = getKind() == ProgramKind::Step;
+  if (!step && getRows() != 0) // program_c1
+    return emitOpError() << "is of kind " << stringifyProgramKind(getKind()) << " and has "
+                         << int64_t(getRows()) << " rows, which only steps have";
+  if (!isPositive(getTokens()) || (step && !isPositive(getRows()))) // program_c1
     return emitOpError() << "has room for " << int64_t(getTokens()) << " tokens and "
                          << int64_t(getRows()) << " rows";
   if (int64_t(getScratch()) < 0 || int64_t(getArena().value_or(0)) < 0)
     return emitOpError("has a negative arena or scratch");
   if (failed(checkNames(*this, getInputs(), "inputs")) ||
-      failed(checkNames(*this, getOutputs(), "outputs")))
+      failed(checkNames(*this, getOutputs(), "outputs")) || failed(checkOutputs(*this)))
     return failure();
-  return checkOutputs(*this);
+  return step ? success() : checkVision(*this);
 }
 
 LogicalResult ProgramOp::verifySymbolUses(SymbolTableCollection &symbols) {
@@ -217,6 +243,8 @@ LogicalResult WeightOp::verifySymbolUses(SymbolTableCollection &symbols) {
 }
 
 LogicalResult CacheOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  if (cast<ProgramOp>((*this)->getParentOp()).getKind() != ProgramKind::Step) // cache_c2
+    return emitOpError("is in a program of kind vision, and only steps have caches");
   auto pool = symbols.lookupNearestSymbolFrom<PoolOp>(*this, getPoolAttr());
   if (!pool) // cache_c1
     return emitOpError() << "names " << getPoolAttr() << ", which is no plan.pool";

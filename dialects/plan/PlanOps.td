@@ -93,15 +93,18 @@ def Plan_ProgramOp : Plan_Op<"program", [Symbol, IsolatedFromAbove, NoTerminator
   let summary = "one run, of at most `tokens` tokens";
   let description = [{
     A program declares its `inputs` and `outputs` (#plan.spec); what those of a `step` mean is said
-    in `runtime/session/StepBinding.h`, and the compiler's in `StepSpecs.h`.
+    in `runtime/session/StepBinding.h`, and the compiler's in `StepSpecs.h`. A `vision` program
+    turns tiles of pictures into rows that steps take in place of tokens; its `tokens` are tiles.
 
-    - (C1) `tokens`, `rows` are positive
+    - (C1) `tokens` is positive; `rows` is positive of a step and 0 of another kind
     - (C2) after planning, every `plan.alloc` lies inside `arena`, and two that are live together do
       not overlap
     - (C3) no two inputs, and no two outputs, have one name; outputs have dimensions of `T`, `R` and
       constants, and no pool
     - (C4) a step has an output "logits" or "ids"
     - (C5) a block table is of a `plan.pool` of the program's device
+    - (C6) a vision program has the one input "tiles", ui8[T, S, S, 3], and the one output
+      "image_rows", f32[T, t, D], of constants S, t and D
 
     ```mlir
     plan.program @cpu.8 step device "cpu" tokens 8 rows 8 scratch 65536 arena 131072
@@ -195,6 +198,7 @@ def Plan_CacheOp : Plan_BufferOp<"cache", [Pure, HasParent<"ProgramOp">,
   let summary = "a layer's part of each page of a pool";
   let description = [{
     - (C1) `pool` names a `plan.pool` of the program's device; `offset` is inside its page
+    - (C2) the program is a step
   }];
   let arguments = (ins FlatSymbolRefAttr:$pool, I64Attr:$offset);
   let assemblyFormat = "$pool `at` $offset attr-dict";

@@ -1,4 +1,4 @@
-// Names and types of what steps take and give.
+// Names and types of what programs take and give.
 #include "dialects/plan/StepSpecs.h"
 #include "mlir/IR/Builders.h"
 
@@ -22,6 +22,8 @@ TensorSpecAttr stepInput(MLIRContext *context, InputName name) {
     return makeSpec(context, "sequences", i32, {TensorSpecAttr::Tokens});
   case InputName::Rows:
     return makeSpec(context, "rows", i32, {TensorSpecAttr::Rows});
+  case InputName::ImageRows:
+    return makeSpec(context, "image_rows", i32, {TensorSpecAttr::Tokens});
   case InputName::Sampling:
     return makeSpec(context, "sampling", IntegerType::get(context, 8, IntegerType::Unsigned),
                     {TensorSpecAttr::Rows, 40}); // a RowSampling (runtime/device/RowSampling.h)
@@ -50,6 +52,20 @@ TensorSpecAttr stepIds(MLIRContext *context) {
 
 TensorSpecAttr stepHidden(MLIRContext *context, int64_t channels) {
   return makeSpec(context, "hidden", Float32Type::get(context), {TensorSpecAttr::Rows, channels});
+}
+
+TensorSpecAttr stepImages(MLIRContext *context, int64_t most, int64_t channels) {
+  return makeSpec(context, "images", Float32Type::get(context), {most, channels});
+}
+
+TensorSpecAttr visionTiles(MLIRContext *context, int64_t size) {
+  return makeSpec(context, "tiles", IntegerType::get(context, 8, IntegerType::Unsigned),
+                  {TensorSpecAttr::Tokens, size, size, 3});
+}
+
+TensorSpecAttr visionImageRows(MLIRContext *context, int64_t rowsPerTile, int64_t channels) {
+  return makeSpec(context, "image_rows", Float32Type::get(context),
+                  {TensorSpecAttr::Tokens, rowsPerTile, channels});
 }
 
 } // namespace moe::plan

@@ -78,6 +78,57 @@ plan.program @p step device "cpu" tokens 0 rows 1 scratch 0 outputs ["ids" : i32
 
 // -----
 
+// program_c1
+// expected-error @+1 {{is of kind vision and has 1 rows, which only steps have}}
+plan.program @p vision device "cpu" tokens 1 rows 1 scratch 0
+    inputs ["tiles" : ui8[T, 8, 8, 3]] outputs ["image_rows" : f32[T, 4, 16]] {
+}
+
+// -----
+
+// program_c6
+// expected-error @+1 {{expected the one input "tiles" : ui8[T, S, S, 3]}}
+plan.program @p vision device "cpu" tokens 1 rows 0 scratch 0
+    outputs ["image_rows" : f32[T, 4, 16]] {
+}
+
+// -----
+
+// program_c6: no square
+// expected-error @+1 {{expected the one input "tiles" : ui8[T, S, S, 3]}}
+plan.program @p vision device "cpu" tokens 1 rows 0 scratch 0
+    inputs ["tiles" : ui8[T, 8, 9, 3]] outputs ["image_rows" : f32[T, 4, 16]] {
+}
+
+// -----
+
+// program_c6: a table beside it
+// expected-error @+1 {{expected the one input "tiles" : ui8[T, S, S, 3]}}
+plan.program @p vision device "cpu" tokens 1 rows 0 scratch 0
+    inputs ["tiles" : ui8[T, 8, 8, 3], "tokens" : i32[T]]
+    outputs ["image_rows" : f32[T, 4, 16]] {
+}
+
+// -----
+
+// program_c6
+// expected-error @+1 {{expected the one output "image_rows" : f32[T, t, D]}}
+plan.program @p vision device "cpu" tokens 1 rows 0 scratch 0
+    inputs ["tiles" : ui8[T, 8, 8, 3]] outputs ["image_rows" : f32[T, 64]] {
+}
+
+// -----
+
+plan.pool @global class all_positions layers 1 page_tokens 64 page_bytes 64 device "cpu"
+plan.program @p vision device "cpu" tokens 1 rows 0 scratch 0
+    inputs ["tiles" : ui8[T, 8, 8, 3]] outputs ["image_rows" : f32[T, 4, 16]] {
+  // cache_c2
+  // expected-error @+1 {{is in a program of kind vision, and only steps have caches}}
+  %c = plan.cache @global at 0
+}
+
+// -----
+
 plan.program @p step device "cpu" tokens 1 rows 1 scratch 0 arena 64 outputs ["ids" : i32[R]] {
   // program_c2
   // expected-error @+1 {{reaches beyond the arena of 64 bytes}}

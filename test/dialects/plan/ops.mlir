@@ -91,6 +91,16 @@ plan.program @shared step device "cpu" tokens 1 rows 1 scratch 0 arena 128 outpu
   plan.call @embed_bf16(%b, %b, %c)
 }
 
+// Tiles of pictures.
+// CHECK-LABEL: plan.program @cpu.vision.4 vision device "cpu" tokens 4 rows 0 scratch 64 arena 128
+// CHECK-SAME: inputs ["tiles" : ui8[T, 8, 8, 3]] outputs ["image_rows" : f32[T, 4, 16]] {
+plan.program @cpu.vision.4 vision device "cpu" tokens 4 rows 0 scratch 64 arena 128
+    inputs ["tiles" : ui8[T, 8, 8, 3]] outputs ["image_rows" : f32[T, 4, 16]] {
+  %tiles = plan.input "tiles"
+  %rows = plan.output "image_rows"
+  plan.call @embed_bf16(%tiles, %tiles, %rows)
+}
+
 // The attribute alone.
 // CHECK: module attributes {plan.spec = #plan.spec<"table" : i32[S, P] of @global>}
 module attributes {plan.spec = #plan.spec<"table" : i32[S, P] of @global>} {
