@@ -21,10 +21,10 @@ using llvm::Error; // and not the runtime's
 
 Error fail(const Twine &message) { return createStringError(inconvertibleErrorCode(), message); }
 
-// Reads the fields of table Model from a dictionary; remembers what it could not read.
-class ModelFields {
+// Reads the fields of a table from a dictionary; remembers what it could not read.
+class TableFields {
 public:
-  explicit ModelFields(mlir::DictionaryAttr attrs) {
+  explicit TableFields(mlir::DictionaryAttr attrs) {
     for (mlir::NamedAttribute attr : attrs)
       rest[attr.getName()] = attr.getValue();
   }
@@ -38,12 +38,13 @@ public:
     rest.erase(found);
   }
 
-  Error takeError() const {
+  Error takeError(StringRef attribute, StringRef table) const {
     if (!wrong.empty())
-      return fail("field '" + wrong + "' of attribute 'moe.model' is of a wrong type or too large");
+      return fail("field '" + wrong + "' of attribute '" + attribute +
+                  "' is of a wrong type or too large");
     if (!rest.empty())
-      return fail("attribute 'moe.model' has the field '" + rest.begin()->first +
-                  "', which the model table of a plan lacks");
+      return fail("attribute '" + attribute + "' has the field '" + rest.begin()->first +
+                  "', which the " + table + " table of a plan lacks");
     return Error::success();
   }
 
@@ -88,9 +89,9 @@ public:
   explicit IndexMaker(const PlanInputs &inputs) : inputs(inputs), module(inputs.module) {}
 
   Expected<std::unique_ptr<fb::PlanT>> make() {
-    for (auto step : {&IndexMaker::addModel, &IndexMaker::addSections, &IndexMaker::addTensors,
-                      &IndexMaker::addCaches, &IndexMaker::addKernels, &IndexMaker::addImages,
-                      &IndexMaker::addPrograms})
+    for (auto step : {&IndexMaker::addModel, &IndexMaker::addVision, &IndexMaker::addSections,
+                      &IndexMaker::addTensors, &IndexMaker::addCaches, &IndexMaker::addKernels,
+                      &IndexMaker::addImages, &IndexMaker::addPrograms})
       if (Error error = (this->*step)())
         return std::move(error);
     if (inputs.chat)
@@ -105,6 +106,7 @@ public:
 
 private:
   Error addModel();
+  Error addVision();
   Error addSections();
   Error addTensors();
   Error addCaches();
@@ -133,7 +135,7 @@ Error IndexMaker::addModel() {
     return fail("the module has no attribute 'moe.model', so the plan would not know its model");
   plan->model = std::make_unique<fb::ModelT>();
   fb::ModelT &m = *plan->model;
-  ModelFields field(attrs);
+  TableFields field(attrs);
   field("architecture", m.architecture);
   field("vocab_size", m.vocab_size);
   field("hidden_size", m.hidden_size);
@@ -152,7 +154,7 @@ Error IndexMaker::addModel() {
   field("parameters", m.parameters);
   field("active_parameters", m.active_parameters);
   field("weights", m.weights);
-  if (Error error = field.takeError())
+  if (Error error = field.takeError("moe.model", "model"))
     return error;
   if (m.weights.empty()) {
     MapVector<FormatAttr, int64_t> bytes;
@@ -162,6 +164,27 @@ Error IndexMaker::addModel() {
       m.weights = nameOf(max_element(bytes, less_second())->first.getFormat());
   }
   return Error::success();
+}
+
+// A model without a vision program, left out or never there, has no such table.
+Error IndexMaker::addVision() {
+  auto attrs = module->getAttrOfType<mlir::DictionaryAttr>("moe.vision");
+  if (!attrs)
+    return Error::success();
+  plan->vision = std::make_unique<fb::VisionT>();
+  fb::VisionT &v = *plan->vision;
+  TableFields field(attrs);
+  field("tile_size", v.tile_size);
+  field("patch_size", v.patch_size);
+  field("rows_per_tile", v.rows_per_tile);
+  field("max_tiles", v.max_tiles);
+  field("image_start", v.image_start);
+  field("image_end", v.image_end);
+  field("tile_x_separator", v.tile_x_separator);
+  field("tile_y_separator", v.tile_y_separator);
+  field("image", v.image);
+  field("patch", v.patch);
+  return field.takeError("moe.vision", "vision");
 }
 
 uint32_t IndexMaker::addSection(fb::SectionKind kind, std::string name, uint64_t length) {
@@ -364,6 +387,8 @@ fb::ProgramKind kindOf(plan::ProgramKind kind) {
   switch (kind) {
   case plan::ProgramKind::Step:
     return fb::ProgramKind::Step;
+  case plan::ProgramKind::Vision:
+    return fb::ProgramKind::Vision;
   }
   llvm_unreachable("no such kind");
 }
@@ -417,7 +442,7 @@ Error IndexMaker::addPrograms() {
     plan->programs.push_back(std::move(program));
   }
   sort(plan->programs, [](const auto &a, const auto &b) {
-    return std::tie(a->device, a->tokens) < std::tie(b->device, b->tokens);
+    return std::tie(a->device, a->kind, a->tokens) < std::tie(b->device, b->kind, b->tokens);
   });
   return Error::success();
 }

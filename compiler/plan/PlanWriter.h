@@ -24,7 +24,8 @@ struct TokenizerInput {
 struct PlanInputs {
   // plan.tensor, plan.pool, plan.kernel and plan.program after memory planning. The attribute
   // `moe.model` is a dictionary with the fields of the table Model; those that are missing are 0,
-  // and `weights` is then the storage of most of the packed bytes.
+  // and `weights` is then the storage of most of the packed bytes. With programs of kind vision
+  // the attribute `moe.vision` is a dictionary with the fields of the table Vision.
   mlir::ModuleOp module;
   // By device, the module whose `moe.weight` each plan.tensor of the device is packed from.
   llvm::StringMap<mlir::ModuleOp> models;

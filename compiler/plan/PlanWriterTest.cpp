@@ -244,6 +244,70 @@ TEST_F(PlanWriterTest, roundTrip) {
   EXPECT_EQ(attend.operands()->Get(3)->bytes(), 132u);
 }
 
+// kModule with pictures: the facts, and a program whose place in the module is not its place in the
+// file.
+std::string visionModule() {
+  std::string text = kModule;
+  const auto insert = [&](const std::string &before, const std::string &what) {
+    text.insert(text.find(before), what);
+  };
+  insert("plan.program @cpu.8", R"(plan.program @cpu.vision.4 vision device "cpu" tokens 4 rows 0
+      scratch 64 arena 512 inputs ["tiles" : ui8[T, 8, 8, 3]]
+      outputs ["image_rows" : f32[T, 4, 33]] {
+    %t = plan.input "tiles"
+    %h = plan.output "image_rows"
+    plan.call @head(%t, %h)
+  }
+  )");
+  insert("moe.model = {", R"(moe.vision = {tile_size = 8 : i64, patch_size = 2 : i64,
+      rows_per_tile = 4 : i64, max_tiles = 16 : i64, image_start = 80 : i64, image_end = 81 : i64,
+      tile_x_separator = 82 : i64, tile_y_separator = 83 : i64, image = 84 : i64,
+      patch = 85 : i64}, )");
+  return text;
+}
+
+TEST_F(PlanWriterTest, writesVisionPrograms) {
+  use(visionModule());
+  ASSERT_EQ(write(), "");
+  Result<Plan> plan = Plan::open(path());
+  ASSERT_TRUE(plan) << plan.error().message;
+  const fb::Vision *vision = plan->index().vision();
+  ASSERT_TRUE(vision);
+  EXPECT_EQ(vision->tile_size(), 8u);
+  EXPECT_EQ(vision->patch_size(), 2u);
+  EXPECT_EQ(vision->rows_per_tile(), 4u);
+  EXPECT_EQ(vision->max_tiles(), 16u);
+  EXPECT_EQ(vision->image_start(), 80);
+  EXPECT_EQ(vision->image_end(), 81);
+  EXPECT_EQ(vision->tile_x_separator(), 82);
+  EXPECT_EQ(vision->tile_y_separator(), 83);
+  EXPECT_EQ(vision->image(), 84);
+  EXPECT_EQ(vision->patch(), 85);
+  ASSERT_EQ(plan->index().programs()->size(), 3u);
+  const fb::Program &program = *plan->index().programs()->Get(2);
+  EXPECT_EQ(program.kind(), fb::ProgramKind::Vision);
+  EXPECT_EQ(program.tokens(), 4u);
+  EXPECT_EQ(program.rows(), 0u);
+  EXPECT_EQ(program.inputs()->Get(0)->element(), fb::ElementType::U8);
+  EXPECT_EQ(program.outputs()->Get(0)->dims()->Get(2)->count(), 33u);
+}
+
+TEST_F(PlanWriterTest, refusesPicturesThatDoNotFit) {
+  const auto refuses = [&](const std::string &from, const std::string &to, const char *message) {
+    std::string text = visionModule();
+    const size_t at = text.find(from);
+    ASSERT_NE(at, std::string::npos);
+    use(text.replace(at, from.size(), to));
+    expectFailure(message);
+  };
+  refuses("patch = 85 : i64", "patch = \"85\"", "field 'patch' of attribute 'moe.vision' is of a");
+  refuses("patch = 85 : i64", "patches = 85 : i64",
+          "attribute 'moe.vision' has the field 'patches', which the vision table of a plan lacks");
+  refuses("patch = 85 : i64", "patch = 84 : i64", "two tokens of pictures are called '84'");
+  refuses("moe.vision = {", "moe.other = {", "and the plan has no table Vision");
+  refuses("f32[T, 4, 33]", "f32[T, 4, 32]", "'image_rows' as F32 of Tokens by 4 by 33");
+}
+
 // A GPU's tensors, pools, kernels and programs beside those of the CPU, some with the same names.
 class PlanOfTwoDevices : public PlanWriterTest {
 protected:
