@@ -33,6 +33,10 @@ static void printModel(llvm::raw_ostream &out, const fb::Plan &plan) {
       << "context    " << m.max_positions() << " positions";
   if (m.attention_chunk())
     out << ", local layers see chunks of " << m.attention_chunk();
+  if (const fb::Vision *v = plan.vision())
+    out << "\npictures   up to " << v->max_tiles() << " tiles of " << v->tile_size() << " by "
+        << v->tile_size() << " pixels and one of the whole, patches of " << v->patch_size() << ", "
+        << v->rows_per_tile() << " tokens a tile";
   out << "\nweights    " << (m.weights() ? m.weights()->str() : "") << "\n";
   out << "tokenizer  "
       << (plan.tokenizer()

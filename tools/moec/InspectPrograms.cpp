@@ -98,9 +98,12 @@ void printPrograms(llvm::raw_ostream &out, const fb::Plan &plan, bool calls) {
   out << "\nprograms\n";
   for (const fb::Program *p : *plan.programs()) {
     out << "  " << p->device()->str() << " "
-        << llvm::StringRef(fb::EnumNameProgramKind(p->kind())).lower() << " up to " << p->tokens()
-        << " tokens, " << p->rows() << " rows: " << p->calls()->size() << " calls, arena "
-        << bytesText(p->arena_bytes());
+        << llvm::StringRef(fb::EnumNameProgramKind(p->kind())).lower() << " up to " << p->tokens();
+    if (p->kind() == fb::ProgramKind::Vision)
+      out << " tiles: ";
+    else
+      out << " tokens, " << p->rows() << " rows: ";
+    out << p->calls()->size() << " calls, arena " << bytesText(p->arena_bytes());
     if (p->counter_bytes())
       out << ", counters " << bytesText(p->counter_bytes());
     if (p->scratch_bytes())
