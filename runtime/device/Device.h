@@ -20,7 +20,8 @@ struct TensorPart {
   uint64_t offset, bytes;
 };
 
-// The values of one step. All spans are the caller's and are read during run() alone.
+// The values of one run of a program, mostly a step. All spans are the caller's and are read during
+// run() alone.
 struct Step {
   int32_t tokens = 0; // T, at least 1
   int32_t rows = 0;   // R
@@ -32,6 +33,7 @@ struct Step {
   std::span<const TensorPart> used;
   // What will be read of the outputs: no more of them is copied.
   std::span<const TensorPart> wanted;
+  ProgramKind kind = ProgramKind::Step; // whose programs
 };
 
 // What a session needs from its device.
@@ -45,14 +47,17 @@ struct ExecutorOptions {
 class Executor {
 public:
   virtual ~Executor() = default;
-  // Runs the smallest program that holds the step. Allocates nothing. Error: InvalidArgument if no
-  // program does, or where sizes of inputs and parts are not those that the program declares.
+  // Runs the smallest program of its kind that holds the step. Allocates nothing. Error:
+  // InvalidArgument if no program does, or where sizes of inputs and parts are not those that the
+  // program declares.
   virtual Status run(const Step &step) = 0;
   // The bytes of an output for the largest step. What the last step wanted is there until the next
   // one runs; the rest is undefined. They stay in place.
   virtual std::span<const std::byte> output(uint32_t index) const = 0;
-  virtual int32_t maxTokens() const = 0; // largest T of any program
-  virtual int32_t maxRows() const = 0;   // largest R of any program
+  virtual int32_t maxTokens() const = 0; // largest T of any step program
+  virtual int32_t maxRows() const = 0;   // largest R of any step program
+  // Largest T of any program of kind Vision; 0: there is none.
+  virtual int32_t maxTiles() const { return 0; }
   // For people: the target chosen and the threads, "cpu:x86-64-v4, 2 threads".
   virtual std::string description() const { return {}; }
 };

@@ -25,6 +25,36 @@ TEST_P(DeviceSuite, TellsTheLargestStep) {
   EXPECT_FALSE((*executor)->description().empty());
 }
 
+TEST_P(DeviceSuite, ChoosesAmongProgramsOfTheKindOfAStep) {
+  auto text = create(prepared(handMadePlan())), vision = create(prepared(visionPlan()));
+  ASSERT_TRUE(text && vision);
+  EXPECT_EQ((*text)->maxTiles(), 0);
+  EXPECT_EQ((*vision)->maxTiles(), 6);
+  EXPECT_EQ((*vision)->maxTokens(), 16);
+  EXPECT_EQ((*vision)->maxRows(), 4);
+  EXPECT_TRUE(runTiles(**vision, V(6)));
+  EXPECT_EQ(runTiles(**vision, V(7)).error().message,
+            "7 tiles of pictures are to be run at once, and the plan's programs take 6");
+  TestStep step({}, {1}, {0}, {0}, {0});
+  Step other = step;
+  other.kind = ProgramKind::Vision;
+  EXPECT_EQ((*text)->run(other).error().message,
+            "1 tiles of pictures are to be run at once, and the plan has no program for them on "
+            "this device");
+  step.inputs.emplace_back(); // tiles, which a step does not look at
+  EXPECT_TRUE((*vision)->run(step));
+  // What is of one kind is not wanted, or short, in another.
+  step.wanted = {{ImageRowsOut, 0, 4}};
+  EXPECT_FALSE((*vision)->run(step));
+}
+
+TEST_P(DeviceSuite, RefusesAPlanWithoutSteps) {
+  DevicePlan plan = prepared(visionPlan());
+  plan.programs.erase(plan.programs.begin(), plan.programs.begin() + 3);
+  expectRefused(plan, executorOptions, Code::InvalidPlan,
+                "no step programs for device " + device->planDevice());
+}
+
 TEST_P(DeviceSuite, RefusesOptionsThatDoNotFitThePlan) {
   const DevicePlan plan = prepared(handMadePlan());
   const std::string words = "at least one sequence and page, and a size for each cache pool";
@@ -193,6 +223,41 @@ TEST_P(KernelSuite, ExecutorsShareNothing) {
   beside.join();
   first->reset(); // one that goes takes nothing from the other
   EXPECT_EQ(*run(**second, others, {1}, {3}, {0}, {0}), expected({{1, 19}}));
+}
+
+// Tiles run between steps, by the smallest program that holds them, and change nothing of the
+// steps.
+TEST_P(KernelSuite, RunsTilesBetweenSteps) {
+  DevicePlan plan = prepared(visionPlan());
+  std::vector<float> weights(3 * 64);
+  for (size_t i = 0; i < 8; ++i) {
+    weights[i] = float(i) - .5f; // of steps
+    weights[64 + i] = float(i) + 100;
+    weights[128 + i] = float(i) + 200;
+  }
+  plan.sections[1] = std::as_bytes(std::span(weights));
+  for (Program &program : plan.programs)
+    program.calls[0].operands[1].offset = program.kind == ProgramKind::Step ? 0
+                                          : program.tokens == 2             ? 256
+                                                                            : 512;
+  auto executor = create(plan);
+  ASSERT_TRUE(executor) << executor.error().message;
+  const Tables tables;
+  const auto step = [&](int32_t token, int32_t position, int sum) {
+    TestStep values(tables, {token}, {position}, {0}, {0});
+    values.inputs.emplace_back();
+    const Status run = (*executor)->run(values);
+    ASSERT_TRUE(run) << run.error().message;
+    EXPECT_EQ(logitsOf(**executor, 1), expected({{token, sum}}));
+  };
+  using F = std::vector<float>;
+  EXPECT_EQ(*runTiles(**executor, {3}), F{103});
+  step(2, 0, 2);
+  EXPECT_EQ(*runTiles(**executor, {5, 1}), (F{105, 101}));
+  EXPECT_EQ(*runTiles(**executor, {1, 2, 3, 4, 5, 6}), (F{201, 202, 203, 204, 205, 206}));
+  step(3, 1, 5);
+  step(1, 2, 6);
+  EXPECT_EQ(*runTiles(**executor, {7, 0, 7}), (F{207, 200, 207}));
 }
 
 // An input of records, and an output beside another one.

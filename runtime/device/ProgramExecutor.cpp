@@ -35,7 +35,8 @@ ProgramSizes sizesOf(const DevicePlan &plan) {
   ProgramSizes sizes;
   sizes.outputBytes.resize(plan.outputs.size());
   for (const Program &program : plan.programs) {
-    sizes.tokens = std::max(sizes.tokens, program.tokens);
+    int32_t &most = program.kind == ProgramKind::Vision ? sizes.tiles : sizes.tokens;
+    most = std::max(most, program.tokens);
     sizes.rows = std::max(sizes.rows, program.rows);
     sizes.arenaBytes = std::max(sizes.arenaBytes, program.arenaBytes);
     sizes.counterBytes = std::max(sizes.counterBytes, program.counterBytes);
@@ -50,7 +51,8 @@ ProgramSizes sizesOf(const DevicePlan &plan) {
 
 Status checkExecutor(const DevicePlan &plan, const ExecutorOptions &options,
                      std::string_view device) {
-  if (plan.programs.empty())
+  if (std::none_of(plan.programs.begin(), plan.programs.end(),
+                   [](const Program &program) { return program.kind == ProgramKind::Step; }))
     return Error{Code::InvalidPlan,
                  "the plan has no step programs for device " + std::string(device)};
   if (options.poolPages.size() != plan.pools.size() || options.maxSequences < 1 ||
@@ -81,7 +83,7 @@ ProgramExecutor::ProgramExecutor(const DevicePlan &plan, const ExecutorOptions &
     : options(options), sizes(sizesOf(plan)), inputs(plan, options, headerBytes),
       outputs(plan.outputs) {
   for (size_t i = 0; i < plan.programs.size(); ++i) {
-    rooms.push_back({plan.programs[i].tokens, plan.programs[i].rows, i});
+    rooms.push_back({plan.programs[i].kind, plan.programs[i].tokens, plan.programs[i].rows, i});
     outputsOf.push_back(plan.programs[i].outputs);
   }
   std::sort(rooms.begin(), rooms.end(), [](const Room &a, const Room &b) {
@@ -114,11 +116,17 @@ Status ProgramExecutor::run(const Step &step) {
                                             " tokens and " + std::to_string(step.rows) +
                                             " rows, expected a token at least"};
   for (const Room &room : rooms)
-    if (room.tokens >= step.tokens && room.rows >= step.rows) {
+    if (room.kind == step.kind && room.tokens >= step.tokens && room.rows >= step.rows) {
       MOE_TRY(inputs.check(step, room.program));
       MOE_TRY(checkWanted(step, room.program));
       return runProgram(step, room.program);
     }
+  if (step.kind == ProgramKind::Vision)
+    return Error{Code::InvalidArgument,
+                 std::to_string(step.tokens) +
+                     " tiles of pictures are to be run at once, and the " +
+                     (sizes.tiles ? "plan's programs take " + std::to_string(sizes.tiles)
+                                  : "plan has no program for them on this device")};
   return Error{Code::InvalidArgument, "a step of " + std::to_string(step.tokens) + " tokens and " +
                                           std::to_string(step.rows) +
                                           " rows is larger than every program's"};

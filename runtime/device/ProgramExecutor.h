@@ -11,7 +11,8 @@ namespace moe {
 
 // What all programs of a plan together need: of each figure the largest.
 struct ProgramSizes {
-  int32_t tokens = 0, rows = 0;
+  int32_t tokens = 0, rows = 0; // of steps
+  int32_t tiles = 0;            // T of programs of kind Vision; 0: there is none
   uint64_t arenaBytes = 0, counterBytes = 0;
   uint64_t scratchBytes = 0;         // per worker
   std::vector<uint64_t> outputBytes; // per DevicePlan::outputs
@@ -19,7 +20,7 @@ struct ProgramSizes {
 ProgramSizes sizesOf(const DevicePlan &plan);
 
 // What every device asks before it makes an executor. `device`: whose programs they are. Errors:
-// InvalidPlan without a program, InvalidArgument for options that do not fit the plan,
+// InvalidPlan without a step program, InvalidArgument for options that do not fit the plan,
 // ResourceExhausted for a KV cache, inputs or outputs larger than any memory.
 Status checkExecutor(const DevicePlan &plan, const ExecutorOptions &options,
                      std::string_view device);
@@ -42,6 +43,7 @@ public:
   Status run(const Step &step) final;
   int32_t maxTokens() const final { return sizes.tokens; }
   int32_t maxRows() const final { return sizes.rows; }
+  int32_t maxTiles() const final { return sizes.tiles; }
 
 protected:
   // The plan must have passed checkExecutor. `headerBytes`: as StepInputs has it.
@@ -90,6 +92,7 @@ protected:
 
 private:
   struct Room {
+    ProgramKind kind;
     int32_t tokens, rows;
     size_t program;
   };

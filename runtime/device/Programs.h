@@ -13,6 +13,9 @@
 
 namespace moe {
 
+// As ProgramKind of Plan.fbs, with the same values.
+enum class ProgramKind : uint8_t { Step, Vision };
+
 // As OperandKind of Plan.fbs, with the same values.
 enum class OperandKind : uint8_t { Input, Output, Arena, Weight, Cache, Counters };
 
@@ -31,7 +34,7 @@ struct Call {
 };
 
 struct Program {
-  int32_t tokens; // largest T
+  int32_t tokens; // largest T: tokens of a step, tiles of kind Vision
   int32_t rows;   // largest R
   // What it takes and gives: indices into DevicePlan::inputs and outputs.
   std::vector<uint32_t> inputs{}, outputs{};
@@ -39,6 +42,7 @@ struct Program {
   uint64_t scratchBytes = 0; // per worker
   uint64_t counterBytes = 0; // one per session, zero at its start
   std::vector<Call> calls{};
+  ProgramKind kind = ProgramKind::Step;
 };
 
 struct CachePool {
@@ -80,7 +84,8 @@ struct DevicePlan {
   std::vector<std::span<const std::byte>> sections; // as the plan's; empty where not Weights
   std::vector<CachePool> pools;
   std::vector<Image> images;               // best first
-  std::vector<TensorSpec> inputs, outputs; // of the programs, each once; no two have one name
+  std::vector<TensorSpec> inputs, outputs; // of the programs, each once; no two of one kind of
+                                           // program have one name
   std::vector<Program> programs;
   std::vector<KernelSignature> kernels; // as the plan's, other devices' too
 };

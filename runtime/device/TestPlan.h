@@ -26,8 +26,8 @@ struct Bytes {
 inline const Bytes bytes;
 
 // Indices into DevicePlan::inputs and outputs.
-enum Input : uint32_t { Tokens, Positions, Sequences, Table, Rows, Sampling };
-enum Output : uint32_t { LogitsOut, IdsOut };
+enum Input : uint32_t { Tokens, Positions, Sequences, Table, Rows, Sampling, Tiles = Sampling };
+enum Output : uint32_t { LogitsOut, IdsOut, ImageRowsOut = IdsOut };
 
 // The programs take 1, 4 and 16 tokens and up to 4 rows:
 //   embed(tokens, weights float [8], arena float [T])
@@ -73,7 +73,29 @@ inline DevicePlan handMadePlan() {
   return plan;
 }
 
-// The same with choose(sampling, ids) at the end of each program.
+// handMadePlan with programs of kind Vision for 2 and 6 tiles, embed(tiles, weights, image rows): a
+// tile is an int32 here, and has one row of one channel. Their input and output follow those of
+// steps.
+inline DevicePlan visionPlan() {
+  DevicePlan plan = handMadePlan();
+  plan.inputs.push_back({"tiles", ElementType::I32, {{Extent::Tokens}}});
+  plan.outputs.push_back({"image_rows", ElementType::F32, {{Extent::Tokens}}});
+  for (int32_t tiles : {2, 6}) {
+    Program program{tiles, 0};
+    program.kind = ProgramKind::Vision;
+    program.inputs = {Tiles};
+    program.outputs = {ImageRowsOut};
+    program.calls = {{0,
+                      {{OperandKind::Input, Tiles},
+                       {OperandKind::Weight, 1, 288, 32},
+                       {OperandKind::Output, ImageRowsOut}},
+                      7}};
+    plan.programs.push_back(program);
+  }
+  return plan;
+}
+
+// handMadePlan with choose(sampling, ids) at the end of each program.
 inline DevicePlan choosingPlan() {
   DevicePlan plan = handMadePlan();
   plan.inputs.push_back(
@@ -108,6 +130,16 @@ inline Logits expected(const std::vector<std::pair<int, int>> &rows) { // (token
 
 // What sessions of these plans ask for: two sequences of up to four pages.
 inline const ExecutorOptions executorOptions{2, 4, {8, 8}};
+
+// The rows of tiles, of a plan of visionPlan().
+inline Result<std::vector<float>> runTiles(Executor &executor, std::vector<int32_t> tiles) {
+  std::vector<std::span<const std::byte>> inputs(Tiles + 1);
+  inputs[Tiles] = std::as_bytes(std::span(tiles));
+  const TensorPart wanted{ImageRowsOut, 0, tiles.size() * sizeof(float)};
+  MOE_TRY(executor.run({int32_t(tiles.size()), 0, inputs, {}, {&wanted, 1}, ProgramKind::Vision}));
+  const auto *rows = reinterpret_cast<const float *>(executor.output(ImageRowsOut).data());
+  return std::vector<float>(rows, rows + tiles.size());
+}
 
 struct Tables {
   std::vector<int32_t> global{5, 2, -1, -1, 3, -1, -1, -1};
