@@ -6,6 +6,8 @@
 namespace moe {
 namespace {
 
+static_assert(int(ProgramKind::Step) == int(fb::ProgramKind::Step) &&
+              int(ProgramKind::Vision) == int(fb::ProgramKind::Vision));
 static_assert(int(OperandKind::Input) == int(fb::OperandKind::Input) &&
               int(OperandKind::Output) == int(fb::OperandKind::Output) &&
               int(OperandKind::Arena) == int(fb::OperandKind::Arena) &&
@@ -29,15 +31,17 @@ template <typename V> uint32_t countOf(const V *vector) { return vector ? vector
 
 using Specs = flatbuffers::Vector<flatbuffers::Offset<fb::TensorSpec>>;
 
-// Per entry of a program's list its index in `all`, to which it is added if it is new there.
-// `pools`: per pool of the plan, its index among those of the program's device.
-std::vector<uint32_t> declare(const Specs &specs, const std::vector<uint32_t> &pools,
+// Per entry of a program's list its index in `all`, to which it is added if it is new there: after
+// those from `first` on, of the program's kind. `pools`: per pool of the plan, its index among
+// those of the program's device.
+std::vector<uint32_t> declare(const Specs &specs, const std::vector<uint32_t> &pools, size_t first,
                               std::vector<TensorSpec> &all) {
   std::vector<uint32_t> indices;
   for (const fb::TensorSpec *from : specs) {
-    const auto found = std::find_if(all.begin(), all.end(), [&](const TensorSpec &spec) {
-      return spec.name == from->name()->string_view();
-    });
+    const auto found =
+        std::find_if(all.begin() + ptrdiff_t(first), all.end(), [&](const TensorSpec &spec) {
+          return spec.name == from->name()->string_view();
+        });
     indices.push_back(uint32_t(found - all.begin()));
     if (found != all.end())
       continue;
@@ -64,12 +68,19 @@ Operand operandOf(const fb::Operand &from, const Program &program,
   return operand;
 }
 
-void addProgram(const fb::Program &from, const std::vector<uint32_t> &pools, DevicePlan &plan) {
+// Its inputs and outputs are those from these on.
+struct First {
+  size_t input = 0, output = 0;
+};
+
+void addProgram(const fb::Program &from, const std::vector<uint32_t> &pools, First first,
+                DevicePlan &plan) {
   Program &program = plan.programs.emplace_back();
+  program.kind = ProgramKind(from.kind());
   program.tokens = int32_t(from.tokens());
   program.rows = int32_t(from.rows());
-  program.inputs = declare(*from.inputs(), pools, plan.inputs);
-  program.outputs = declare(*from.outputs(), pools, plan.outputs);
+  program.inputs = declare(*from.inputs(), pools, first.input, plan.inputs);
+  program.outputs = declare(*from.outputs(), pools, first.output, plan.outputs);
   program.arenaBytes = from.arena_bytes();
   program.scratchBytes = from.scratch_bytes();
   program.counterBytes = from.counter_bytes();
@@ -137,8 +148,11 @@ DevicePlan devicePlan(const Plan &plan, std::string_view device) {
   for (uint32_t i = 0; i < countOf(index.images()); ++i)
     if (index.images()->Get(i)->target()->str().starts_with(prefix))
       result.images.push_back(imageOf(plan, *index.images()->Get(i)));
-  for (const fb::Program *program : plan.programs(device))
-    addProgram(*program, pools, result);
+  for (fb::ProgramKind kind : fb::EnumValuesProgramKind()) {
+    const First first{result.inputs.size(), result.outputs.size()};
+    for (const fb::Program *program : plan.programs(device, kind))
+      addProgram(*program, pools, first, result);
+  }
   return result;
 }
 

@@ -65,6 +65,28 @@ TEST(PlanPrograms, GivesEachDeviceItsOwn) {
   EXPECT_TRUE(image.launches[5].dependent);
 }
 
+// What two kinds call alike is not the same.
+TEST(PlanPrograms, KeepsKindsApart) {
+  FileBytes file = samplePlanFile(sampleVisionPlan());
+  auto plan = Plan::open(file.span());
+  ASSERT_TRUE(plan) << plan.error().message;
+  const DevicePlan cpu = devicePlan(*plan, "cpu");
+  ASSERT_EQ(cpu.programs.size(), 4u);
+  EXPECT_EQ(cpu.programs[1].kind, ProgramKind::Step);
+  const Program &vision = cpu.programs[3];
+  EXPECT_EQ(vision.kind, ProgramKind::Vision);
+  EXPECT_EQ(vision.tokens, 4);
+  EXPECT_EQ(vision.rows, 0);
+  ASSERT_EQ(vision.inputs.size(), 1u);
+  EXPECT_EQ(cpu.inputs[vision.inputs[0]].name, "tiles");
+  EXPECT_EQ(typeText(cpu.inputs[vision.inputs[0]]), "u8[T, 8, 8, 3]");
+  EXPECT_EQ(typeText(cpu.outputs[vision.outputs[0]]), "f32[T, 4, 16]");
+  EXPECT_EQ(vision.calls[0].operands[0].index, vision.inputs[0]);
+  EXPECT_EQ(vision.calls[1].operands[1].index, vision.outputs[0]);
+  EXPECT_EQ(cpu.inputs.size(), 6u);
+  EXPECT_EQ(cpu.programs[0].inputs.size(), 5u);
+}
+
 // Programs of a device share a list, to which each says what it takes.
 TEST(PlanPrograms, JoinsDeclarations) {
   fb::PlanT from = samplePlan();

@@ -53,9 +53,15 @@ Result<Session> Session::create(const Plan &plan, const SessionOptions &options)
   model.hiddenSize = plan.index().model()->hidden_size();
   model.maxPositions = int64_t(plan.index().model()->max_positions());
   model.pools = programs.pools;
+  if (const fb::Vision *vision = plan.index().vision())
+    model.vision =
+        VisionModel{vision->patch(), uint64_t(vision->tile_size()) * vision->tile_size() * 3,
+                    vision->rows_per_tile()};
   MOE_ASSIGN(binding, bindStep(programs, model.vocab, model.hiddenSize));
   model.binding = std::move(binding);
   for (const Program &program : programs.programs) {
+    if (program.kind != ProgramKind::Step)
+      continue;
     model.maxStep = std::max(model.maxStep, program.tokens);
     model.programs.push_back({program.tokens, program.rows});
   }
@@ -126,7 +132,13 @@ Result<Session> Session::create(SessionModel model, const SessionOptions &asked,
     session.masks.resize(size_t(options.maxSequences) * session.maskWords());
     session.inputs[*binding.masks] = std::as_bytes(std::span(session.masks));
   }
-  session.used.reserve(size_t(session.options.maxStep) * binding.tables.size() + 1); // and masks
+  if (binding.images) {
+    session.imageRowsOf.reserve(session.options.maxStep);
+    session.imageRows.resize(size_t(binding.imageCapacity) * size_t(session.model.hiddenSize));
+    session.inputs[*binding.images] = std::as_bytes(std::span(session.imageRows));
+  }
+  // And masks, and rows of pictures.
+  session.used.reserve(size_t(session.options.maxStep) * binding.tables.size() + 2);
   // Runs of logits and of hidden states, and ids.
   session.wanted.reserve(size_t(executor->maxRows()) + 1);
   session.executor = std::move(executor);
@@ -175,6 +187,12 @@ Result<int64_t> Session::attach(int32_t sequence, std::span<const int32_t> token
     return Error{Code::InvalidArgument,
                  "a sequence of " + std::to_string(slot.length) +
                      " tokens cannot take over a prefix: only an empty one can"};
+  std::vector<int32_t> keys; // in place of the tokens
+  if (!slot.images.empty()) {
+    MOE_ASSIGN(made, keyTokens(tokens, slot.images));
+    keys = std::move(made);
+    tokens = keys;
+  }
   slot.length = slot.computed = cache.attach(sequence, tokens);
   if (slot.length)
     std::copy_n(tokens.begin(), slot.length, ids(sequence).begin());
@@ -213,8 +231,8 @@ Status Session::check(std::span<const Append> parts) {
         return Error{Code::InvalidArgument,
                      "token " + std::to_string(i) + " has id " + std::to_string(part.tokens[i]) +
                          ", the vocabulary ends at " + std::to_string(model.vocab - 1)};
-    int64_t &length = slots[part.sequence].filled;
-    length += count;
+    Slot &slot = slots[part.sequence];
+    const int64_t first = slot.filled, length = slot.filled += count;
     if (length > options.context)
       return Error{Code::ResourceExhausted,
                    std::to_string(length) + " tokens do not fit in the context of " +
@@ -222,6 +240,9 @@ Status Session::check(std::span<const Append> parts) {
                        (options.context < model.maxPositions
                             ? ", up to " + std::to_string(model.maxPositions)
                             : " of a plan with more positions")};
+    if (model.vision)
+      for (int64_t i = 0; i < count; ++i)
+        MOE_TRY(slot.images.advance(first + i, isPatch(part.tokens[i])));
   }
   return ok();
 }
@@ -253,6 +274,8 @@ Status Session::run(std::span<const Append> parts, const RowSink &sink) {
       buffer->clear();
     outputs.clear();
     masked = 0;
+    imageRowsOf.clear();
+    imageRowCount = 0;
     segments.clear();
   };
   clear();
@@ -279,7 +302,11 @@ Status Session::run(std::span<const Append> parts, const RowSink &sink) {
         outputs.push_back(outputOf(part, i + 1 == count));
         masked += outputs.back().draw.masked;
       }
-      tokens.push_back(i < 0 ? ids(part.sequence)[slot.filled] : part.tokens[i]);
+      const int32_t token = i < 0 ? ids(part.sequence)[slot.filled] : part.tokens[i];
+      const bool patch = isPatch(token) || token < 0; // which is how the prefix cache knows it
+      if (model.binding.images)
+        imageRowsOf.push_back(placeImageRow(slot.images, slot.filled, patch));
+      tokens.push_back(patch ? model.vision->patch : token);
       positions.push_back(int32_t(slot.filled++));
       sequences.push_back(part.sequence);
     }
@@ -346,7 +373,11 @@ Status Session::runFilled(std::span<const Append> parts, const RowSink &sink) {
     const Append &part = parts[segment.part];
     Slot &slot = slots[part.sequence];
     if (options.prefixCache)
-      std::copy_n(added, segment.count, ids(part.sequence).begin() + slot.computed);
+      for (int64_t i = 0; i < segment.count; ++i) {
+        const int64_t position = slot.computed + i;
+        ids(part.sequence)[size_t(position)] =
+            isPatch(added[i]) ? keyAt(slot.images, position) : added[i];
+      }
     added += segment.count;
     slot.computed += segment.count;
     slot.length = std::max(slot.length, slot.computed);
@@ -390,6 +421,7 @@ void Session::fillStep(std::span<const Append> parts) {
   bring(binding.positions, positions);
   bring(binding.sequences, sequences);
   bring(binding.rows, rows);
+  bring(binding.imageRows, imageRowsOf);
   if (binding.sampling) {
     samplings.clear();
     int32_t mask = 0;
@@ -406,6 +438,9 @@ void Session::fillStep(std::span<const Append> parts) {
   used.clear();
   if (masked)
     used.push_back({*binding.masks, 0, size_t(masked) * maskWords() * sizeof(uint32_t)});
+  if (imageRowCount)
+    used.push_back(
+        {*binding.images, 0, uint64_t(imageRowCount) * uint64_t(model.hiddenSize) * sizeof(float)});
   const auto entry = sizeof(int32_t);
   const auto stride = size_t(KvCache::tableStride(options.context));
   for (const Segment &segment : segments) {

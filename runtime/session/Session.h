@@ -10,6 +10,7 @@
 #include "runtime/plan/Plan.h"
 #include "runtime/session/KvCache.h"
 #include "runtime/session/Sampler.h"
+#include "runtime/session/SequenceImages.h"
 #include "runtime/session/StepBinding.h"
 
 #include <atomic>
@@ -41,6 +42,13 @@ struct SessionOptions {
   cpu::Numa numa = cpu::Numa::Auto; // of a CPU: where weights lie
 };
 
+// What a session needs to know of pictures.
+struct VisionModel {
+  int32_t patch = 0;      // id of the tokens that take rows
+  uint64_t tileBytes = 0; // of a tile's pixels
+  int64_t rowsPerTile = 0;
+};
+
 // What a session needs to know of the model and its programs.
 struct SessionModel {
   int64_t vocab = 0;
@@ -54,6 +62,7 @@ struct SessionModel {
   std::vector<CachePool> pools;
   StepBinding binding;
   std::optional<DeviceMemory> memory{}; // of a device with its own
+  std::optional<VisionModel> vision{};  // of a plan that takes pictures
 };
 
 // A sequence's part of a step.
@@ -123,14 +132,29 @@ public:
   // its length, a multiple of 64 and less than tokens.size(). The caller appends the rest. Error:
   // InvalidArgument if the sequence is not empty.
   Result<int64_t> attach(int32_t sequence, std::span<const int32_t> tokens);
-  // What attach would give a sequence of this salt. Changes nothing.
-  int64_t cachedPrefix(std::span<const int32_t> tokens, uint64_t salt = 0) const {
-    return cache.cachedPrefix(tokens, salt);
-  }
+  // What attach would give a sequence of this salt with these pictures. Changes nothing.
+  int64_t cachedPrefix(std::span<const int32_t> tokens, uint64_t salt = 0,
+                       std::span<const ImageSpan> images = {}) const;
 
-  // Appends tokens to sequences in as many steps of the device as it takes. Requests that cannot
-  // succeed change nothing; after another error (also Cancelled) length() says how far it came.
-  // Where pages run out (only with a cacheBudget) nothing is changed. Allocates nothing.
+  // Whether encode and setImages take pictures here. Error: InvalidArgument, that says why not.
+  Status checkPictures() const;
+  // The rows of pictures, each of `counts` tiles; `tiles`: the bytes of all of them, uint8 [tiles,
+  // S, S, 3]. Runs between steps, and changes nothing of any sequence; tiles of several pictures
+  // are run together. Errors: InvalidArgument, Cancelled.
+  Result<std::vector<std::shared_ptr<const EncodedImage>>> encode(std::span<const std::byte> tiles,
+                                                                  std::span<const int32_t> counts);
+  Result<std::shared_ptr<const EncodedImage>> encode(std::span<const std::byte> tiles,
+                                                     int32_t count);
+  // The pictures of what a sequence is to be appended, at its length and after; they replace those
+  // that were told for there. The sequence holds them until it is removed, as it may need their
+  // rows again. Comes before attach, which takes the cached pages of the same pictures alone.
+  // Error: InvalidArgument, and nothing is changed.
+  Status setImages(int32_t sequence, std::span<const ImageSpan> images);
+
+  // Appends tokens to sequences in as many steps of the device as it takes. A patch token takes the
+  // next row of the sequence's picture there. Requests that cannot succeed change nothing; after
+  // another error (also Cancelled) length() says how far it came. Where pages run out (only with a
+  // cacheBudget) nothing is changed. Allocates nothing.
   Status run(std::span<const Append> parts, const RowSink &sink);
 
   // Appends to one sequence; the logits of the last token, valid until the next step.
@@ -162,9 +186,9 @@ public:
   PoolUse poolUse(size_t pool) const { return cache.use(pool); }
   // Cached pages of a pool that were given up so far because others were needed.
   uint64_t evictions(size_t pool) const { return cache.evictions(pool); }
-  // Told of each page of the prefix cache that comes and goes, during calls of this session. May be
-  // empty.
-  void setPageObserver(PageObserver observer) { cache.setObserver(std::move(observer)); }
+  // Told of each page of the prefix cache that comes and goes, during calls of this session; of
+  // patch tokens their id. May be empty.
+  void setPageObserver(PageObserver observer);
 
   std::string description() const { return executor->description(); }
   bool samplesOnDevice() const { return model.binding.ids.has_value(); } // without bias, penalty
@@ -179,6 +203,7 @@ private:
     int64_t length = 0;
     int64_t computed = 0; // of those, that are in the cache: all but for what truncate has to redo
     int64_t filled = 0;   // computed, with the tokens of the step being filled
+    SequenceImages images{};
   };
   // What is wanted of a row.
   struct RowOutput {
@@ -203,6 +228,11 @@ private:
   std::span<int32_t> ids(int32_t sequence) const {
     return {keptIds.get() + sequence * options.context, size_t(options.context)};
   }
+  bool isPatch(int32_t token) const { return model.vision && token == model.vision->patch; }
+  Result<std::vector<int32_t>> keyTokens(std::span<const int32_t> tokens,
+                                         SequenceImages &images) const;
+  static int32_t keyAt(const SequenceImages &images, int64_t position);
+  int32_t placeImageRow(const SequenceImages &images, int64_t position, bool patch);
   void publish(int32_t sequence);
   Status runFilled(std::span<const Append> parts, const RowSink &sink);
   Status runOnDevice(std::span<const Append> parts);
@@ -225,7 +255,8 @@ private:
   const std::atomic<bool> *cancel = nullptr;
   uint64_t bytes = 0;
   std::vector<Slot> slots;
-  // [maxSequences, context] tokens of the sequences, with a prefix cache; untouched until used.
+  // [maxSequences, context] tokens of the sequences, with a prefix cache; untouched until used. Of
+  // patch tokens what the cache knows them by, which is below zero.
   std::unique_ptr<int32_t[]> keptIds;
 
   // The step being filled; capacities are fixed at creation.
@@ -233,7 +264,10 @@ private:
   std::vector<RowOutput> outputs;     // of `rows`
   std::vector<RowSampling> samplings; // the same, as kernels read it
   int32_t masked = 0;                 // of them those with a mask
-  std::vector<uint32_t> masks; // for as many rows as there may be sequences; those come first
+  std::vector<uint32_t> masks;      // for as many rows as there may be sequences; those come first
+  std::vector<float> imageRows;     // [C, H], the first of them those of the step
+  std::vector<int32_t> imageRowsOf; // of `tokens`: rows of imageRows, or -1
+  int32_t imageRowCount = 0;
   std::vector<Segment> segments;
   std::vector<KvCache::Growth> growths;           // of a run of several steps, per sequence
   std::vector<std::span<const std::byte>> inputs; // per input of the plan's programs

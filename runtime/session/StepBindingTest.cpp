@@ -89,10 +89,11 @@ TEST(StepBinding, RefusesWhatItDoesNotFillOrRead) {
     EXPECT_NE(binding.error().message.find("moec compile"), std::string::npos);
   };
   using P = DevicePlan;
-  expectRefused([](P &p) { p.inputs[3] = {"images", ElementType::U32, {{Extent::Rows}, {{}, 2}}}; },
-                "the plan's step programs take the input 'images', u32[R, 2], and this runtime "
-                "fills tokens, positions, sequences, rows, sampling, masks, and block tables: "
-                "update");
+  expectRefused(
+      [](P &p) { p.inputs[3] = {"adapters", ElementType::U32, {{Extent::Rows}, {{}, 2}}}; },
+      "the plan's step programs take the input 'adapters', u32[R, 2], and this runtime "
+      "fills tokens, positions, sequences, rows, sampling, masks, image_rows, images and block "
+      "tables: update");
   expectRefused(
       [](P &p) { p.inputs[3] = {"masks", ElementType::U32, {{Extent::Sequences}, {{}, 1}}}; },
       "have the input 'masks' as u32[S, 1], and this runtime as u32[S, 2]");
@@ -118,6 +119,64 @@ TEST(StepBinding, RefusesWhatItDoesNotFillOrRead) {
       },
       "have the output 'hidden' as f32[R, 25], and this runtime as f32[R, 24]");
   expectRefused([](P &p) { p.inputs.pop_back(); }, "choose 'ids' without the input 'sampling'");
+}
+
+TEST(StepBinding, FindsPictures) {
+  const SessionModel model = fakeModel();
+  const DevicePlan plan = visionPlan(model);
+  auto binding = bindStep(plan, model.vocab, model.hiddenSize);
+  ASSERT_TRUE(binding) << binding.error().message;
+  EXPECT_EQ(plan.inputs[*binding->images].name, "images");
+  EXPECT_EQ(plan.inputs[*binding->imageRows].name, "image_rows");
+  EXPECT_EQ(plan.inputs[*binding->tiles].name, "tiles");
+  EXPECT_EQ(plan.outputs[*binding->tileRows].name, "image_rows");
+  EXPECT_EQ(binding->imageCapacity, model.maxStep);
+
+  // Steps may take rows that nobody makes here, and never take any.
+  DevicePlan steps = plan;
+  steps.programs.pop_back();
+  steps.inputs.pop_back();
+  binding = bindStep(steps, model.vocab, model.hiddenSize);
+  ASSERT_TRUE(binding) << binding.error().message;
+  EXPECT_EQ(binding->tiles, std::nullopt);
+}
+
+TEST(StepBinding, RefusesPicturesThatStepsDoNotTake) {
+  const SessionModel model = fakeModel();
+  const auto expectRefused = [&](auto change, const std::string &part) {
+    DevicePlan changed = visionPlan(model);
+    change(changed);
+    const auto binding = bindStep(changed, model.vocab, model.hiddenSize);
+    ASSERT_FALSE(binding) << part;
+    EXPECT_EQ(binding.error().code, Code::InvalidPlan);
+    EXPECT_NE(binding.error().message.find(part), std::string::npos) << binding.error().message;
+  };
+  using P = DevicePlan;
+  const uint32_t images = 6, rows = 7;
+  expectRefused([&](P &p) { p.inputs[images].dims[0].count = 31; }, // fewer than tokens of a step
+                "have the input 'images' as f32[31, 24], and this runtime as f32[32, 24]");
+  expectRefused([&](P &p) { p.inputs[images].dims[1].count = 23; }, "as f32[32, 23], and this");
+  expectRefused([&](P &p) { p.inputs[images].dims[0] = {Extent::Tokens}; }, "as f32[T, 24], and");
+  expectRefused([&](P &p) { p.inputs[images].element = ElementType::BF16; }, "as bf16[32, 24]");
+  expectRefused([&](P &p) { p.inputs[rows].element = ElementType::U32; },
+                "have the input 'image_rows' as u32[T], and this runtime as i32[T]");
+  const std::string both =
+      "not all of the plan's step programs take both 'images' and 'image_rows'";
+  expectRefused(
+      [&](P &p) { p.inputs[rows] = {"masks", ElementType::U32, {{Extent::Sequences}, {{}, 2}}}; },
+      both);
+  expectRefused(
+      [](P &p) {
+        p.programs.push_back(p.programs[0]);
+        p.programs.back().inputs.pop_back();
+      },
+      both);
+  expectRefused(
+      [&](P &p) {
+        p.inputs[images] = {"masks", ElementType::U32, {{Extent::Sequences}, {{}, 2}}};
+        p.inputs[rows] = {"positions", ElementType::I32, {{Extent::Tokens}}};
+      },
+      "do not take the rows that its vision programs make");
 }
 
 // Before anything is allocated.

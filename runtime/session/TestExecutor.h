@@ -25,6 +25,8 @@ public:
     ++runs;
     if (failAt && runs == failAt)
       return Error{Code::Unavailable, "the device broke"};
+    if (step.kind == ProgramKind::Vision)
+      return runTiles(step);
     if (step.tokens > tokens || step.rows > rows)
       return Error{Code::InvalidArgument, "the step is too large"};
     const StepBinding &b = model.binding;
@@ -34,7 +36,7 @@ public:
                wantedRows = valuesOf<int32_t>(step, *b.rows);
     for (int32_t i = 0; i < step.tokens; ++i)
       for (size_t pool = 0; pool < pages.size(); ++pool)
-        *cell(step, pool, sequences[i], positions[i]) = {ids[i], positions[i]};
+        *cell(step, pool, sequences[i], positions[i]) = {seenAs(step, i, ids[i]), positions[i]};
     logits.assign(size_t(step.rows) * model.vocab, 0);
     hidden.assign(size_t(step.rows) * model.hiddenSize, 0);
     for (int32_t r = 0; r < step.rows; ++r) {
@@ -60,15 +62,37 @@ public:
     return ok();
   }
   std::span<const std::byte> output(uint32_t index) const override {
-    return index == model.binding.logits   ? std::as_bytes(std::span(logits))
+    return index == model.binding.tileRows ? std::as_bytes(std::span(tileRows))
+           : index == model.binding.logits ? std::as_bytes(std::span(logits))
            : index == model.binding.hidden ? std::as_bytes(std::span(hidden))
                                            : std::as_bytes(std::span(ids));
   }
   int32_t maxTokens() const override { return tokens; }
   int32_t maxRows() const override { return rows; }
+  int32_t maxTiles() const override { return model.binding.tiles ? 3 : 0; }
   std::string description() const override { return "fake"; }
 
+  // Row `row` of a tile: numbers that its bytes decide.
+  static std::vector<float> rowOfTile(std::span<const std::byte> tile, int64_t row,
+                                      int64_t channels) {
+    uint64_t hash = 1469598103934665603u + uint64_t(row);
+    for (std::byte byte : tile)
+      hash = (hash ^ uint64_t(byte)) * 1099511628211u;
+    std::vector<float> values;
+    for (int64_t c = 0; c < channels; ++c)
+      values.push_back(float((hash >> 24) * uint64_t(c + 1) % 1013));
+    return values;
+  }
+  // What the cache has of a token with such a row.
+  static int32_t tokenOfRow(std::span<const float> row) {
+    uint64_t hash = 7;
+    for (float value : row)
+      hash = hash * 31 + uint64_t(value);
+    return int32_t(1000 + hash % 1000000);
+  }
+
   int runs = 0, failAt = 0;
+  std::vector<int32_t> tilesOfRuns;   // of each run of tiles
   std::optional<int32_t> forcedId;    // instead of all ids
   std::vector<RowSampling> samplings; // of the last step, where the device chooses
   std::vector<TensorPart> wanted;     // of the last step
@@ -82,6 +106,41 @@ private:
     const std::span<const std::byte> bytes = step.inputs[input];
     return {reinterpret_cast<const T *>(bytes.data()), bytes.size() / sizeof(T)};
   }
+  Status runTiles(const Step &step) {
+    const auto tiles = step.inputs[*model.binding.tiles];
+    const size_t bytes = model.vision->tileBytes;
+    if (step.tokens > maxTiles() || tiles.size() != size_t(step.tokens) * bytes)
+      return Error{Code::InvalidArgument, "too many tiles, or other bytes"};
+    tilesOfRuns.push_back(step.tokens);
+    tileRows.clear();
+    for (int32_t tile = 0; tile < step.tokens; ++tile)
+      for (int64_t row = 0; row < model.vision->rowsPerTile; ++row) {
+        const auto values =
+            rowOfTile(tiles.subspan(size_t(tile) * bytes, bytes), row, model.hiddenSize);
+        tileRows.insert(tileRows.end(), values.begin(), values.end());
+      }
+    tileRows.resize(size_t(maxTiles() * model.vision->rowsPerTile * model.hiddenSize), -1);
+    return ok();
+  }
+
+  // A token's id, or what its row of a picture makes of it, which must be among what is used.
+  int32_t seenAs(const Step &step, int32_t token, int32_t id) const {
+    const StepBinding &b = model.binding;
+    const int32_t row = b.imageRows ? valuesOf<int32_t>(step, *b.imageRows)[size_t(token)] : -1;
+    if (row < 0)
+      return id;
+    const uint64_t bytes = uint64_t(model.hiddenSize) * sizeof(float),
+                   first = uint64_t(row) * bytes;
+    if (std::none_of(step.used.begin(), step.used.end(), [&](const TensorPart &part) {
+          return part.index == *b.images && part.offset <= first &&
+                 first + bytes <= part.offset + part.bytes;
+        }))
+      return -2; // the row was not brought
+    return tokenOfRow(
+        valuesOf<float>(step, *b.images)
+            .subspan(size_t(row) * size_t(model.hiddenSize), size_t(model.hiddenSize)));
+  }
+
   Cell *cell(const Step &step, size_t pool, int32_t sequence, int64_t position) {
     const auto table = valuesOf<int32_t>(step, model.binding.tables[pool].input);
     int32_t page = table[size_t(sequence) * options.tableStride + position / 64];
@@ -135,7 +194,7 @@ private:
   ExecutorOptions options;
   int32_t tokens, rows;
   std::vector<std::vector<Cell>> pages;
-  std::vector<float> logits, hidden;
+  std::vector<float> logits, hidden, tileRows;
   std::vector<int32_t> ids;
 };
 
@@ -212,6 +271,42 @@ inline SessionModel embeddingModel(bool choosing = false) {
                           {{Extent::Rows}, {Extent::Constant, uint32_t(model.hiddenSize)}}});
   plan.programs[0].outputs.push_back(uint32_t(plan.outputs.size()) - 1);
   model.binding = *bindStep(plan, model.vocab, model.hiddenSize);
+  return model;
+}
+
+// The programs of one that takes pictures: tiles of 2 by 2 pixels and 4 rows.
+inline DevicePlan visionPlan(const SessionModel &model) {
+  using E = Extent;
+  const auto channels = uint32_t(model.hiddenSize);
+  DevicePlan plan = fakePlan(model.pools, uint32_t(model.vocab), false);
+  Program &steps = plan.programs[0];
+  steps.tokens = model.maxStep;
+  for (TensorSpec spec :
+       {TensorSpec{"images",
+                   ElementType::F32,
+                   {{E::Constant, uint32_t(model.maxStep)}, {E::Constant, channels}}},
+        TensorSpec{"image_rows", ElementType::I32, {{E::Tokens}}}}) {
+    steps.inputs.push_back(uint32_t(plan.inputs.size()));
+    plan.inputs.push_back(std::move(spec));
+  }
+  Program vision{3, 0};
+  vision.kind = ProgramKind::Vision;
+  vision.inputs = {uint32_t(plan.inputs.size())};
+  vision.outputs = {uint32_t(plan.outputs.size())};
+  plan.inputs.push_back({"tiles",
+                         ElementType::U8,
+                         {{E::Tokens}, {E::Constant, 2}, {E::Constant, 2}, {E::Constant, 3}}});
+  plan.outputs.push_back(
+      {"image_rows", ElementType::F32, {{E::Tokens}, {E::Constant, 4}, {E::Constant, channels}}});
+  plan.programs.push_back(std::move(vision));
+  return plan;
+}
+
+// One that takes pictures, in the place of tokens of id 49.
+inline SessionModel visionModel(int32_t chunk = 96, int32_t maxStep = 32) {
+  SessionModel model = fakeModel(chunk, maxStep);
+  model.vision = VisionModel{49, 12, 4};
+  model.binding = *bindStep(visionPlan(model), model.vocab, model.hiddenSize);
   return model;
 }
 
