@@ -27,6 +27,11 @@ const Secret &secret() {
 
 } // namespace
 
+Error takesNoPictures() {
+  return {Code::InvalidArgument, "the plan takes no pictures: it was compiled from a checkpoint of "
+                                 "text alone, or with --no-vision"};
+}
+
 ImageKey imageKey(std::span<const std::byte> tiles) {
   const auto &bytes = secret().bytes;
   const XXH128_hash_t hash =

@@ -3,6 +3,8 @@
 #ifndef MOE_RUNTIME_SESSION_ENCODEDIMAGE_H
 #define MOE_RUNTIME_SESSION_ENCODEDIMAGE_H
 
+#include "runtime/Status.h"
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -34,6 +36,9 @@ struct ImageSpan {
   int64_t position = 0;
   std::shared_ptr<const EncodedImage> image;
 };
+
+// Of a plan without a table Vision: InvalidArgument.
+Error takesNoPictures();
 
 // Clients that could foresee keys could make two pictures with the same one, and read from a prefix
 // cache what another client's picture has left there: the hash has a secret of this process.

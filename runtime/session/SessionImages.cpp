@@ -8,9 +8,7 @@ namespace moe {
 
 Status Session::checkPictures() const {
   if (!model.vision)
-    return Error{Code::InvalidArgument,
-                 "the plan takes no pictures: it was compiled from a checkpoint of text alone, or "
-                 "with --no-vision"};
+    return takesNoPictures();
   if (!model.binding.tiles)
     return Error{Code::InvalidArgument, "the plan has no program for pictures on device " +
                                             programsOf + ": choose another with --device"};
