@@ -85,6 +85,14 @@ void addPrompt(CLI::App &app, PromptOptions &prompt) {
   app.add_option("--tokens", prompt.tokenFile, "file with the prompt as token ids");
 }
 
+void addImages(CLI::App &app, std::vector<std::string> &images) {
+  app.add_option("--image", images,
+                 "a picture of the prompt, at its next <image> or before its text: PPM, or "
+                 "640x480:FILE of raw RGB; may be repeated")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
+}
+
 int usage(const char *message) {
   std::fprintf(stderr, "moe-run: error: %s\n", message);
   return 2;
@@ -100,6 +108,7 @@ int report(const Error &error) {
 int main(int argc, char **argv) {
   CLI::App app("Runs a compiled Llama 4 plan.\n\n"
                "  moe-run PLAN -p TEXT                 the text that follows a prompt\n"
+               "  moe-run PLAN --image FILE -p TEXT    and a picture\n"
                "  moe-run chat PLAN                    a conversation\n"
                "  moe-run embed PLAN -p TEXT           a vector of a text\n"
                "  moe-run score PLAN --tokens FILE     perplexity and logits\n"
@@ -111,10 +120,13 @@ int main(int argc, char **argv) {
   RunOptions run;
   addPlace(app, run.place);
   addPrompt(app, run.prompt);
+  std::vector<std::string> images;
+  addImages(app, images);
   addText(app, run.text);
 
   ChatOptions chat;
-  CLI::App *chatApp = app.add_subcommand("chat", "a conversation; /exit ends, /reset starts anew");
+  CLI::App *chatApp = app.add_subcommand(
+      "chat", "a conversation; /exit ends, /reset starts anew, /image FILE shows a picture");
   addPlace(*chatApp, chat.place, /*json=*/false);
   chatApp->add_option("--system", chat.system, "the system message");
   addText(*chatApp, chat.text);
@@ -132,6 +144,10 @@ int main(int argc, char **argv) {
   CLI::App *scoreApp = app.add_subcommand("score", "perplexity of a text, and its logits");
   addPlace(*scoreApp, score.place);
   scoreApp->add_option("--tokens", score.tokenFile, "file with token ids")->required();
+  scoreApp
+      ->add_option("--image", score.images,
+                   "pictures, in the order in which the tokens have places for them")
+      ->type_name("FILE...");
   scoreApp->add_option("--logits", score.logits, "write float32 [tokens, vocab] to this .npy file");
   scoreApp->add_option("--window", score.window, "split into independent sequences of N tokens")
       ->check(CLI::Range(int64_t(1), int64_t(1) << 40));
@@ -198,7 +214,10 @@ int main(int argc, char **argv) {
   else if (run.prompt.given() != 1)
     return usage("give one prompt: -p TEXT, -f FILE (- is standard input) or --tokens FILE; or use "
                  "moe-run chat");
-  else
+  else {
+    for (const std::string &name : images)
+      run.media.push_back({name});
     status = runPrompt(run);
+  }
   return status ? *status : report(status.error());
 }

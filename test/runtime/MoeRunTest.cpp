@@ -1,6 +1,7 @@
 // The program moe-run from outside, on the toy plan: what it prints, and how it ends.
 #include "test/runtime/ToyPlan.h"
 
+#include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <fstream>
@@ -27,6 +28,7 @@ protected:
     toy::writePlan(file("future.plan"), {.feature = "avx4096"});
     toy::writePlan(file("fat.plan"), {.pageBytes = uint64_t(1) << 44});
     toy::writePlan(file("both.plan"), {.gpu = true});
+    toy::writePlan(file("eyes.plan"), {.vision = true});
   }
   static std::string file(const std::string &name) {
     return testing::TempDir() + "moe-run-" + name;
@@ -154,10 +156,10 @@ TEST_F(MoeRun, GivesIdsWithoutATokenizer) {
   EXPECT_NE(run("@ids.plan -p Hello").err.find("no tokenizer"), std::string::npos);
   EXPECT_NE(run("@ids.plan --tokens @ids --stop x").err.find("no tokenizer"), std::string::npos);
   EXPECT_NE(run("chat @ids.plan </dev/null").err.find("no tokenizer"), std::string::npos);
-  write("bad", "5 6\n7 261");
+  write("bad", "5 6\n7 267");
   o = run("@ids.plan --tokens @bad");
   EXPECT_EQ(o.status, 1);
-  EXPECT_NE(o.err.find("bad: token 3 (line 2) is 261, the plan's ids are 0 to 260"),
+  EXPECT_NE(o.err.find("bad: token 3 (line 2) is 267, the plan's ids are 0 to 266"),
             std::string::npos)
       << o.err;
 }
@@ -288,12 +290,12 @@ TEST_F(MoeRun, Scores) {
   write("ids", "97 98 99 100 101 102 103");
   Outcome o = run("score @toy.plan --tokens @ids --logits @logits.npy --json");
   EXPECT_EQ(o.status, 0) << o.err;
-  // No letter follows as the toy expects, so each prediction costs log(e^8 + 260).
+  // No letter follows as the toy expects, so each prediction costs log(e^8 + 266).
   int hits = 0;
   for (int32_t sum = 0, id = 97; id < 103; ++id)
     hits += toy::nextToken(sum += id) == id + 1;
   char expected[64];
-  const double nll = std::log(std::exp(8.0) + 260) - 8.0 * hits / 6;
+  const double nll = std::log(std::exp(8.0) + 266) - 8.0 * hits / 6;
   std::snprintf(expected, sizeof expected, "\"mean_nll\": %.6f", nll);
   EXPECT_NE(o.out.find(std::string(expected).substr(0, 18)), std::string::npos)
       << o.out << expected;
@@ -312,6 +314,159 @@ TEST_F(MoeRun, Scores) {
   EXPECT_EQ(value, 8);
   EXPECT_EQ(run("score @toy.plan --tokens @ids --window 1").status, 1);
   EXPECT_EQ(run("score @toy.plan --tokens @ids --logits /dev/full/x.npy").status, 1);
+}
+
+// A picture of 8 by 8 pixels, which is one tile, as a PPM file.
+std::string ppm(int shade) { return "P6 8 8 255\n" + std::string(toy::tileBytes, char(shade)); }
+
+// What a tile of one shade is to the toy: its tokens, and what they count as.
+void addTile(std::vector<int32_t> &seen, int shade) {
+  seen.insert(seen.end(), {261, 265});
+  for (int32_t row = 0; row < toy::rowsPerTile; ++row)
+    seen.push_back(toy::rowOfTile(toy::tileBytes * shade, row));
+  seen.push_back(262);
+}
+
+TEST_F(MoeRun, SeesPictures) {
+  write("dark.ppm", ppm(3));
+  write("light.ppm", ppm(200));
+  write("dark.rgb", std::string(toy::tileBytes, char(3)));
+  const auto seen = [](std::initializer_list<int> parts, const std::string &text) {
+    std::vector<int32_t> tokens{256};
+    for (int shade : parts)
+      addTile(tokens, shade);
+    for (unsigned char c : text)
+      tokens.push_back(c);
+    return tokens;
+  };
+  auto history = seen({3}, "What?");
+  const std::string dark = say(history, 12) + "\n";
+  Outcome o = run("@eyes.plan --image @dark.ppm -p 'What?' -n 12");
+  EXPECT_EQ(o.status, 0) << o.err;
+  EXPECT_EQ(o.out, dark);
+  EXPECT_NE(o.err.find("1 tile, "), std::string::npos) << o.err;
+  EXPECT_NE(o.err.find("prompt 13 tokens"), std::string::npos) << o.err;
+  EXPECT_EQ(run("--image 8x8:@dark.rgb @eyes.plan -p 'What?' -n 12").out, dark);
+  history = seen({200}, "What?");
+  EXPECT_EQ(run("@eyes.plan --image @light.ppm -p 'What?' -n 12").out, say(history, 12) + "\n");
+  history = seen({3, 200}, "What?");
+  EXPECT_EQ(run("@eyes.plan --image @dark.ppm --image @light.ppm -p 'What?' -n 12").out,
+            say(history, 12) + "\n");
+  // Where the prompt says.
+  history = {256, 'a'};
+  addTile(history, 200);
+  history.push_back('b');
+  addTile(history, 3);
+  const std::string placed = say(history, 12) + "\n";
+  EXPECT_EQ(run("@eyes.plan --image @light.ppm --image @dark.ppm -p 'a<image>b<image>' -n 12").out,
+            placed);
+  write("placed", "a<image>b<|image|>");
+  o = run("@eyes.plan --image @light.ppm --image @dark.ppm -f @placed -n 12 --json");
+  EXPECT_EQ(o.status, 0) << o.err;
+  EXPECT_NE(o.out.find("\"tiles\": 2"), std::string::npos) << o.out;
+  // Ids with the tokens of the picture; the context cuts none of it.
+  write("expanded", "256 261 265 266 266 266 266 262 63");
+  history = seen({3}, "?");
+  EXPECT_EQ(run("@eyes.plan --image @dark.ppm --tokens @expanded -n 12").out,
+            say(history, 12) + "\n");
+}
+
+TEST_F(MoeRun, ScoresPictures) {
+  write("dark.ppm", ppm(3));
+  write("expanded", "256 261 265 266 266 266 266 262 63 64");
+  Outcome o = run("score @eyes.plan --tokens @expanded --image @dark.ppm --logits @logits.npy");
+  EXPECT_EQ(o.status, 0) << o.err;
+  const std::string logits = read(file("logits.npy"));
+  ASSERT_EQ(logits.size(), 128 + 10 * 4u * toy::vocab);
+  std::vector<int32_t> seen{256};
+  addTile(seen, 3);
+  seen.insert(seen.end(), {63, 64});
+  int32_t sum = 0;
+  for (size_t i = 0; i < seen.size(); ++i) {
+    sum = (sum + seen[i]) % (26 * 41);
+    float value;
+    std::memcpy(&value, &logits[128 + 4 * (i * toy::vocab + size_t(toy::nextToken(sum)))], 4);
+    EXPECT_EQ(value, 8) << i;
+  }
+}
+
+TEST_F(MoeRun, SaysWhatIsWrongWithPictures) {
+  write("dark.ppm", ppm(3));
+  write("short.ppm", ppm(3).substr(0, 100));
+  write("wide.ppm", "P6 40 10 255\n" + std::string(40 * 10 * 3, 'x'));
+  write("text", "not a picture");
+  write("expanded", "256 261 265 266 266 266 266 262 63 64");
+  const auto refused = [](const std::string &arguments, const std::string &part) {
+    const Outcome o = run(arguments);
+    EXPECT_EQ(o.status, 1) << arguments;
+    EXPECT_EQ(o.out, "");
+    EXPECT_NE(o.err.find(part), std::string::npos) << o.err;
+    EXPECT_EQ(std::count(o.err.begin(), o.err.end(), '\n'), 1) << o.err;
+  };
+  refused("@toy.plan --image @dark.ppm -p a", "the plan takes no pictures: it was compiled from");
+  refused("score @toy.plan --tokens @expanded --image @dark.ppm", "the plan takes no pictures");
+  refused("@eyes.plan --image @nowhere.ppm -p a", "nowhere.ppm: No such file");
+  refused("@eyes.plan --image /tmp -p a", "Is a directory");
+  refused("@eyes.plan --image /dev/zero -p a", "/dev/zero has more than the");
+  refused("@eyes.plan --image @short.ppm -p a", "short.ppm: ");
+  refused("@eyes.plan --image 8x9:@dark.ppm -p a", "8x9:");
+  refused("@eyes.plan --image 0x9:@dark.ppm -p a", "0x9:");
+  refused("@eyes.plan --image @dark.ppm --image @dark.ppm -p 'a<image>'",
+          "2 pictures and films were given, and the prompt has 1 places for them");
+  refused("@eyes.plan -p 'a<|patch|>'", "has no row: there is no picture before it");
+  refused("@eyes.plan --image @wide.ppm -p a --context 20",
+          "do not fit in the context of 20; ask for more with --context");
+  refused("score @eyes.plan --tokens @expanded", "has no row");
+  refused("score @eyes.plan --tokens @expanded --image @dark.ppm @dark.ppm",
+          "2 pictures were given, and the prompt has places for 1");
+  refused("score @eyes.plan --tokens @expanded --image @wide.ppm",
+          "the tokens at position 1 are not those of picture 0, which is cut into");
+  refused("score @eyes.plan --tokens @expanded --image @dark.ppm --window 3", "--window would cut");
+}
+
+TEST_F(MoeRun, ChatsAboutPictures) {
+  write("dark.ppm", ppm(3));
+  write("light.ppm", ppm(200));
+  const int header = 258, headerEnd = 259, eot = 260;
+  std::vector<int32_t> history{256};
+  const auto begin = [&](const std::string &role) {
+    history.push_back(header);
+    for (int32_t id : ids(role, false))
+      history.push_back(id);
+    history.insert(history.end(), {headerEnd, '\n'});
+  };
+  std::string expected;
+  const auto turn = [&](std::initializer_list<int> shades, const std::string &text) {
+    begin("user");
+    for (int shade : shades)
+      addTile(history, shade);
+    for (int32_t id : ids(text, false))
+      history.push_back(id);
+    history.push_back(eot);
+    begin("assistant");
+    expected += say(history, 6) + "\n";
+    if (history.back() == toy::eos)
+      history.pop_back();
+    history.push_back(eot);
+  };
+  turn({3}, "What?");
+  turn({}, "Sure?");
+  turn({200, 3}, "And these?");
+  const std::string dark = file("dark.ppm"), light = file("light.ppm");
+  write("talk", "/image " + dark + "\nWhat?\nSure?\n/image " + light + "\n/image " + dark +
+                    "\nAnd these?\n");
+  Outcome o = run("chat @eyes.plan -n 6 <@talk");
+  EXPECT_EQ(o.status, 0) << o.err;
+  EXPECT_EQ(o.out, expected);
+  // What cannot be shown is said, and the conversation goes on.
+  write("talk", "/image nowhere.ppm\n/image " + dark + "\nWhat?\n");
+  o = run("chat @eyes.plan -n 6 <@talk");
+  EXPECT_EQ(o.status, 1);
+  EXPECT_EQ(o.out, expected.substr(0, o.out.size()));
+  EXPECT_NE(o.err.find("nowhere.ppm: No such file"), std::string::npos) << o.err;
+  o = run("chat @toy.plan -n 6 <@talk");
+  EXPECT_EQ(o.status, 1);
+  EXPECT_NE(o.err.find("the plan takes no pictures"), std::string::npos) << o.err;
 }
 
 TEST_F(MoeRun, Measures) {

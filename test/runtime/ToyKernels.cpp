@@ -48,6 +48,38 @@ MOE_TOY_KERNEL void head(void *const *operands, const StepInfo *step, void *, in
   }
 }
 
+// operands: tokens, positions, sequences, table, cache, images, image_rows
+MOE_TOY_KERNEL void storeImages(void *const *operands, const StepInfo *step, void *, int32_t worker,
+                                int32_t workers) {
+  auto *tokens = static_cast<const int32_t *>(operands[0]);
+  auto *positions = static_cast<const int32_t *>(operands[1]);
+  auto *sequences = static_cast<const int32_t *>(operands[2]);
+  auto *table = static_cast<const int32_t *>(operands[3]);
+  auto *cache = static_cast<int32_t *>(operands[4]);
+  auto *images = static_cast<const float *>(operands[5]);
+  auto *imageRows = static_cast<const int32_t *>(operands[6]);
+  for (int32_t i = worker; i < step->tokens; i += workers) {
+    int32_t page = table[int64_t(sequences[i]) * step->tableStride + positions[i] / pageInts];
+    cache[int64_t(page) * pageInts + positions[i] % pageInts] =
+        imageRows[i] < 0 ? tokens[i] : int32_t(images[int64_t(imageRows[i]) * channels]);
+  }
+}
+
+// operands: tiles, image_rows
+MOE_TOY_KERNEL void see(void *const *operands, const StepInfo *step, void *, int32_t worker,
+                        int32_t workers) {
+  auto *tiles = static_cast<const uint8_t *>(operands[0]);
+  auto *rows = static_cast<float *>(operands[1]);
+  for (int32_t tile = worker; tile < step->tokens; tile += workers) {
+    int32_t sum = 0;
+    for (int32_t i = 0; i < tileBytes; ++i)
+      sum += tiles[int64_t(tile) * tileBytes + i];
+    for (int32_t row = 0; row < rowsPerTile; ++row)
+      for (int32_t c = 0; c < channels; ++c)
+        rows[(int64_t(tile) * rowsPerTile + row) * channels + c] = float(rowOfTile(sum, row));
+  }
+}
+
 } // namespace
 
 Code code() {
@@ -57,7 +89,9 @@ Code code() {
   return {{reinterpret_cast<const std::byte *>(__start_moe_toy_kernels),
            size_t(__stop_moe_toy_kernels - __start_moe_toy_kernels)},
           offset(store),
-          offset(head)};
+          offset(head),
+          offset(storeImages),
+          offset(see)};
 }
 
 static const char headKernel[] = R"(
@@ -107,7 +141,7 @@ VALUES:
   st.global.f32 [%d0], %f;
   add.s64 %d0, %d0, 4;
   add.s32 %v, %v, 1;
-  setp.lt.s32 %p, %v, 261;
+  setp.lt.s32 %p, %v, 267;
   @%p bra VALUES;
   add.s32 %i, %i, %step;
   bra LOOP;

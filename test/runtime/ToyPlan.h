@@ -15,6 +15,7 @@ struct PlanOptions {
   std::string feature = {};  // one more that the image needs
   uint64_t pageBytes = 4096; // of the second pool, which nothing uses
   bool gpu = false;          // for device "cuda" too
+  bool vision = false;       // takes pictures, on CPUs; the ids from 261 on are theirs
 };
 
 inline std::vector<std::byte> tokenizerTables() {
@@ -22,6 +23,65 @@ inline std::vector<std::byte> tokenizerTables() {
   for (int byte = 0; byte < 256; ++byte)
     tokens.emplace_back(1, char(byte));
   return *buildTokenizerTables(tokens, {});
+}
+
+// Steps that take rows of pictures, and programs that make them of 1 and 3 tiles.
+inline void addVision(fb::PlanT &plan) {
+  const auto constant = [](uint32_t count) { return fb::Dimension(fb::Extent::Constant, count); };
+  const auto addKernel = [&](const char *name, uint32_t operands, uint64_t entry) {
+    plan.kernels.push_back(std::make_unique<fb::KernelT>());
+    plan.kernels.back()->name = name;
+    plan.kernels.back()->device = "cpu";
+    plan.kernels.back()->operands = operands;
+    plan.images[0]->entries.push_back(entry);
+  };
+  addKernel("store_images", 7, code().storeImages);
+  addKernel("see", 2, code().see);
+  plan.vision = std::make_unique<fb::VisionT>();
+  plan.vision->tile_size = 8;
+  plan.vision->patch_size = 2;
+  plan.vision->rows_per_tile = rowsPerTile;
+  plan.vision->max_tiles = 4;
+  const std::pair<const char *, int32_t fb::VisionT::*> tokens[] = {
+      {"<|image_start|>", &fb::VisionT::image_start},
+      {"<|image_end|>", &fb::VisionT::image_end},
+      {"<|tile_x_separator|>", &fb::VisionT::tile_x_separator},
+      {"<|tile_y_separator|>", &fb::VisionT::tile_y_separator},
+      {"<|image|>", &fb::VisionT::image},
+      {"<|patch|>", &fb::VisionT::patch}};
+  for (int32_t id = 261; const auto &[content, field] : tokens) {
+    plan.vision.get()->*field = id;
+    if (plan.tokenizer) {
+      auto &specials = plan.tokenizer->special_tokens;
+      specials.push_back(std::make_unique<fb::SpecialTokenT>());
+      specials.back()->content = content;
+      specials.back()->id = uint32_t(id);
+    }
+    ++id;
+  }
+  using Kind = fb::OperandKind;
+  for (auto &step : plan.programs) {
+    step->inputs.push_back(
+        makeSpec("images", fb::ElementType::F32, {constant(32), constant(channels)}));
+    step->inputs.push_back(makeIds("image_rows", fb::Extent::Tokens));
+    fb::KernelCallT &store = *step->calls[0]->operation.AsKernelCall();
+    store.kernel = 2;
+    for (uint32_t input : {5, 6})
+      store.operands.emplace_back(Kind::Input, input, 0, 0);
+  }
+  for (uint32_t tiles : {1, 3}) {
+    auto program = std::make_unique<fb::ProgramT>();
+    program->kind = fb::ProgramKind::Vision;
+    program->device = "cpu";
+    program->tokens = tiles;
+    const fb::Dimension all = extentOf(fb::Extent::Tokens);
+    program->inputs.push_back(
+        makeSpec("tiles", fb::ElementType::U8, {all, constant(8), constant(8), constant(3)}));
+    program->outputs.push_back(makeSpec("image_rows", fb::ElementType::F32,
+                                        {all, constant(rowsPerTile), constant(channels)}));
+    addCall(*program, 3, {fb::Operand(Kind::Input, 0, 0, 0), fb::Operand(Kind::Output, 0, 0, 0)});
+    plan.programs.push_back(std::move(program));
+  }
 }
 
 inline fb::PlanT makeIndex(const PlanOptions &options) {
@@ -35,7 +95,7 @@ inline fb::PlanT makeIndex(const PlanOptions &options) {
   fb::ModelT &m = *plan.model;
   m.architecture = "Llama4ForCausalLM";
   m.vocab_size = vocab;
-  m.hidden_size = m.head_dim = 16;
+  m.hidden_size = m.head_dim = channels;
   m.layers = 2;
   m.heads = m.kv_heads = 1;
   m.max_positions = 1 << 24;
@@ -110,6 +170,8 @@ inline fb::PlanT makeIndex(const PlanOptions &options) {
   }
   plan.provenance = std::make_unique<fb::ProvenanceT>();
   plan.provenance->compiler = "toy";
+  if (options.vision)
+    addVision(plan);
   return plan;
 }
 

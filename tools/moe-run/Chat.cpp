@@ -1,6 +1,7 @@
 // moe-run chat PLAN: a conversation, each turn added to what the cache has.
 #include "tools/moe-run/Commands.h"
 #include "tools/moe-run/Output.h"
+#include "tools/moe-run/Pictures.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -52,7 +53,20 @@ public:
     MOE_ASSIGN(added, session.addSequence());
     sequence = added;
     ids.clear();
+    shown.clear();
     return ok();
+  }
+
+  // Shows a picture with the next message, before its text. What there is to say of it.
+  Result<std::string> show(const std::string &name) {
+    MOE_TRY(session.checkPictures());
+    MOE_ASSIGN(format, planVision(opened.plan));
+    MOE_ASSIGN(tiles, readTiles(name, format));
+    const std::string text = name + ": " + std::to_string(tiles.grid.rows) + " x " +
+                             std::to_string(tiles.grid.columns) + " tiles, " +
+                             std::to_string(imageTokenCount(tiles.grid, format)) + " tokens";
+    shown.push_back(std::move(tiles));
+    return text;
   }
 
   // Adds a user's message and prints the answer. After an error the conversation is as before.
@@ -61,12 +75,17 @@ public:
     std::vector<Message> messages;
     if (ids.empty() && !system.empty())
       messages.push_back({Role::System, system});
-    messages.push_back({Role::User, std::move(text)});
+    messages.push_back({Role::User, std::move(text), {}, std::vector<size_t>(shown.size(), 0)});
     if (ids.empty())
       layout.start(messages, ids);
     else
       layout.next(messages, ids);
     layout.startAssistant(ids);
+    if (!shown.empty())
+      if (Status placed = placeShown(before); !placed) {
+        ids.resize(before);
+        return placed;
+      }
 
     // The cache may lag behind: the last token of an answer was told, but not yet fed.
     std::span<const int32_t> all = ids;
@@ -88,6 +107,7 @@ public:
         MOE_TRY(session.truncate(sequence, int64_t(before)));
       return answer.error();
     }
+    shown.clear();
     if (!newline)
       MOE_TRY(print("\n"));
     ids.insert(ids.end(), answer->tokens.begin(), answer->tokens.end());
@@ -102,6 +122,17 @@ public:
   }
 
 private:
+  // The ids from `before` on get the tokens of the pictures in their places.
+  Status placeShown(size_t before) {
+    MOE_ASSIGN(format, planVision(opened.plan));
+    MOE_ASSIGN(placed, placeImages(std::span(ids).subspan(before), shown, format));
+    ids.resize(before);
+    ids.insert(ids.end(), placed.tokens.begin(), placed.tokens.end());
+    MOE_TRY(checkImagesFit(session, int64_t(ids.size()), shown, format));
+    MOE_ASSIGN(spans, encodeImages(session, shown, placed.positions, int64_t(before)));
+    return session.setImages(sequence, spans);
+  }
+
   const Opened &opened;
   const ChatTemplate &layout;
   Session &session;
@@ -109,6 +140,7 @@ private:
   std::string system;
   int32_t sequence = -1;
   std::vector<int32_t> ids; // the conversation; the cache holds the first of them
+  std::vector<Tiles> shown; // with the next message
 };
 
 } // namespace
@@ -137,7 +169,9 @@ Result<int> runChat(const ChatOptions &options) {
   MOE_TRY(chat.reset());
   const bool terminal = isatty(STDIN_FILENO);
   if (terminal)
-    std::fprintf(stderr, "%s; context %lld tokens; /exit ends, /reset starts anew\n",
+    std::fprintf(stderr,
+                 "%s; context %lld tokens; /exit ends, /reset starts anew, /image FILE shows a "
+                 "picture\n",
                  session.description().c_str(), (long long)session.context());
   Lines lines;
   bool failed = false;
@@ -159,6 +193,16 @@ Result<int> runChat(const ChatOptions &options) {
     }
     if (line.empty())
       continue;
+    constexpr std::string_view show = "/image ";
+    if (line.starts_with(show)) {
+      auto shown = chat.show(line.substr(show.size()));
+      if (shown && terminal)
+        std::fprintf(stderr, "%s\n", shown->c_str());
+      if (!shown)
+        std::fprintf(stderr, "moe-run: error: %s\n", shown.error().message.c_str());
+      failed |= !shown;
+      continue;
+    }
     auto turn = chat.turn(line);
     interrupted = false; // it ended this answer alone
     if (!turn && turn.error().code == Code::IoError)

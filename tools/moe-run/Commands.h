@@ -40,10 +40,16 @@ struct PromptOptions {
   int given() const { return !!text + !!file + !!tokenFile; }
 };
 
+// A picture that goes with a prompt.
+struct MediaFile {
+  std::string name; // as readTiles has it
+};
+
 struct RunOptions {
   PlaceOptions place;
   TextOptions text;
   PromptOptions prompt;
+  std::vector<MediaFile> media; // in their order
 };
 
 struct EmbedOptions {
@@ -61,8 +67,9 @@ struct ChatOptions {
 struct ScoreOptions {
   PlaceOptions place;
   std::string tokenFile;
-  std::string logits; // path of a .npy file; empty: none
-  int64_t window = 0; // 0: all tokens are one sequence
+  std::string logits;              // path of a .npy file; empty: none
+  int64_t window = 0;              // 0: all tokens are one sequence
+  std::vector<std::string> images; // that the tokens have places for
 };
 
 struct BenchOptions {

@@ -8,7 +8,7 @@
 
 namespace moe {
 
-Result<std::string> readAll(const std::string &path) {
+Result<std::string> readAll(const std::string &path, int64_t most) {
   auto failure = [&] {
     return Error{Code::IoError, "cannot read " + path + ": " + std::strerror(errno)};
   };
@@ -18,7 +18,7 @@ Result<std::string> readAll(const std::string &path) {
   std::string text;
   char buffer[1 << 16];
   size_t count;
-  while ((count = std::fread(buffer, 1, sizeof buffer, file)) > 0)
+  while (int64_t(text.size()) <= most && (count = std::fread(buffer, 1, sizeof buffer, file)) > 0)
     text.append(buffer, count);
   bool failed = std::ferror(file); // a folder opens, but does not read
   Error error = failure();
@@ -26,6 +26,9 @@ Result<std::string> readAll(const std::string &path) {
     std::fclose(file);
   if (failed)
     return error;
+  if (int64_t(text.size()) > most)
+    return Error{Code::InvalidArgument, path + " has more than the " + std::to_string(most) +
+                                            " bytes that are read of it"};
   return text;
 }
 

@@ -14,8 +14,9 @@
 
 namespace moe {
 
-// All of a file, or of standard input for "-". Error: IoError.
-Result<std::string> readAll(const std::string &path);
+// All of a file, or of standard input for "-". Errors: IoError; InvalidArgument for one of more
+// than `most` bytes.
+Result<std::string> readAll(const std::string &path, int64_t most = INT64_MAX);
 
 // Ids in decimal, apart by white space, commas or brackets, so that a JSON list works too. `name`
 // is for errors, which say the ordinal and the line of the id.

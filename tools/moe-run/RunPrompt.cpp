@@ -1,6 +1,7 @@
 // moe-run PLAN -p TEXT: the text that follows a prompt.
 #include "tools/moe-run/Commands.h"
 #include "tools/moe-run/Output.h"
+#include "tools/moe-run/Pictures.h"
 
 #include <chrono>
 #include <cstdio>
@@ -14,7 +15,8 @@ double rate(int64_t count, double seconds) { return seconds > 0 ? double(count) 
 
 Result<int> runPrompt(const RunOptions &options) {
   MOE_ASSIGN(opened, openPlan(options.place));
-  MOE_ASSIGN(prompt, promptTokens(options.prompt, *opened));
+  MOE_ASSIGN(given, promptWithPictures(options.prompt, options.media, *opened));
+  const std::vector<int32_t> &prompt = given.tokens;
   const Tokenizer *tokenizer = opened->tokenizer ? &*opened->tokenizer : nullptr;
   MOE_ASSIGN(generation, generateOptions(options.text, stopTokensOf(opened->plan), tokenizer));
 
@@ -26,6 +28,13 @@ Result<int> runPrompt(const RunOptions &options) {
   catchInterrupts();
   session.setCancel(&interrupted);
   MOE_ASSIGN(sequence, session.addSequence());
+  start = std::chrono::steady_clock::now();
+  MOE_TRY(setPictures(session, sequence, given, *opened));
+  const double encodeSeconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  int64_t tiles = 0;
+  for (const Tiles &picture : given.pictures)
+    tiles += picture.count();
 
   std::string text;
   bool first = true;
@@ -52,6 +61,10 @@ Result<int> runPrompt(const RunOptions &options) {
     if (!result.stopString.empty())
       json.add("stop_string", result.stopString);
     json.add("prompt_tokens", int64_t(prompt.size()));
+    if (tiles) {
+      json.add("tiles", tiles);
+      json.add("tiles_per_second", rate(tiles, encodeSeconds));
+    }
     json.add("prefill_tokens_per_second", prefill);
     json.add("generated_tokens", int64_t(result.tokens.size()));
     json.add("decode_tokens_per_second", decode);
@@ -66,16 +79,20 @@ Result<int> runPrompt(const RunOptions &options) {
   } else {
     if (!text.ends_with('\n'))
       MOE_TRY(print("\n"));
-    std::string drafts;
+    std::string drafts, pictures;
+    if (tiles)
+      pictures = std::to_string(tiles) + (tiles == 1 ? " tile, " : " tiles, ") +
+                 fixed(rate(tiles, encodeSeconds), 1) + " tiles/s; ";
     if (options.text.drafts > 0)
       drafts = "; " + std::to_string(result.accepted) + " of " + std::to_string(result.drafted) +
                " drafts accepted";
-    std::fprintf(stderr,
-                 "prompt %zu tokens, %s tokens/s; generated %zu tokens, %s tokens/s%s; %s; loaded "
-                 "in %s s; %s\n",
-                 prompt.size(), fixed(prefill, 1).c_str(), result.tokens.size(),
-                 fixed(decode, 1).c_str(), drafts.c_str(), finishReasonName(result.reason),
-                 fixed(loadSeconds, 3).c_str(), session.description().c_str());
+    std::fprintf(
+        stderr,
+        "%sprompt %zu tokens, %s tokens/s; generated %zu tokens, %s tokens/s%s; %s; loaded "
+        "in %s s; %s\n",
+        pictures.c_str(), prompt.size(), fixed(prefill, 1).c_str(), result.tokens.size(),
+        fixed(decode, 1).c_str(), drafts.c_str(), finishReasonName(result.reason),
+        fixed(loadSeconds, 3).c_str(), session.description().c_str());
   }
   return result.reason == FinishReason::Cancelled ? kInterrupted : 0;
 }

@@ -2,6 +2,7 @@
 #include "tools/moe-run/Commands.h"
 #include "tools/moe-run/Files.h"
 #include "tools/moe-run/Output.h"
+#include "tools/moe-run/Pictures.h"
 
 #include <algorithm>
 #include <chrono>
@@ -32,7 +33,15 @@ int32_t largestStep(const Plan &plan) {
 
 Result<int> runScore(const ScoreOptions &options) {
   MOE_ASSIGN(opened, openPlan(options.place));
-  MOE_ASSIGN(tokens, readTokens(options.tokenFile, opened->vocab()));
+  PromptOptions from;
+  from.tokenFile = options.tokenFile;
+  std::vector<MediaFile> media;
+  for (const std::string &name : options.images)
+    media.push_back({name});
+  MOE_ASSIGN(prompt, promptWithPictures(from, media, *opened));
+  const std::vector<int32_t> &tokens = prompt.tokens;
+  if (!media.empty() && options.window)
+    return Error{Code::InvalidArgument, "--window would cut pictures: leave it out with --image"};
   const int64_t count = int64_t(tokens.size());
   const int64_t window = options.window ? std::min(options.window, count) : count;
   const int64_t predictions = count - (count + window - 1) / window;
@@ -71,6 +80,7 @@ Result<int> runScore(const ScoreOptions &options) {
     for (int64_t at = first; at < std::min(count, first + together * window); at += window) {
       MOE_ASSIGN(sequence, session.addSequence());
       int64_t length = std::min(window, count - at);
+      MOE_TRY(setPictures(session, sequence, prompt, *opened));
       parts.push_back({sequence, std::span<const int32_t>(tokens).subspan(at, length), length});
     }
     auto onRow = [&](size_t part, int64_t token, std::span<const float> logits) -> Status {
