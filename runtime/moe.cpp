@@ -3,6 +3,8 @@
 
 #include "runtime/session/Generate.h"
 #include "runtime/session/PlanText.h"
+#include "runtime/session/PromptImages.h"
+#include "runtime/vision/Ppm.h"
 
 #include <new>
 
@@ -16,6 +18,11 @@ struct moe_plan {
 struct moe_session {
   const moe_plan *plan;
   Session session;
+};
+
+struct moe_image {
+  std::shared_ptr<const EncodedImage> rows;
+  std::vector<int32_t> tokens;
 };
 
 namespace {
@@ -178,6 +185,74 @@ moe_status moe_run(moe_session *session, const moe_append *appends, size_t count
             return Error{Code::Cancelled, "the callback ended the step"};
           return ok();
         }));
+  });
+}
+
+int moe_plan_takes_images(const moe_plan *plan) { return plan->plan.index().vision() != nullptr; }
+
+static Result<moe_image *> imageOf(moe_session &session, const PictureView &picture,
+                                   int32_t maxTiles) {
+  MOE_ASSIGN(format, planVision(session.plan->plan));
+  MOE_ASSIGN(tiles, cutTiles(picture, format, maxTiles));
+  MOE_ASSIGN(rows, session.session.encode(std::as_bytes(std::span(tiles.pixels)), tiles.count()));
+  return new moe_image{std::move(rows), imageTokens(tiles.grid, format)};
+}
+
+static moe_status give(Result<moe_image *> made, moe_image **image) {
+  if (!made)
+    return fail(made.error());
+  *image = *made;
+  return MOE_OK;
+}
+
+moe_status moe_image_from_pixels(moe_session *session, const uint8_t *rgb, int32_t width,
+                                 int32_t height, int32_t max_tiles, moe_image **image) {
+  if (!session || !rgb || !image)
+    return fail("moe_image_from_pixels needs a session, pixels and a place for the image");
+  return guarded([&] {
+    if (Status status = checkPictureSize(width, height); !status)
+      return fail(status.error());
+    const PictureView picture{width, height, {rgb, size_t(width) * size_t(height) * 3}};
+    return give(imageOf(*session, picture, max_tiles), image);
+  });
+}
+
+moe_status moe_image_from_file(moe_session *session, const void *bytes, size_t length,
+                               int32_t max_tiles, moe_image **image) {
+  if (!session || (!bytes && length) || !image)
+    return fail("moe_image_from_file needs a session, a file's bytes and a place for the image");
+  return guarded([&] {
+    if (Status takes = session->session.checkPictures(); !takes)
+      return fail(takes.error());
+    auto picture = readPpm({static_cast<const std::byte *>(bytes), length});
+    if (!picture)
+      return fail(picture.error());
+    return give(imageOf(*session, *picture, max_tiles), image);
+  });
+}
+
+void moe_image_free(moe_image *image) { delete image; }
+
+moe_status moe_image_tokens(const moe_image *image, int32_t *ids, size_t capacity, size_t *count) {
+  if (!image || (!ids && capacity) || !count)
+    return fail("moe_image_tokens needs an image and places for the ids and their count");
+  std::copy_n(image->tokens.begin(), std::min(image->tokens.size(), capacity), ids);
+  *count = image->tokens.size();
+  return MOE_OK;
+}
+
+moe_status moe_sequence_set_images(moe_session *session, int32_t sequence,
+                                   const moe_image_place *places, size_t count) {
+  if (!session || (!places && count))
+    return fail("moe_sequence_set_images needs a session and where the images are");
+  return guarded([&] {
+    std::vector<ImageSpan> spans;
+    for (size_t i = 0; i < count; ++i) {
+      if (!places[i].image)
+        return fail("moe_sequence_set_images needs an image at each place");
+      spans.push_back({places[i].position, places[i].image->rows});
+    }
+    return statusOf(session->session.setImages(sequence, spans));
   });
 }
 

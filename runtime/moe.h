@@ -90,6 +90,39 @@ typedef int (*moe_row_callback)(void *context, size_t append, int64_t token, con
 moe_status moe_run(moe_session *session, const moe_append *appends, size_t count,
                    moe_row_callback callback, void *context);
 
+/* ---- Pictures ---- */
+
+/* Whether the plan takes pictures. */
+int moe_plan_takes_images(const moe_plan *plan);
+
+/* A picture as its model sees it: made by a session, for its sequences. Any number of them may have
+ * it, and it may be freed at once when they do. */
+typedef struct moe_image moe_image;
+
+/* Of pixels: `height` rows of `width` pixels of three bytes, red, green and blue, without gaps, the
+ * top row first. `max_tiles`: the most tiles that it is cut into, for less detail and fewer tokens;
+ * 0: the model's own. */
+moe_status moe_image_from_pixels(moe_session *session, const uint8_t *rgb, int32_t width,
+                                 int32_t height, int32_t max_tiles, moe_image **image);
+/* Of a PPM file's bytes. */
+moe_status moe_image_from_file(moe_session *session, const void *bytes, size_t length,
+                               int32_t max_tiles, moe_image **image);
+void moe_image_free(moe_image *image); /* may be null */
+
+/* The ids that stand for the picture in a prompt; as moe_tokenize writes and counts them. */
+moe_status moe_image_tokens(const moe_image *image, int32_t *ids, size_t capacity, size_t *count);
+
+/* Where the first of these ids is, in the sequence. */
+typedef struct moe_image_place {
+  int64_t position;
+  const moe_image *image;
+} moe_image_place;
+
+/* The pictures of what the sequence is to be appended, in ascending order: before moe_run or
+ * moe_generate. They replace those that were set for there. */
+moe_status moe_sequence_set_images(moe_session *session, int32_t sequence,
+                                   const moe_image_place *places, size_t count);
+
 /* ---- Generation ---- */
 
 /* Made by moe_generate_options_default, then changed. */

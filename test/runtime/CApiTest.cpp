@@ -142,4 +142,68 @@ TEST_F(CApi, RefusesNonsense) {
   EXPECT_EQ(std::string(moe_last_error()), "top-p must be above 0 and at most 1, not 2");
 }
 
+TEST_F(CApi, SeesPictures) {
+  EXPECT_FALSE(moe_plan_takes_images(plan));
+  ASSERT_EQ(moe_session_create(plan, nullptr, &session), MOE_OK);
+  std::vector<uint8_t> pixels(toy::tileBytes, 3);
+  moe_image *image = nullptr;
+  EXPECT_EQ(moe_image_from_pixels(session, pixels.data(), 8, 8, 0, &image), MOE_INVALID_ARGUMENT);
+  EXPECT_NE(std::string(moe_last_error()).find("takes no pictures"), std::string::npos);
+  EXPECT_EQ(moe_image_from_file(session, "P6", 2, 0, &image), MOE_INVALID_ARGUMENT);
+
+  const std::string eyes = testing::TempDir() + "moe-c-api-eyes.plan";
+  toy::writePlan(eyes, {.vision = true});
+  moe_plan *seeing = nullptr;
+  moe_session *with = nullptr;
+  ASSERT_EQ(moe_plan_open(eyes.c_str(), &seeing), MOE_OK);
+  EXPECT_TRUE(moe_plan_takes_images(seeing));
+  ASSERT_EQ(moe_session_create(seeing, nullptr, &with), MOE_OK);
+  EXPECT_EQ(moe_image_from_pixels(with, pixels.data(), 0, 8, 0, &image), MOE_INVALID_ARGUMENT);
+  EXPECT_EQ(moe_image_from_pixels(with, pixels.data(), 8, 8, 99, &image), MOE_INVALID_ARGUMENT);
+  ASSERT_EQ(moe_image_from_pixels(with, pixels.data(), 8, 8, 1, &image), MOE_OK);
+  int32_t ids[16] = {256}; // one before the picture
+  size_t count = 0;
+  ASSERT_EQ(moe_image_tokens(image, nullptr, 0, &count), MOE_OK);
+  ASSERT_EQ(count, 7u);
+  ASSERT_EQ(moe_image_tokens(image, ids + 1, 15, &count), MOE_OK);
+  EXPECT_EQ(std::vector<int32_t>(ids, ids + 8),
+            (std::vector<int32_t>{256, 261, 265, 266, 266, 266, 266, 262}));
+
+  // The same picture as a file.
+  const std::string ppm = "P6 8 8 255\n" + std::string(toy::tileBytes, char(3));
+  moe_image *same = nullptr;
+  ASSERT_EQ(moe_image_from_file(with, ppm.data(), ppm.size(), 0, &same), MOE_OK)
+      << moe_last_error();
+  int32_t sum = 256 + 261 + 265 + 262;
+  for (int32_t row = 0; row < toy::rowsPerTile; ++row)
+    sum += toy::rowOfTile(3 * toy::tileBytes, row);
+  for (const moe_image *each : {image, same}) {
+    int32_t sequence = -1, best = -1;
+    ASSERT_EQ(moe_sequence_add(with, &sequence), MOE_OK);
+    const moe_image_place late{9, each}, none{1, nullptr}, place{1, each};
+    const moe_append append{sequence, ids, 8, 1};
+    const auto onRow = [](void *context, size_t, int64_t, const float *logits) {
+      *static_cast<int32_t *>(context) =
+          int32_t(std::max_element(logits, logits + toy::vocab) - logits);
+      return 0;
+    };
+    EXPECT_EQ(moe_run(with, &append, 1, onRow, &best), MOE_INVALID_ARGUMENT);
+    EXPECT_EQ(moe_sequence_set_images(with, sequence, &none, 1), MOE_INVALID_ARGUMENT);
+    EXPECT_EQ(moe_sequence_set_images(with, 9, &place, 1), MOE_INVALID_ARGUMENT);
+    EXPECT_EQ(moe_sequence_set_images(with, sequence, &late, 1), MOE_OK);
+    EXPECT_EQ(moe_run(with, &append, 1, onRow, &best), MOE_INVALID_ARGUMENT);
+    EXPECT_NE(std::string(moe_last_error()).find("there is no picture before it"),
+              std::string::npos);
+    EXPECT_EQ(moe_sequence_set_images(with, sequence, &place, 1), MOE_OK);
+    EXPECT_EQ(moe_run(with, &append, 1, onRow, &best), MOE_OK) << moe_last_error();
+    EXPECT_EQ(best, toy::nextToken(sum % (26 * 41)));
+    EXPECT_EQ(moe_sequence_remove(with, sequence), MOE_OK);
+  }
+  moe_image_free(same);
+  moe_image_free(image);
+  moe_image_free(nullptr);
+  moe_session_free(with);
+  moe_plan_free(seeing);
+}
+
 } // namespace
