@@ -30,12 +30,26 @@ llvm::StringRef nameOf(Operand operand) {
     return "ids";
   case Operand::HiddenStates:
     return "hidden_states";
+  case Operand::ImageRows:
+    return "image_rows";
+  case Operand::Tiles:
+    return "tiles";
+  case Operand::Images:
+    return "images";
   case Operand::Embedding:
     return "embedding";
   case Operand::Norm:
     return "norm";
+  case Operand::NormBias:
+    return "norm_bias";
   case Operand::Router:
     return "router";
+  case Operand::Bias:
+    return "bias";
+  case Operand::ClassRow:
+    return "class_row";
+  case Operand::RowTable:
+    return "row_table";
   case Operand::Weight:
     return "weight";
   case Operand::SharedWeight:
@@ -54,6 +68,10 @@ llvm::StringRef nameOf(Operand operand) {
     return "q";
   case Operand::Cache:
     return "cache";
+  case Operand::Keys:
+    return "keys";
+  case Operand::Values:
+    return "values";
   case Operand::AttentionOut:
     return "attention_out";
   case Operand::Hidden:

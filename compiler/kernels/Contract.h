@@ -46,7 +46,8 @@ class CudaKernel;
 
 // What a kernel is passed. A name means the same in all kernels. T tokens, R rows of logits, H
 // hidden channels, W width of an expert, D head dimension, E experts, k experts of a token; `pad`
-// rounds up to 64.
+// rounds up to 64. T of a vision program are tiles, each of P rows in the tower: those of its
+// patches, then the class row.
 enum class Operand {
   // Of the step (runtime/device/Device.h).
   Tokens,       // int32 [T]
@@ -59,23 +60,33 @@ enum class Operand {
   Logits,       // float32 [R, vocabulary]
   Ids,          // int32 [R]
   HiddenStates, // float32 [R, H]
+  ImageRows,    // int32 [T]: the row of Images in place of the token's embedding, or -1
+  // Of a vision program, and of steps after it.
+  Tiles,  // uint8 [T, side, side, 3]
+  Images, // float32 [rows, H]: embeddings of pictures, not padded
 
   // Weights, as the target lays them out.
   Embedding,    // rows, neither packed nor padded
   Norm,         // float32 [H]
+  NormBias,     // float32 [H], of a layer norm
   Router,       // float32 [E, H]
+  Bias,         // float32 [outputs], of a product
+  ClassRow,     // float32 [H]
+  RowTable,     // float32 [P, H], added to the rows of a tile
   Weight,       // of a product
   SharedWeight, // of the shared expert, or of a dense layer
   RoutedWeight, // of the routed experts
 
   // Activations.
-  H,            // float32 [T, pad(H)], the residual stream; GPUs leave its padding undefined
-  X,            // rows that feed a product: ActivationRow on CPUs, bf16 [.., pad(channels)] on GPUs
-  RopeTable,    // float32 [T, pad(D)], cosine and sine in turn
-  Sums,         // float32 [splits][T][rows], rows = (heads + 2 kv heads) D: q, k and v as they are
-                // before they are finished
-  Q,            // finished queries: rows of CacheSpec::queryRow() on CPUs, the cache's type on GPUs
-  Cache,        // a layer's part of the pool's pages
+  H,         // float32 [T, pad(H)], the residual stream; GPUs leave its padding undefined
+  X,         // rows that feed a product: ActivationRow on CPUs, bf16 [.., pad(channels)] on GPUs
+  RopeTable, // float32 [T, pad(D)], cosine and sine in turn
+  Sums,      // float32 [splits][T][rows], rows = (heads + 2 kv heads) D: q, k and v as they are
+             // before they are finished
+  Q,         // finished queries: rows of CacheSpec::queryRow() on CPUs, the cache's type on GPUs
+  Cache,     // a layer's part of the pool's pages
+  Keys,      // of tiles, as Values: see TileHeads, which Q is then a part of, too
+  Values,
   AttentionOut, // rows as X of the linear that reads them
   Hidden,       // rows as X of the down projection: row t is the shared expert's, or the dense
                 // layer's; row T + t k + s that of the token's choice s

@@ -66,11 +66,27 @@ struct EmbedRow {
 void Embed::emit(CpuKernel &k) const {
   Ptr tokens = k.operand(Operand::Tokens), table = k.operand(Operand::Embedding),
       h = k.operand(Operand::H);
+  Ptr imageRows = images ? k.operand(Operand::ImageRows) : Ptr{},
+      pictures = images ? k.operand(Operand::Images) : Ptr{};
   auto [first, last] = k.share(k.tokens);
   k.loop(first, last, 1, [&](Val t) {
-    Val token = k.convert((tokens + t * 4).load(k.i32()), k.i64());
     Ptr to = h + t * (padded(hidden) * 4);
-    EmbedRow{k, *this}.run(table + token * rowBytes(format, hidden), to);
+    auto embed = [&] {
+      Val token = k.convert((tokens + t * 4).load(k.i32()), k.i64());
+      EmbedRow{k, *this}.run(table + token * rowBytes(format, hidden), to);
+    };
+    if (images) {
+      Val row = k.convert((imageRows + t * 4).load(k.i32()), k.i64());
+      k.ifThen(lt(row, 0), embed);
+      k.ifThen(ge(row, 0), [&] {
+        Ptr from = pictures + row * (hidden * 4);
+        k.channels(hidden, [&](Val c, int64_t lanes) {
+          (to + c * 4).store((from + c * 4).load(k.vec(lanes, k.f32())));
+        });
+      });
+    } else {
+      embed();
+    }
     for (int64_t c = hidden; c < padded(hidden); ++c)
       (to + c * 4).store(k.f32(0));
   });

@@ -30,6 +30,27 @@ TEST_P(EmbedKernel, GivesRowsOfTheTable) {
   }
 }
 
+TEST_P(EmbedKernel, TakesRowsOfPictures) {
+  for (int64_t hidden : {40, 64, 130}) {
+    TestWeight table = matrix({11, hidden}, WeightLayout::Kind::Rows, kind.of(hidden), 1);
+    Ints tokens{3, 0, 10, 3, 7}, imageRows{-1, 2, 0, -1, 2};
+    Floats images = random(3 * hidden);
+    Compiled kernel = compile(Embed{hidden, kind.of(hidden), /*images=*/true});
+    Bytes h(5 * padded(hidden) * 4, std::byte(0xff));
+    run(kernel,
+        {{Operand::Tokens, tokens},
+         {Operand::Embedding, table.bytes},
+         {Operand::H, h},
+         {Operand::ImageRows, imageRows},
+         {Operand::Images, images}},
+        5, 0, 0, 2);
+    EXPECT_EQ(valuesOf(h, 5, hidden, Storage::F32),
+              reference::embedWithImages(tokens, table.values, images, imageRows, hidden));
+    for (int64_t c = hidden; c < padded(hidden); ++c)
+      EXPECT_EQ(get(h, padded(hidden) + c, Storage::F32), 0) << "padding";
+  }
+}
+
 TEST_P(RopeTableKernel, GivesCosinesAndSines) {
   for (int64_t headDim : {16, 64, 128}) {
     Floats frequencies = reference::ropeFrequencies(500000, headDim);

@@ -6,13 +6,15 @@
 
 namespace moe::codegen {
 
-// h[t] = row tokens[t] of the embedding, as float32. On CPUs the padding becomes zero.
+// h[t] = row tokens[t] of the embedding, as float32. On CPUs the padding becomes zero. With
+// `images` a token whose image_rows[t] is not negative takes that row of the pictures' embeddings.
 struct Embed {
   int64_t hidden;
   WeightFormat format;
+  bool images = false;
 
   std::string name() const;
-  Operands operands() const { return {Operand::Tokens, Operand::Embedding, Operand::H}; }
+  Operands operands() const;
   int64_t bytes(Operand operand, Step step) const;
   int64_t blocks(Step step) const { return step.tokens; }
   void emit(CpuKernel &k) const;
