@@ -66,7 +66,7 @@ private:
     return getOperation().emitError()
            << "the recipe '" << weights << "' has a format for '" << *what
            << "', which is neither a kind of weight (embedding, attention, shared, routed, dense, "
-              "head) nor the name of one: "
+              "head, vision) nor the name of one: "
            << some;
   }
 

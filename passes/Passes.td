@@ -53,6 +53,41 @@ def FuseHead : Pass<"moe-fuse-head", "::mlir::ModuleOp"> {
   }];
 }
 
+def FusePatchEmbed : Pass<"moe-fuse-patch-embed", "::mlir::ModuleOp"> {
+  let summary = "fuse patches, their projection, class row, positions and norm into moe.patch_embed";
+  let description = [{
+    Nothing changes where a value in between has another user.
+  }];
+}
+
+def FuseTowerAttention : Pass<"moe-fuse-tower-attention", "::mlir::ModuleOp"> {
+  let summary = "fuse a tower's norm, projections and attention into two ops";
+  let description = [{
+    A `moe.layer_norm` whose only users are the projections of q, k and v, with the `moe.patch_rope`
+    of q and k and the `moe.tile_attention` that uses them, becomes `moe.tower_qkv` and
+    `moe.tower_attention`. The three weights become one, whose rows are those of q, then k, then v,
+    and so do the three biases.
+
+    Nothing changes where a value in between has another user, or where weights or biases differ in
+    element type.
+  }];
+}
+
+def FuseTowerOutput : Pass<"moe-fuse-tower-output", "::mlir::ModuleOp"> {
+  let summary = "fuse a tower's last norm, drop_class and pixel_shuffle into moe.tower_output";
+  let description = [{
+    Nothing changes where a value in between has another user.
+  }];
+}
+
+def FuseProjection : Pass<"moe-fuse-projection", "::mlir::ModuleOp"> {
+  let summary = "make every linear layer of @vision a moe.projection";
+  let description = [{
+    With it go a layer norm before it, and after it GELU and then a residual add, where nothing else
+    uses the values in between. Comes last of the fusions of the tower.
+  }];
+}
+
 def DropUnusedWeights : Pass<"moe-drop-unused-weights", "::mlir::ModuleOp"> {
   let summary = "erase the weights that nothing loads";
   let description = [{
@@ -69,8 +104,8 @@ def PackWeights : Pass<"moe-pack-weights", "::mlir::ModuleOp"> {
   let description = [{
     The role follows from the op and operand that reads the weight: embedding tables, norms and
     routers are `rows`, matrices `matrix`, those of gate and up `gate_up`, qkv is `heads`. So does
-    the kind of the weight (embedding, attention, shared, routed, dense, head), for which the recipe
-    `weights` has a format (see Recipe.h). Norms and routers are of f32. The kernels of `target` must
+    the kind of the weight (embedding, attention, shared, routed, dense, head, vision), for which the
+    recipe `weights` has a format (see Recipe.h). Norms, biases and routers are of f32. The kernels of `target` must
     take the format (see TargetFormats.h); how the bytes lie is chosen when the model is lowered. A
     weight whose users want different packings, such as an embedding tied to the head, is split into
     one symbol for each.

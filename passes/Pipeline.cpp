@@ -11,6 +11,10 @@ void moe::buildFusePipeline(OpPassManager &pm) {
   pm.addPass(createFuseMlp());
   pm.addPass(createFuseOutputProjection()); // after those that end in the same linear and add
   pm.addPass(createFuseHead());
+  pm.addPass(createFusePatchEmbed());
+  pm.addPass(createFuseTowerAttention());
+  pm.addPass(createFuseTowerOutput());
+  pm.addPass(createFuseProjection()); // takes the linears and norms that the others left
   pm.addPass(createDropUnusedWeights());
 }
 

@@ -12,7 +12,8 @@ namespace {
 
 constexpr int64_t kWholeRows = -1;
 constexpr WeightKind kKinds[] = {WeightKind::Embedding, WeightKind::Attention, WeightKind::Shared,
-                                 WeightKind::Routed,    WeightKind::Dense,     WeightKind::Head};
+                                 WeightKind::Routed,    WeightKind::Dense,     WeightKind::Head,
+                                 WeightKind::Vision};
 
 std::string kindNames() {
   return join(map_range(kKinds, [](WeightKind kind) { return nameOf(kind).str(); }), ", ");
@@ -145,6 +146,8 @@ Expected<WeightFormat> Recipe::choose(WeightKind kind, StringRef name, int64_t c
   // Of a base.
   const auto ofKind = [&](const Format &base) {
     WeightFormat format = base.format;
+    if (kind == WeightKind::Vision && format.quantized())
+      return WeightFormat{Storage::BF16};
     if (kind != WeightKind::Embedding && kind != WeightKind::Head)
       return format;
     if (format.element == Storage::I4)
@@ -164,6 +167,8 @@ Expected<WeightFormat> Recipe::choose(WeightKind kind, StringRef name, int64_t c
     return *encoding;
   if (format.group == kWholeRows)
     format.group = cols;
+  if (format.quantized() && cols % format.group && kind == WeightKind::Vision)
+    return WeightFormat{Storage::BF16};
   if (format.quantized() && cols % format.group) {
     int64_t fits = format.group;
     while (cols % fits)

@@ -10,6 +10,7 @@
 //   int4                         int4-g128-f16, and int8-g128-f16 for the embedding and the head
 //   int4-g32,head=bf16           smaller groups, and the head as it is
 //   keep,int8,layers.0.*=bf16    what the checkpoint has as codes stays so, the rest is int8, ...
+//   int4,vision=int8             the vision tower in int8, which is bf16 by default
 //
 // The first format is of all weights. `keep` is the format that the checkpoint encodes a weight in;
 // weights that it has as elements take the second one, bf16 unless told. The last of the overrides
@@ -17,7 +18,9 @@
 // their rounding would move whole tokens.
 //
 // Left out, the details of int4 and int8 are g128-f16, those of fp8 row-f32. With a base of int4 or
-// fp8 the embedding and the head are int8, of int4's groups: their errors reach every logit.
+// fp8 the embedding and the head are int8, of int4's groups: their errors reach every logit. The
+// matrices of the vision tower are bf16 beside a base of codes, and so is under `vision=int8` each
+// whose columns groups do not divide, such as that of the patches.
 #ifndef MOE_PASSES_RECIPE_H
 #define MOE_PASSES_RECIPE_H
 

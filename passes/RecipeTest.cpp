@@ -57,6 +57,19 @@ TEST(RecipeTest, overrides) {
   EXPECT_EQ(choose(text, WeightKind::Embedding, "embedding"), "int8-g128-f16");
 }
 
+TEST(RecipeTest, towersAreBf16) {
+  for (const char *text : {"keep", "bf16", "int8", "int4", "fp8", "keep,int4", "int4,head=bf16"})
+    EXPECT_EQ(choose(text, WeightKind::Vision), "bf16") << text;
+  EXPECT_EQ(choose("f32", WeightKind::Vision), "f32");
+  EXPECT_EQ(choose("int4,vision=int8", WeightKind::Vision), "int8-g128-f16");
+  EXPECT_EQ(choose("int4,vision=keep", WeightKind::Vision), "bf16");
+  // Groups divide no row of patches: that matrix alone stays as it is.
+  EXPECT_EQ(choose("int4,vision=int8", WeightKind::Vision, "vision.patches", 588), "bf16");
+  EXPECT_EQ(choose("int4,vision=int8-row", WeightKind::Vision, "vision.patches", 588),
+            "int8-g588-f16");
+  EXPECT_EQ(choose("int4,vision.patches=f32", WeightKind::Vision, "vision.patches"), "f32");
+}
+
 TEST(RecipeTest, keepsWhatTheCheckpointHas) {
   const WeightFormat given{Storage::I4, 32, Storage::BF16, true};
   EXPECT_EQ(choose("keep", WeightKind::Routed, "w", 64, given), "int4-g32-bf16-z");

@@ -55,9 +55,10 @@ void addCompile(CLI::App &app, CompileCommand &command) {
   app.add_option("--weights", command.options.weights,
                  "format of the weights: keep (as the checkpoint has them: its codes, or bf16), "
                  "f32, bf16, int4, int8 or fp8, the last three with details as in int4-g32 or "
-                 "int8-row; then overrides for embedding, attention, shared, routed, dense, head "
-                 "or names, as in int4,head=bf16,layers.0.*=int8. With int4 and fp8 the embedding "
-                 "and the head are int8; norms and routers are always f32")
+                 "int8-row; then overrides for embedding, attention, shared, routed, dense, head, "
+                 "vision or names, as in int4,head=bf16,layers.0.*=int8. With int4 and fp8 the "
+                 "embedding and the head are int8; the vision tower is bf16 unless vision=int8 "
+                 "asks for codes; norms and routers are always f32")
       ->capture_default_str();
   app.add_option("--cache", command.options.cache,
                  "storage of keys and values: f32 (the default), bf16 or int8 on CPUs, f16 "

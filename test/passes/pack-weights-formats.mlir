@@ -13,7 +13,7 @@
 // RUN: not moe-opt %s --moe-pack-weights=weights=int4 --split-input-file 2>&1 | FileCheck %s --check-prefix=GROUP
 // GROUP: error: weight 'embedding' (embedding) has rows of 8 columns, which groups of 128 do not divide: choose another format, for example --weights int4,embedding=bf16
 // RUN: not moe-opt %s --moe-pack-weights=weights=bf16,layers.7.*=int8-g4 --split-input-file 2>&1 | FileCheck %s --check-prefix=NAME
-// NAME: error: the recipe 'bf16,layers.7.*=int8-g4' has a format for 'layers.7.*', which is neither a kind of weight (embedding, attention, shared, routed, dense, head) nor the name of one: embedding, norm, router, layers.0.qkv, layers.0.o, shared_gate_up, gate_up, shared_down, down, mlp.gate_up and 2 more
+// NAME: error: the recipe 'bf16,layers.7.*=int8-g4' has a format for 'layers.7.*', which is neither a kind of weight (embedding, attention, shared, routed, dense, head, vision) nor the name of one: embedding, norm, router, layers.0.qkv, layers.0.o, shared_gate_up, gate_up, shared_down, down, mlp.gate_up and 2 more
 // RUN: not moe-opt %s --moe-pack-weights=weights=int3 --split-input-file 2>&1 | FileCheck %s --check-prefix=FORMAT
 // FORMAT: error: 'int3' is no format of weights: use keep, f32, bf16, int4, int8 or fp8
 // RUN: not moe-opt %s --moe-pack-weights="target=cuda weights=bf16,head=int8-g8" --split-input-file 2>&1 | FileCheck %s --check-prefix=CUDA
