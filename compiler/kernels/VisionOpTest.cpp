@@ -96,7 +96,7 @@ public:
   }
 
   std::string text() const {
-    return formatv("moe.cache @kv heads 1 head_dim 16 : f32\n{0}{1}"
+    return formatv("{0}{1}"
                    "func.func @vision(%tiles: {2}) -> {3} {{\n{4}}\n",
                    symbols, step, tiles(), rows(kHidden), body);
   }

@@ -1,9 +1,11 @@
-// Walks the fused step function once for each token bucket, then writes what it found.
+// Walks the fused functions once for each bucket of tokens or tiles, then writes what it found.
 #include "compiler/targets/LowerToPlan.h"
 #include "dialects/plan/Packing.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "llvm/ADT/SetVector.h"
+#include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/TypeSwitch.h"
+#include <map>
 
 using namespace mlir;
 
@@ -104,7 +106,13 @@ LogicalResult LowerToPlan::take(EmbedOp op) {
   auto table = weight(op.getTableMutable());
   if (failed(table))
     return failure();
-  auto h = lower(Embedding{op, *table, dim(op.getResult(), 1)});
+  Embedding use{op, *table, dim(op.getResult(), 1), {}, {}};
+  if (op.getImages()) {
+    use.imageRows = input(plan::InputName::ImageRows);
+    use.images = {.kind = Place::Input,
+                  .spec = plan::stepImages(model.getContext(), mostTokens, use.hidden)};
+  }
+  auto h = lower(use);
   if (failed(h))
     return failure();
   places[op.getResult()] = *h;
@@ -214,10 +222,126 @@ LogicalResult LowerToPlan::take(FinalNormOp op) {
   return lower(HiddenStates{op, *norm, *h, dim(op.getX(), 1), op.getEps().convertToFloat()});
 }
 
+//===--- Pictures --------------------------------------------------------------------------------
+
+FailureOr<LowerToPlan::Place> LowerToPlan::refuse(Operation *op) {
+  return op->emitError() << "there are no kernels for pictures on " << device
+                         << ": compile with --no-vision to leave them out";
+}
+
+FailureOr<WeightFormat> LowerToPlan::projectionOf(Operation *op) {
+  Value result = op->getResult(0);
+  auto reader = result.hasOneUse() ? dyn_cast<ProjectionOp>(*result.user_begin()) : ProjectionOp();
+  if (!reader || reader.getNorm() || reader.getX() != result)
+    return op->emitOpError("needs a moe.projection without a norm as the one reader of its result");
+  auto w = weight(reader.getWeightMutable());
+  if (failed(w))
+    return failure();
+  return w->format;
+}
+
+LogicalResult LowerToPlan::take(PatchEmbedOp op) {
+  auto w = weight(op.getWeightMutable());
+  auto classRow = weight(op.getClassRowMutable());
+  auto positions = weight(op.getPositionsMutable());
+  auto norm = weight(op.getNormMutable());
+  auto normBias = weight(op.getNormBiasMutable());
+  if (failed(w) || failed(classRow) || failed(positions) || failed(norm) || failed(normBias))
+    return failure();
+  const int64_t side = dim(op.getTiles(), 1);
+  Place tiles{.kind = Place::Input, .spec = plan::visionTiles(model.getContext(), side)};
+  auto h = lower(PatchEmbedding{op, *w, *classRow, *positions, *norm, *normBias, tiles,
+                                side / int64_t(op.getPatch()), dim(op.getResult(), 1)});
+  if (failed(h))
+    return failure();
+  places[op.getResult()] = *h;
+  tileRows[op.getResult()] = dim(op.getPositions(), 0);
+  return success();
+}
+
+LogicalResult LowerToPlan::take(TowerAttentionOp op) {
+  auto qkv = op.getQkv().getDefiningOp<TowerQkvOp>();
+  if (!qkv || !qkv->hasOneUse() || qkv.getHeads() != op.getHeads() || qkv.getGrid() != op.getGrid())
+    return op.emitOpError("needs a moe.tower_qkv of its own, of the same heads and grid, as its "
+                          "operand");
+  auto norm = weight(qkv.getNormMutable());
+  auto normBias = weight(qkv.getNormBiasMutable());
+  auto w = weight(qkv.getWeightMutable());
+  auto bias = weight(qkv.getBiasMutable());
+  auto h = known(qkv, qkv.getX());
+  auto output = projectionOf(op);
+  if (failed(norm) || failed(normBias) || failed(w) || failed(bias) || failed(h) || failed(output))
+    return failure();
+  auto out = lower(TowerAttention{qkv, op, *norm, *normBias, *w, *bias, *h, dim(qkv.getX(), 1),
+                                  dim(op.getResult(), 1) / int64_t(op.getHeads()), *output});
+  if (failed(out))
+    return failure();
+  places[op.getResult()] = *out;
+  tileRows[op.getResult()] = tileRows.lookup(qkv.getX());
+  return success();
+}
+
+LogicalResult LowerToPlan::take(ProjectionOp op) {
+  auto w = weight(op.getWeightMutable());
+  auto x = known(op, op.getX());
+  if (failed(w) || failed(x))
+    return failure();
+  Projection use{
+      op, *w, {}, {}, {}, *x, tileRows.lookup(op.getX()), dim(op.getX(), 1), dim(op.getResult(), 1),
+      {}, {}};
+  auto optional = [&](MutableOperandRange operand, std::optional<Weight> &to) {
+    for (OpOperand &use : operand) {
+      auto found = weight(use);
+      if (failed(found))
+        return failure();
+      to = *found;
+    }
+    return success();
+  };
+  if (failed(optional(op.getNormMutable(), use.norm)) ||
+      failed(optional(op.getNormBiasMutable(), use.normBias)) ||
+      failed(optional(op.getBiasMutable(), use.bias)))
+    return failure();
+  if (op.getResidual()) {
+    auto h = updated(op, op.getResidual(), op.getResult());
+    if (failed(h))
+      return failure();
+    use.h = *h;
+  } else if (!op.getResult().hasOneUse() || !isa<func::ReturnOp>(*op.getResult().user_begin())) {
+    auto next = projectionOf(op);
+    if (failed(next))
+      return failure();
+    use.next = *next;
+  }
+  auto result = lower(use);
+  if (failed(result))
+    return failure();
+  places[op.getResult()] = *result;
+  tileRows[op.getResult()] = use.rows;
+  return success();
+}
+
+LogicalResult LowerToPlan::take(TowerOutputOp op) {
+  auto norm = weight(op.getNormMutable());
+  auto normBias = weight(op.getNormBiasMutable());
+  auto h = known(op, op.getX());
+  auto output = projectionOf(op);
+  if (failed(norm) || failed(normBias) || failed(h) || failed(output))
+    return failure();
+  const auto grid = int64_t(op.getGrid());
+  auto x = lower(TowerRows{op, *norm, *normBias, *h, grid, dim(op.getX(), 1), *output});
+  if (failed(x))
+    return failure();
+  places[op.getResult()] = *x;
+  tileRows[op.getResult()] = grid * grid / 4;
+  return success();
+}
+
 LogicalResult LowerToPlan::lowerOp(Operation &op) {
   return llvm::TypeSwitch<Operation *, LogicalResult>(&op)
       .Case<EmbedOp, RopeTableOp, AttentionBlockOp, LinearResidualOp, MoeBlockOp, MlpBlockOp,
-            HeadOp, FinalNormOp>([&](auto typed) { return take(typed); })
+            HeadOp, FinalNormOp, PatchEmbedOp, TowerAttentionOp, ProjectionOp, TowerOutputOp>(
+          [&](auto typed) { return take(typed); })
       .Default([](Operation *other) {
         return other->emitOpError("has no kernel: fuse the model first (moe-opt --moe-fuse)");
       });
@@ -241,6 +365,16 @@ bool LowerToPlan::call(const std::string &kernel, const Operands &operands,
 // Programs
 //===----------------------------------------------------------------------===//
 
+LogicalResult LowerToPlan::lowerProgram(func::FuncOp function, plan::ProgramKind kind,
+                                        int64_t tokens, int64_t rows) {
+  programs.push_back({kind, tokens, rows, {}, {}});
+  places.clear();
+  for (Operation &op : function.getBody().front())
+    if (!isa<LoadWeightOp, QkvOp, TowerQkvOp, func::ReturnOp>(op) && failed(lowerOp(op)))
+      return failure();
+  return success();
+}
+
 LogicalResult LowerToPlan::lowerPrograms(int64_t maxStep) {
   auto step = model.lookupSymbol<func::FuncOp>("step");
   if (!step)
@@ -251,15 +385,18 @@ LogicalResult LowerToPlan::lowerPrograms(int64_t maxStep) {
   if (failed(placeCaches()))
     return failure();
   vocabulary = dim((*heads.begin()).getResult(), 1);
+  mostTokens = maxStep;
+  // First, so that a device without kernels for pictures says so.
+  if (auto vision = model.lookupSymbol<func::FuncOp>("vision"))
+    for (int64_t tiles : {1, 4, 16})
+      if (failed(lowerProgram(vision, plan::ProgramKind::Vision, tiles, /*rows=*/0)))
+        return failure();
   for (int64_t bucket = 1;; bucket *= 2) {
     int64_t tokens = std::min(bucket, maxStep);
     // Logits of at most 64 MiB a step.
     int64_t rows = std::clamp<int64_t>((int64_t(64) << 20) / (vocabulary * 4), 1, tokens);
-    programs.push_back({tokens, rows, {}, {}});
-    places.clear();
-    for (Operation &op : step.getBody().front())
-      if (!isa<LoadWeightOp, QkvOp, func::ReturnOp>(op) && failed(lowerOp(op)))
-        return failure();
+    if (failed(lowerProgram(step, plan::ProgramKind::Step, tokens, rows)))
+      return failure();
     if (bucket >= maxStep)
       return success();
   }
@@ -295,9 +432,10 @@ void LowerToPlan::writeProgram(OpBuilder &builder, const Program &program, int64
       if (operand.kind == Place::Output)
         outputs.insert(operand.spec);
     }
+  const bool step = program.kind == plan::ProgramKind::Step;
   auto op = plan::ProgramOp::create(
-      builder, loc, symbolOf(std::to_string(program.tokens)), plan::ProgramKind::Step, device,
-      program.tokens, program.rows, scratchBytes, IntegerAttr(),
+      builder, loc, symbolOf((step ? "" : "vision.") + std::to_string(program.tokens)),
+      program.kind, device, program.tokens, program.rows, scratchBytes, IntegerAttr(),
       builder.getArrayAttr(inputs.getArrayRef()), builder.getArrayAttr(outputs.getArrayRef()));
   OpBuilder body = OpBuilder::atBlockEnd(&op.getBody().emplaceBlock());
   Type type = plan::BufferType::get(model.getContext());
@@ -336,10 +474,12 @@ void LowerToPlan::writeProgram(OpBuilder &builder, const Program &program, int64
   }
 }
 
-OwningOpRef<ModuleOp> LowerToPlan::writeModule(function_ref<int64_t(int64_t)> scratchBytes) {
+OwningOpRef<ModuleOp>
+LowerToPlan::writeModule(function_ref<int64_t(StringRef, int64_t)> scratchBytes) {
   OwningOpRef<ModuleOp> module = ModuleOp::create(model.getLoc());
-  if (Attribute facts = model->getAttr("moe.model"))
-    (*module)->setAttr("moe.model", facts);
+  for (StringRef name : {"moe.model", "moe.vision"})
+    if (Attribute facts = model->getAttr(name))
+      (*module)->setAttr(name, facts);
   OpBuilder builder(module->getBodyRegion());
   Location loc = model.getLoc();
   writeTensors(builder);
@@ -353,8 +493,16 @@ OwningOpRef<ModuleOp> LowerToPlan::writeModule(function_ref<int64_t(int64_t)> sc
                            IntegerAttr(), pool.first, kPageTokens, pool.second, device);
   for (const auto &[name, operands] : kernels)
     plan::KernelOp::create(builder, loc, symbolOf(name), device, operands, grids);
+  std::map<plan::ProgramKind, llvm::StringSet<>> called;
   for (const Program &program : programs)
-    writeProgram(builder, program, scratchBytes(program.tokens));
+    for (const Call &call : program.calls)
+      called[program.kind].insert(call.kernel);
+  for (const Program &program : programs) {
+    int64_t scratch = 0;
+    for (const auto &kernel : called[program.kind])
+      scratch = std::max(scratch, scratchBytes(kernel.first(), program.tokens));
+    writeProgram(builder, program, scratch);
+  }
   return module;
 }
 

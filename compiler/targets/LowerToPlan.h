@@ -14,6 +14,14 @@
 //                           down
 //   moe.head              head                             head, sample | norm, head, sample
 //   moe.final_norm        final_norm                       final_norm
+//
+// and of pictures, whose programs GPUs do not have:
+//
+//   moe.patch_embed       patch_embed
+//   moe.tower_attention,  layer_norm, tower_qkv, tile_attention
+//     with its moe.tower_qkv
+//   moe.projection        projection, where it has a norm after layer_norm
+//   moe.tower_output      tower_output
 #ifndef MOE_COMPILER_TARGETS_LOWERTOPLAN_H
 #define MOE_COMPILER_TARGETS_LOWERTOPLAN_H
 
@@ -22,6 +30,7 @@
 #include "compiler/kernels/rope_table/RopeTable.h"
 #include "dialects/moe/MoeOps.h"
 #include "dialects/plan/StepSpecs.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OwningOpRef.h"
 #include "llvm/ADT/MapVector.h"
@@ -64,6 +73,7 @@ protected:
     EmbedOp op;
     Weight table;
     int64_t hidden;
+    std::optional<Place> imageRows, images; // both or neither
   };
   struct Attention {
     QkvOp qkv; // the projections, whose raw sums nothing else reads
@@ -109,6 +119,40 @@ protected:
     float eps;
   };
 
+  struct PatchEmbedding {
+    PatchEmbedOp op;
+    Weight weight, classRow, positions, norm, normBias;
+    Place tiles;
+    int64_t grid, hidden;
+  };
+  struct TowerAttention {
+    TowerQkvOp qkv; // whose result nothing else reads
+    TowerAttentionOp op;
+    Weight norm, normBias, weight, bias;
+    Place h;
+    int64_t hidden, headDim;
+    WeightFormat output; // of the weight that the result feeds
+  };
+  struct Projection {
+    ProjectionOp op;
+    Weight weight;
+    std::optional<Weight> norm, normBias, bias;
+    Place x;      // of the stream where there is a norm, else rows that feed the product
+    int64_t rows; // of a tile
+    int64_t inputs, outputs;
+    // Where the result goes: added to the stream, to rows that feed a product with such a weight,
+    // or to the program's output.
+    std::optional<Place> h;
+    std::optional<WeightFormat> next;
+  };
+  struct TowerRows {
+    TowerOutputOp op;
+    Weight norm, normBias;
+    Place h;
+    int64_t grid, hidden;
+    WeightFormat output; // of the weight that the result feeds
+  };
+
   // `grids`: the device launches kernels as grids of blocks of threads, so calls say how many.
   LowerToPlan(mlir::ModuleOp model, llvm::StringRef device, bool grids)
       : model(model), device(device), grids(grids) {}
@@ -129,11 +173,22 @@ protected:
   virtual mlir::LogicalResult lower(const Head &use) = 0;
   virtual mlir::LogicalResult lower(const HiddenStates &use) = 0;
 
-  // Lowers `@step` for 1, 2, 4, ... tokens, the last time for `maxStep`.
+  // Those of pictures, of `@vision`. A device that has no kernels for them leaves these as they
+  // are: they refuse.
+  virtual mlir::FailureOr<Place> lower(const PatchEmbedding &use) { return refuse(use.op); }
+  virtual mlir::FailureOr<Place> lower(const TowerAttention &use) { return refuse(use.op); }
+  virtual mlir::FailureOr<Place> lower(const Projection &use) { return refuse(use.op); }
+  virtual mlir::FailureOr<Place> lower(const TowerRows &use) { return refuse(use.op); }
+
+  mlir::FailureOr<Place> refuse(mlir::Operation *op);
+
+  // Lowers `@step` for 1, 2, 4, ... tokens, the last time for `maxStep`, and `@vision`, where there
+  // is one, for 1, 4 and 16 tiles.
   mlir::LogicalResult lowerPrograms(int64_t maxStep);
-  // The plan, memory not planned yet.
+  // The plan, memory not planned yet. A program's workers have room for what the most demanding
+  // kernel of its kind of programs keeps: scratchBytes(kernel, tokens).
   mlir::OwningOpRef<mlir::ModuleOp>
-  writeModule(llvm::function_ref<int64_t(int64_t tokens)> scratchBytes);
+  writeModule(llvm::function_ref<int64_t(llvm::StringRef kernel, int64_t tokens)> scratchBytes);
 
   //===--- For lowering an op --------------------------------------------------------------------
   int64_t tokens() const { return programs.back().tokens; }
@@ -151,6 +206,11 @@ protected:
   Place ids() { return {.kind = Place::Output, .spec = plan::stepIds(model.getContext())}; }
   Place hiddenStates(int64_t channels) {
     return {.kind = Place::Output, .spec = plan::stepHidden(model.getContext(), channels)};
+  }
+  // The rows that a vision program gives, `rows` of each tile.
+  Place imageRows(int64_t rows, int64_t channels) {
+    return {.kind = Place::Output,
+            .spec = plan::visionImageRows(model.getContext(), rows, channels)};
   }
   Place newBuffer(int64_t bytes) {
     programs.back().buffers.push_back(bytes);
@@ -183,12 +243,15 @@ private:
     std::optional<int64_t> blocks;
   };
   struct Program {
+    plan::ProgramKind kind;
     int64_t tokens, rows;
     llvm::SmallVector<int64_t> buffers; // their bytes
     std::vector<Call> calls;
   };
 
   mlir::LogicalResult placeCaches();
+  mlir::LogicalResult lowerProgram(mlir::func::FuncOp function, plan::ProgramKind kind,
+                                   int64_t tokens, int64_t rows);
   //===--- Taking ops apart ----------------------------------------------------------------------
   mlir::LogicalResult lowerOp(mlir::Operation &op);
   mlir::LogicalResult take(EmbedOp op);
@@ -199,10 +262,16 @@ private:
   mlir::LogicalResult take(MlpBlockOp op);
   mlir::LogicalResult take(HeadOp op);
   mlir::LogicalResult take(FinalNormOp op);
+  mlir::LogicalResult take(PatchEmbedOp op);
+  mlir::LogicalResult take(TowerAttentionOp op);
+  mlir::LogicalResult take(ProjectionOp op);
+  mlir::LogicalResult take(TowerOutputOp op);
   // A weight of an op, packed for what the op says that it reads it for (dialects/moe/WeightUse.h).
   mlir::FailureOr<Weight> weight(mlir::OpOperand &operand);
   // The format of the projection that reads the attention's result.
   mlir::FailureOr<WeightFormat> outputOf(AttentionBlockOp op);
+  // The weight of a projection without a norm that alone reads the op's result.
+  mlir::FailureOr<WeightFormat> projectionOf(mlir::Operation *op);
   const CachePlace &cacheOf(AttentionBlockOp op) { return caches.find(op.getCache())->second; }
   // Where a kernel wrote a value of the model, or a diagnostic at the op that reads it.
   mlir::FailureOr<Place> known(mlir::Operation *op, mlir::Value value);
@@ -222,10 +291,11 @@ private:
   bool grids;
   llvm::StringMap<CachePlace> caches;
   llvm::MapVector<llvm::StringRef, std::pair<int64_t, int64_t>> pools; // layers, bytes of a page
-  int64_t chunk = 0, vocabulary = 0;
-  std::vector<Program> programs; // the last is being lowered
+  int64_t chunk = 0, vocabulary = 0, mostTokens = 0;                   // of a step
+  std::vector<Program> programs;                                       // the last is being lowered
   llvm::MapVector<std::string, int64_t, llvm::StringMap<unsigned>> kernels; // counts of operands
   llvm::DenseMap<mlir::Value, Place> places;
+  llvm::DenseMap<mlir::Value, int64_t> tileRows;   // of values of a vision program
   llvm::MapVector<llvm::StringRef, WeightOp> used; // in the order of first use
 };
 

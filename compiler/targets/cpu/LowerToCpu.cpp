@@ -7,8 +7,13 @@
 #include "compiler/kernels/final_norm/FinalNorm.h"
 #include "compiler/kernels/gate_up/GateUp.h"
 #include "compiler/kernels/head/Head.h"
+#include "compiler/kernels/layer_norm/LayerNorm.h"
 #include "compiler/kernels/linear/Linear.h"
 #include "compiler/kernels/norm/Norm.h"
+#include "compiler/kernels/patch_embed/PatchEmbed.h"
+#include "compiler/kernels/projection/Projection.h"
+#include "compiler/kernels/tile_attention/TileAttention.h"
+#include "compiler/kernels/tower_output/TowerOutput.h"
 #include "compiler/targets/LowerToPlan.h"
 #include "compiler/targets/cpu/CpuKernel.h"
 #include "mlir/IR/Verifier.h"
@@ -37,6 +42,12 @@ private:
   LogicalResult lower(const FeedForward &use) override;
   LogicalResult lower(const Head &use) override;
   LogicalResult lower(const HiddenStates &use) override;
+  FailureOr<Place> lower(const PatchEmbedding &use) override;
+  FailureOr<Place> lower(const TowerAttention &use) override;
+  FailureOr<Place> lower(const Projection &use) override;
+  FailureOr<Place> lower(const TowerRows &use) override;
+  Place normRows(const CpuLayerNorm &contract, const Place &h, const Weight &norm,
+                 const Weight &bias);
   LogicalResult emitKernels();
   // Each worker of a program of few tokens norms all of them for itself, which saves a barrier.
   bool prepares() const { return tokens() > kFewTokens; }
@@ -82,11 +93,13 @@ FailureOr<int64_t> LowerToCpu::layerBytes(CacheOp op, const CacheSpec &cache) {
 }
 
 FailureOr<LowerToPlan::Place> LowerToCpu::lower(const Embedding &use) {
-  Embed embed{use.hidden, use.table.format};
+  Embed embed{use.hidden, use.table.format, bool(use.images)};
   Argument h = made(embed, Operand::H);
-  call(embed, {{Operand::Tokens, input(plan::InputName::Tokens)},
-               {Operand::Embedding, use.table.place},
-               h});
+  SmallVector<Argument> arguments{
+      {Operand::Tokens, input(plan::InputName::Tokens)}, {Operand::Embedding, use.table.place}, h};
+  if (use.images)
+    arguments.append({{Operand::ImageRows, *use.imageRows}, {Operand::Images, *use.images}});
+  call(embed, arguments);
   return h.place;
 }
 
@@ -188,6 +201,93 @@ LogicalResult LowerToCpu::lower(const HiddenStates &use) {
   return success();
 }
 
+//===--- Pictures --------------------------------------------------------------------------------
+
+FailureOr<LowerToPlan::Place> LowerToCpu::lower(const PatchEmbedding &use) {
+  PatchEmbedOp op = use.op;
+  PixelValues pixels{op.getRescale().convertToFloat(), {}, {}};
+  llvm::copy(op.getMean(), pixels.mean.begin());
+  llvm::copy(op.getStd(), pixels.std.begin());
+  CpuPatchEmbed embed{use.grid, int64_t(op.getPatch()), use.hidden,
+                      pixels,   use.weight.format,      op.getEps().convertToFloat()};
+  Argument h = made(embed, Operand::H);
+  call(embed, {{Operand::Tiles, use.tiles},
+               {Operand::Weight, use.weight.place},
+               {Operand::ClassRow, use.classRow.place},
+               {Operand::RowTable, use.positions.place},
+               {Operand::Norm, use.norm.place},
+               {Operand::NormBias, use.normBias.place},
+               h});
+  return h.place;
+}
+
+LowerToPlan::Place LowerToCpu::normRows(const CpuLayerNorm &contract, const Place &h,
+                                        const Weight &norm, const Weight &bias) {
+  Argument x = made(contract, Operand::X);
+  call(contract,
+       {{Operand::H, h}, {Operand::Norm, norm.place}, {Operand::NormBias, bias.place}, x});
+  return x.place;
+}
+
+FailureOr<LowerToPlan::Place> LowerToCpu::lower(const TowerAttention &use) {
+  TowerQkvOp op = use.qkv;
+  const auto grid = int64_t(op.getGrid()), heads = int64_t(op.getHeads());
+  const Storage storage = use.weight.format.element == Storage::F32 ? Storage::F32 : Storage::BF16;
+  const TileHeads of{heads, use.headDim, grid * grid + 1, storage};
+  CpuTowerQkv qkv{use.hidden, grid, op.getTheta().convertToFloat(), use.weight.format, of};
+  CpuTileAttention attention{of, use.output};
+  Place x = normRows({of.rows, use.hidden, use.weight.format, op.getEps().convertToFloat()}, use.h,
+                     use.norm, use.normBias);
+  Argument q = made(qkv, Operand::Q), keys = made(qkv, Operand::Keys),
+           values = made(qkv, Operand::Values), out = made(attention, Operand::AttentionOut);
+  call(qkv, {{Operand::X, x},
+             {Operand::Weight, use.weight.place},
+             {Operand::Bias, use.bias.place},
+             q,
+             keys,
+             values});
+  call(attention, {q, keys, values, out});
+  return out.place;
+}
+
+FailureOr<LowerToPlan::Place> LowerToCpu::lower(const Projection &use) {
+  using To = CpuProjection::To;
+  ProjectionOp op = use.op;
+  CpuProjection projection{use.rows,
+                           use.inputs,
+                           use.outputs,
+                           use.weight.format,
+                           use.h      ? To::Stream
+                           : use.next ? To::Rows
+                                      : To::Images,
+                           bool(use.bias),
+                           op.getGelu(),
+                           use.next.value_or(WeightFormat{})};
+  Place x = use.x;
+  if (use.norm)
+    x = normRows({use.rows, use.inputs, use.weight.format, op.getEps()->convertToFloat()}, x,
+                 *use.norm, *use.normBias);
+  Argument result = use.h      ? Argument{Operand::H, *use.h}
+                    : use.next ? made(projection, Operand::Hidden)
+                               : Argument{Operand::Images, imageRows(use.rows, use.outputs)};
+  SmallVector<Argument> arguments{{Operand::X, x}, {Operand::Weight, use.weight.place}, result};
+  if (use.bias)
+    arguments.push_back({Operand::Bias, use.bias->place});
+  call(projection, arguments);
+  return result.place;
+}
+
+FailureOr<LowerToPlan::Place> LowerToCpu::lower(const TowerRows &use) {
+  TowerOutputOp op = use.op;
+  CpuTowerOutput output{use.grid, use.hidden, use.output, op.getEps().convertToFloat()};
+  Argument x = made(output, Operand::X);
+  call(output, {{Operand::H, use.h},
+                {Operand::Norm, use.norm.place},
+                {Operand::NormBias, use.normBias.place},
+                x});
+  return x.place;
+}
+
 OwningOpRef<ModuleOp> emitKernel(MLIRContext *context, const ChosenKernel<CpuKernel> &kernel,
                                  const CpuTarget &target) {
   OwningOpRef<ModuleOp> module = ModuleOp::create(UnknownLoc::get(context), kernel.name);
@@ -210,17 +310,17 @@ LogicalResult LowerToCpu::emitKernels() {
 FailureOr<CpuPlan> LowerToCpu::run(int64_t maxStep) {
   if (failed(lowerPrograms(maxStep)) || failed(emitKernels()))
     return failure();
-  // A program's workers have room for what its most demanding kernel keeps.
-  auto scratch = [&](int64_t tokens) {
+  auto scratch = [&](StringRef name, int64_t tokens) {
+    auto kernel =
+        llvm::find_if(kernels, [&](const CpuPlanKernel &k) { return k.chosen.name == name; });
     int64_t most = 0;
-    for (const CpuPlanKernel &kernel : kernels)
-      for (auto &module : kernel.modules) {
-        Operation *function = ModuleOp(*module).lookupSymbol(kernel.chosen.name);
-        auto attr = [&](StringRef name) {
-          return function->getAttrOfType<IntegerAttr>(name).getInt();
-        };
-        most = std::max(most, attr("moe.scratch_fixed") + tokens * attr("moe.scratch_per_row"));
-      }
+    for (auto &module : kernel->modules) {
+      Operation *function = ModuleOp(*module).lookupSymbol(name);
+      auto attr = [&](StringRef name) {
+        return function->getAttrOfType<IntegerAttr>(name).getInt();
+      };
+      most = std::max(most, attr("moe.scratch_fixed") + tokens * attr("moe.scratch_per_row"));
+    }
     return most;
   };
   CpuPlan plan;
