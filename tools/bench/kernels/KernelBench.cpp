@@ -1,16 +1,20 @@
 // MoeKernelBench [--workers N] [--rounds N] [--tokens N] [--shape INPUTSxOUTPUTS] [--format NAME]
-// [--target NAME] [--attention N]: how near single kernels come to what the machine can do.
+// [--target NAME] [--attention N] [--tower N]: how near single kernels come to what the machine can do.
 //
 // Decode: a linear of one token reads its weight, which is larger than the caches, at so many GB/s;
 // beside it a probe reads the same bytes. Prefill: a linear of many tokens does so many Gop/s;
 // beside it a loop of nothing but the best dot products that the processor has, in registers.
 // Kernel and probe alternate.
-// With --attention, one token instead attends to N positions kept in each storage, in turns.
+// With --attention, one token instead attends to N positions kept in each storage, in turns; with
+// --tower, a layer of a vision tower of Scout's size takes N tiles, in each format of weights.
 //
 // Time is what the threads got of the processor, and rounds whose two probes differ do not count,
 // so that others on the machine disturb little.
 #include "compiler/kernels/attention/Attention.h"
+#include "compiler/kernels/layer_norm/LayerNorm.h"
 #include "compiler/kernels/linear/Linear.h"
+#include "compiler/kernels/projection/Projection.h"
+#include "compiler/kernels/tile_attention/TileAttention.h"
 #include "compiler/targets/cpu/TestCpuKernel.h"
 #include "tools/bench/probe/PeakArithmetic.h"
 #include "llvm/Support/CommandLine.h"
@@ -18,6 +22,7 @@
 #include <algorithm>
 #include <barrier>
 #include <ctime>
+#include <map>
 #include <thread>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -30,7 +35,7 @@ using namespace moe::codegen;
 namespace {
 
 // Of the command line. Copies, since linking a kernel resets LLVM's options.
-int threads = 1, rounds = 9, prefillTokens = 512, attended = 0;
+int threads = 1, rounds = 9, prefillTokens = 512, attended = 0, towerTiles = 0;
 std::string shape = "2048x65536", only, targetName = "native";
 
 double threadSeconds() {
@@ -207,6 +212,110 @@ public:
           many, median(kept.prefill) * 1e3);
   }
 
+  // Its kernels one after the other, each with buffers of its own.
+  void measureTower(const WeightFormat &format, int32_t tiles) {
+    const int64_t hidden = 1408, width = 5632, grid = 24;
+    const TileHeads heads{16, 88, grid * grid + 1, Storage::BF16};
+    struct Part {
+      const char *name;
+      double operations; // of products
+      Compiled kernel;
+      std::vector<Bytes> buffers;
+      std::vector<double> seconds{};
+    };
+    std::vector<Part> parts;
+    const double rows = double(tiles) * double(heads.rows);
+    auto add = [&](const char *name, const auto &contract, double operations,
+                   const std::map<Operand, int64_t> &bytes) {
+      Part part{name, operations, compile(contract), {}};
+      const Step step{tiles, 0};
+      for (Operand operand : part.kernel.operands) {
+        auto given = bytes.find(operand);
+        const int64_t size =
+            given != bytes.end() ? given->second : contract.bytes(operand, step);
+        // Any bytes will do, so long as they are small numbers.
+        part.buffers.emplace_back(
+            size + 128, std::byte(operand == Operand::Counters ? 0 : 0x3d));
+      }
+      parts.push_back(std::move(part));
+    };
+    auto rowBytes = [&](int64_t columns) {
+      return int64_t(rows) * ActivationRow{format, columns}.bytes();
+    };
+    auto weightBytes = [&](int64_t outputs, int64_t inputs) {
+      return padded(outputs) / kPanel * panelBytes(format, inputs);
+    };
+    const int64_t stream = int64_t(rows) * padded(hidden) * 4;
+    const std::map<Operand, int64_t> norm{
+        {Operand::H, stream}, {Operand::Norm, hidden * 4}, {Operand::NormBias, hidden * 4}};
+    using To = CpuProjection::To;
+    auto project = [&](const char *name, int64_t inputs, int64_t outputs, To to, bool gelu) {
+      add(name,
+          CpuProjection{heads.rows, inputs, outputs, format, to, true, gelu,
+                        to == To::Rows ? format : WeightFormat{}},
+          2 * rows * double(inputs) * double(outputs),
+          {{Operand::X, rowBytes(inputs)},
+           {Operand::Weight, weightBytes(outputs, inputs)},
+           {Operand::Bias, outputs * 4},
+           {Operand::H, stream}});
+    };
+    add("norm", CpuLayerNorm{heads.rows, hidden, format, 1e-5f}, 0, norm);
+    add("qkv", CpuTowerQkv{hidden, grid, 1e4f, format, heads},
+        2 * rows * double(hidden) * 3 * double(hidden),
+        {{Operand::X, rowBytes(hidden)},
+         {Operand::Weight, weightBytes(3 * hidden, hidden)},
+         {Operand::Bias, 3 * hidden * 4}});
+    add("attention", CpuTileAttention{heads, format},
+        4 * rows * double(heads.rows) * double(hidden),
+        {{Operand::Q, tiles * heads.queriesBytes()},
+         {Operand::Keys, tiles * heads.keysBytes()},
+         {Operand::Values, tiles * heads.valuesBytes()}});
+    project("o", hidden, hidden, To::Stream, false);
+    add("norm", CpuLayerNorm{heads.rows, hidden, format, 1e-5f}, 0, norm);
+    project("fc1", hidden, width, To::Rows, true);
+    project("fc2", width, hidden, To::Stream, false);
+
+    auto time = [&](Part &part) {
+      std::vector<void *> operands;
+      for (Bytes &buffer : part.buffers)
+        operands.push_back(
+            reinterpret_cast<void *>((uintptr_t(buffer.data()) + 63) / 64 * 64));
+      const int64_t bytes = part.kernel.fixed + tiles * part.kernel.perRow + 4096;
+      Bytes scratch(bytes * threads + 64);
+      return timed([&](int worker) {
+        moe::cpu::StepInfo step{tiles, 0, 0, 0, nullptr};
+        auto at = (uintptr_t(scratch.data()) + worker * bytes + 63) / 64 * 64;
+        codeOf(part.kernel)(operands.data(), &step, reinterpret_cast<void *>(at), worker, threads);
+      });
+    };
+    const PeakArithmetic *best = peakArithmetic(format.quantized() ? "int8" : "bf16");
+    if (!best)
+      best = peakArithmetic("fp32");
+    std::vector<double> totals, shares;
+    double operations = 0;
+    for (const Part &part : parts)
+      operations += part.operations;
+    for (int round = 0; round < rounds; ++round) {
+      const double before = moe::measure(*best, threads);
+      double total = 0;
+      for (Part &part : parts) {
+        part.seconds.push_back(time(part));
+        total += part.seconds.back();
+      }
+      totals.push_back(total);
+      shares.push_back(operations / total / ((before + moe::measure(*best, threads)) / 2));
+    }
+    llvm::outs() << llvm::formatv("{0}, {1} tiles: a layer {2:F1} ms, {3:F0} Gop/s, {4:P} of {5}\n",
+                                  nameOf(format), tiles, median(totals) * 1e3,
+                                  operations / median(totals) * 1e-9, median(shares),
+                                  best->instruction);
+    for (const Part &part : parts)
+      llvm::outs() << llvm::formatv("  {0,-9} {1,8:F2} ms  {2,6:F0} Gop/s\n", part.name,
+                                    median(part.seconds) * 1e3,
+                                    part.operations / median(part.seconds) * 1e-9);
+    llvm::outs().flush();
+  }
+
   void main() {
     std::string missing;
     if (!open(targetName, missing)) {
@@ -220,6 +329,13 @@ public:
     }
     if (attended)
       return measureAttention(attended);
+    if (towerTiles) {
+      for (WeightFormat format :
+           {WeightFormat{Storage::BF16}, WeightFormat{Storage::I8, 128, Storage::F16}})
+        if (only.empty() || nameOf(format).find(only) != std::string::npos)
+          measureTower(format, towerTiles);
+      return;
+    }
     int64_t inputs = 0, outputs = 0;
     if (std::sscanf(shape.c_str(), "%ldx%ld", &inputs, &outputs) != 2 || inputs % 128) {
       llvm::errs() << "--shape: expected INPUTSxOUTPUTS, with inputs a multiple of 128\n";
@@ -251,6 +367,8 @@ int main(int argc, char **argv) {
   cl::opt<std::string> targetOption("target", cl::init(targetName), cl::desc("as of moec compile"));
   cl::opt<int> attentionOption("attention", cl::init(attended),
                                cl::desc("measure attention to so many positions"));
+  cl::opt<int> towerOption("tower", cl::init(towerTiles),
+                           cl::desc("measure a layer of a vision tower on so many tiles"));
   cl::ParseCommandLineOptions(argc, argv, "Measures single CPU kernels.\n");
   threads = workersOption;
   rounds = roundsOption;
@@ -259,6 +377,7 @@ int main(int argc, char **argv) {
   only = formatOption;
   targetName = targetOption;
   attended = attentionOption;
+  towerTiles = towerOption;
 #if defined(__x86_64__)
   Bench().main();
   return 0;
