@@ -7,9 +7,8 @@
 #include "dialects/moe/MoeInterpreter.h"
 #include "dialects/moe/MoeOps.h"
 #include "dialects/moe/VisionReference.h"
-#include "runtime/vision/TestPictures.h"
 #include "runtime/weights/TestTensors.h"
-#include "llvm/Support/MemoryBuffer.h"
+#include "test/golden/VisionGolden.h"
 
 #include <algorithm>
 #include <cmath>
@@ -18,7 +17,7 @@
 
 using namespace mlir;
 using namespace moe;
-namespace json = llvm::json;
+using test::Prompt;
 using Floats = std::vector<float>;
 
 namespace {
@@ -28,73 +27,9 @@ constexpr double kRowTolerance = 1e-5, kLogitTolerance = 1e-4;
 // What a mistake changes at least, of eight numbers of the rows.
 constexpr double kMistake = 1e-3;
 
-struct Prompt {
-  std::string name;
-  std::vector<int32_t> ids;
-  std::vector<std::pair<int32_t, int32_t>> pictures; // heights and widths
-  std::vector<std::string> checksums;                // of tiles
-  std::vector<double> firstRow, lastRow;             // [0:4]
-  double rowsSum = 0, rowsSquares = 0;
-  std::vector<double> lastLogits; // [0:4]
-  std::vector<int32_t> argmax;    // [ids]
-  double logitsSum = 0, logitsSquares = 0;
-};
-
-struct Golden {
-  std::string config, preprocessor;
-  std::vector<Prompt> prompts;
-};
-
-template <typename T> std::vector<T> listOf(const json::Object &object, StringRef key) {
-  std::vector<T> result;
-  if (const json::Array *list = object.getArray(key))
-    for (const json::Value &value : *list)
-      result.push_back(T(*value.getAsNumber()));
-  return result;
-}
-
-std::string textOf(const json::Object &object, StringRef key) {
-  std::string text;
-  llvm::raw_string_ostream(text) << *object.get(key);
-  return text;
-}
-
-Golden readGolden() {
-  auto file = llvm::MemoryBuffer::getFile(MOE_SOURCE_DIR "/test/golden/vision/golden.json");
-  EXPECT_TRUE(bool(file));
-  json::Value value = llvm::cantFail(json::parse((*file)->getBuffer()));
-  const json::Object &top = *value.getAsObject();
-  Golden golden{textOf(top, "config"), textOf(top, "preprocessor"), {}};
-  for (const json::Value &entry : *top.getArray("prompts")) {
-    const json::Object &fields = *entry.getAsObject();
-    auto number = [&](StringRef key) { return fields.getNumber(key).value_or(0); };
-    Prompt prompt{fields.getString("name")->str(),
-                  listOf<int32_t>(fields, "ids"),
-                  {},
-                  {},
-                  listOf<double>(fields, "row 0"),
-                  listOf<double>(fields, "row -1"),
-                  number("rows sum"),
-                  number("rows sum of squares"),
-                  listOf<double>(fields, "last logits[0:4]"),
-                  listOf<int32_t>(fields, "all argmax"),
-                  number("logits sum"),
-                  number("logits sum of squares")};
-    for (const json::Value &part : *fields.getArray("prompt"))
-      if (const json::Array *size = part.getAsArray())
-        prompt.pictures.emplace_back(int32_t(*(*size)[0].getAsInteger()),
-                                     int32_t(*(*size)[1].getAsInteger()));
-    if (const json::Array *tiles = fields.getArray("tiles"))
-      for (const json::Value &tile : *tiles)
-        prompt.checksums.push_back(tile.getAsObject()->getString("crc32")->str());
-    golden.prompts.push_back(std::move(prompt));
-  }
-  return golden;
-}
-
 class VisionGoldenTest : public testing::Test {
 protected:
-  static void SetUpTestSuite() { published = readGolden(); }
+  static void SetUpTestSuite() { published = test::VisionGolden::read(); }
 
   void SetUp() override {
     checkpoint = golden::vision::checkpoint();
@@ -222,14 +157,14 @@ protected:
     EXPECT_GT(errorOf(several, rowsOf(tilesOf(several), more)), kMistake);
   }
 
-  static Golden published;
+  static test::VisionGolden published;
   MLIRContext context;
   Llama4Config config;
   std::map<std::string, golden::Tensor> checkpoint;
   OwningOpRef<ModuleOp> module;
 };
 
-Golden VisionGoldenTest::published;
+test::VisionGolden VisionGoldenTest::published;
 
 } // namespace
 
