@@ -69,7 +69,8 @@ llvm::Error Compilation::readInput() {
     }
   }
   if (config.vision && !hasVisionTower(*tensors)) {
-    note("warning: config.json has a vision_config, but the checkpoint has no vision tower: the plan "
+    note("warning: config.json has a vision_config, but the checkpoint has no vision tower: the "
+         "plan "
          "sees no pictures");
     config.vision.reset();
   }
@@ -143,15 +144,16 @@ llvm::Error Compilation::findPictureTokens() {
     const auto found = llvm::find_if(
         tokenizer->specials, [&](const SpecialToken &token) { return token.content == content; });
     if (found == tokenizer->specials.end())
-      return llvm::createStringError("the tokenizer has no special token " + content +
-                                     ", which pictures need: use the tokenizer's files of the model, "
-                                     "or leave pictures out with --no-vision");
+      return llvm::createStringError(
+          "the tokenizer has no special token " + content +
+          ", which pictures need: use the tokenizer's files of the model, "
+          "or leave pictures out with --no-vision");
     if (!field.empty() && found->id != id)
-      return llvm::createStringError(field + " of config.json is " + llvm::Twine(id) +
-                                     ", but the tokenizer has " + content + " as " +
-                                     llvm::Twine(found->id) +
-                                     ": the tokenizer's files belong to another model; replace them, "
-                                     "or leave pictures out with --no-vision");
+      return llvm::createStringError(
+          field + " of config.json is " + llvm::Twine(id) + ", but the tokenizer has " + content +
+          " as " + llvm::Twine(found->id) +
+          ": the tokenizer's files belong to another model; replace them, "
+          "or leave pictures out with --no-vision");
     id = found->id;
   }
   return llvm::Error::success();

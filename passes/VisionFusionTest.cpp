@@ -56,9 +56,9 @@ public:
       x = add(x, linearBias("fc2", wide, width, channels));
     }
     prefix = "";
-    x = value(formatv("moe.drop_class {0} grid {1} : {2} -> {2}", norm("post", x), grid,
-                      rows(channels)),
-              channels);
+    x = value(
+        formatv("moe.drop_class {0} grid {1} : {2} -> {2}", norm("post", x), grid, rows(channels)),
+        channels);
     x = value(formatv("moe.pixel_shuffle {0} grid {1} : {2} -> {3}", x, grid, rows(channels),
                       rows(4 * channels)),
               4 * channels);
@@ -105,8 +105,9 @@ private:
   }
   std::string linear(const std::string &name, const std::string &x, int64_t inputs,
                      int64_t outputs) {
-    return value(formatv("moe.linear {0}, {1} : {2}, {3} -> {4}", x, weight(name, {outputs, inputs}),
-                         rows(inputs), type({outputs, inputs}), rows(outputs)),
+    return value(formatv("moe.linear {0}, {1} : {2}, {3} -> {4}", x,
+                         weight(name, {outputs, inputs}), rows(inputs), type({outputs, inputs}),
+                         rows(outputs)),
                  outputs);
   }
   std::string linearBias(const std::string &name, const std::string &x, int64_t inputs,
@@ -199,9 +200,9 @@ TEST_P(VisionFusionTest, RandomTowers) {
     module->walk([&](Operation *op) {
       fused += isa<PatchEmbedOp, TowerQkvOp, TowerAttentionOp, ProjectionOp, TowerOutputOp>(op);
       if (strict)
-        EXPECT_FALSE((isa<AddOp, AddPositionsOp, AppendClassOp, DropClassOp, GeluOp, LayerNormOp,
-                          LinearOp, LinearBiasOp, PatchesOp, PatchRopeOp, PixelShuffleOp,
-                          TileAttentionOp>(op)))
+        EXPECT_FALSE(
+            (isa<AddOp, AddPositionsOp, AppendClassOp, DropClassOp, GeluOp, LayerNormOp, LinearOp,
+                 LinearBiasOp, PatchesOp, PatchRopeOp, PixelShuffleOp, TileAttentionOp>(op)))
             << op->getName().getStringRef().str();
     });
   }

@@ -21,8 +21,9 @@ class LoraTensors final : public TensorSource {
 public:
   // `folder` has adapter_config.json and adapter_model.safetensors, whose matrices are held in
   // memory as float32. Merged tensors have no encoding. What is left out with a reason, as adapters
-  // of a vision tower that the base has not, is appended to `notes`. Fails where an adapter needs more than this
-  // (DoRA, biases, modules_to_save), or where one of its tensors does not fit a tensor of `base`.
+  // of a vision tower that the base has not, is appended to `notes`. Fails where an adapter needs
+  // more than this (DoRA, biases, modules_to_save), or where one of its tensors does not fit a
+  // tensor of `base`.
   static llvm::Expected<std::unique_ptr<TensorSource>>
   open(std::unique_ptr<TensorSource> base, llvm::StringRef folder, std::vector<std::string> &notes);
 

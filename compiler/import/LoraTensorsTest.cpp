@@ -72,9 +72,11 @@ struct Adapter {
 
   TempFolder folder;
   std::string config = R"({"peft_type":"LORA","r":2,"lora_alpha":4})";
-  std::vector<TestTensor> base{
-      {"language_model.model.layers.0.self_attn.q_proj.weight", "F32", {6, 4}, std::vector<float>(24, 10)},
-      {"language_model.model.norm.weight", "F32", {4}, {1, 2, 3, 4}}};
+  std::vector<TestTensor> base{{"language_model.model.layers.0.self_attn.q_proj.weight",
+                                "F32",
+                                {6, 4},
+                                std::vector<float>(24, 10)},
+                               {"language_model.model.norm.weight", "F32", {4}, {1, 2, 3, 4}}};
   std::vector<TestTensor> tensors;
   std::vector<std::string> notes;
 };

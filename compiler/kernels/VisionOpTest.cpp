@@ -61,9 +61,8 @@ public:
     line("return %logits : {0}", rows(7));
     step = formatv("func.func @step(%tokens: tensor<?xi32>, %rows: tensor<?xi32>{0}) -> {1} "
                    "{{\n{2}}\n",
-                   takesImages
-                       ? formatv(", %images: {0}, %image_rows: tensor<?xi32>", stream).str()
-                       : "",
+                   takesImages ? formatv(", %images: {0}, %image_rows: tensor<?xi32>", stream).str()
+                               : "",
                    rows(7), body);
     body.clear();
 
@@ -181,17 +180,17 @@ protected:
   std::string said;
 };
 
-// Runs the smallest vision program of a plan that has room, call by call: every buffer is a memory of
-// its own and holds NaN before.
+// Runs the smallest vision program of a plan that has room, call by call: every buffer is a memory
+// of its own and holds NaN before.
 class VisionRunner {
 public:
   VisionRunner(mlir::ModuleOp plan, KernelRunner &kernels) : plan(plan), kernels(kernels) {
     std::mt19937 random(7);
     for (auto tensor : plan.getOps<plan::TensorOp>()) {
       auto type = mlir::cast<mlir::RankedTensorType>(tensor.getType());
-      TestWeight w = testWeight(random, *layoutOf(type, tensor.getPacking()),
-                                type.getRank() > 1 ? 1 / std::sqrt(float(type.getShape().back()))
-                                                   : 1);
+      TestWeight w =
+          testWeight(random, *layoutOf(type, tensor.getPacking()),
+                     type.getRank() > 1 ? 1 / std::sqrt(float(type.getShape().back())) : 1);
       w.bytes.resize(w.bytes.size() + 64); // kernels may fetch ahead
       weights[tensor.getSymName()] = kernels.place(w.bytes);
       values[tensor.getTensorName()] = std::move(w.values);
@@ -264,20 +263,21 @@ Floats reference(const VisionRunner &runner, const Bytes &tiles) {
     return {runner.weight(name), runner.weight(name + "_bias"), kEps};
   };
   const auto *bytes = reinterpret_cast<const uint8_t *>(tiles.data());
-  Floats x = ref::patchEmbed({bytes, tiles.size()}, kSide, kPatch,
-                             {3.92156886e-3f, {0.5f, 0.4f, 0.5f}, {0.5f, 0.3f, 0.5f}},
-                             {weight("patches"), weight("class"), weight("positions"), norm("pre")});
-  Floats sums = ref::towerQkv(x, norm("ln1"), weight("qkv"), weight("qkv_bias"), kHeads, kGrid,
-                              kTheta);
+  Floats x =
+      ref::patchEmbed({bytes, tiles.size()}, kSide, kPatch,
+                      {3.92156886e-3f, {0.5f, 0.4f, 0.5f}, {0.5f, 0.3f, 0.5f}},
+                      {weight("patches"), weight("class"), weight("positions"), norm("pre")});
+  Floats sums =
+      ref::towerQkv(x, norm("ln1"), weight("qkv"), weight("qkv_bias"), kHeads, kGrid, kTheta);
   Floats a = ref::towerAttention(sums, kHeads, kHeadDim, kGrid);
   Floats h = ref::projection(a, weight("o"), kChannels,
                              {.norm = {}, .bias = weight("o_bias"), .gelu = false, .residual = x});
   Floats f = ref::projection(
       h, weight("fc1"), kChannels,
       {.norm = norm("ln2"), .bias = weight("fc1_bias"), .gelu = true, .residual = {}});
-  Floats g = ref::projection(
-      f, weight("fc2"), kWidth,
-      {.norm = {}, .bias = weight("fc2_bias"), .gelu = false, .residual = h});
+  Floats g =
+      ref::projection(f, weight("fc2"), kWidth,
+                      {.norm = {}, .bias = weight("fc2_bias"), .gelu = false, .residual = h});
   Floats s = ref::towerOutput(g, norm("post"), kGrid);
   const ref::ProjectionOptions gelu{.norm = {}, .bias = {}, .gelu = true, .residual = {}},
       none{.norm = {}, .bias = {}, .gelu = false, .residual = {}};
@@ -338,9 +338,9 @@ std::string nameOfCase(const testing::TestParamInfo<VisionOpsOnCpus::ParamType> 
 }
 
 auto on(std::initializer_list<const char *> versions, llvm::ArrayRef<Weights> weights) {
-  return testing::Combine(testing::ValuesIn(std::vector<std::string>(versions.begin(),
-                                                                     versions.end())),
-                          testing::ValuesIn(weights.vec()));
+  return testing::Combine(
+      testing::ValuesIn(std::vector<std::string>(versions.begin(), versions.end())),
+      testing::ValuesIn(weights.vec()));
 }
 INSTANTIATE_TEST_SUITE_P(All, VisionOpsOnCpus,
                          on({"cpu:x86-64-v4-amx", "cpu:x86-64-v4", "cpu:x86-64-v3",

@@ -28,8 +28,7 @@ struct VisionGolden {
   static VisionGolden read();
 };
 
-template <typename T>
-std::vector<T> listOf(const llvm::json::Object &object, llvm::StringRef key) {
+template <typename T> std::vector<T> listOf(const llvm::json::Object &object, llvm::StringRef key) {
   std::vector<T> result;
   if (const llvm::json::Array *list = object.getArray(key))
     for (const llvm::json::Value &value : *list)

@@ -118,17 +118,15 @@ TEST_P(VisionPlanTest, RowsAndLogitsAreThoseOfTransformers) {
   Session session = open("f32");
   for (const Prompt &prompt : golden.prompts) {
     SCOPED_TRACE(prompt.name);
-    const auto images = prompt.pictures.empty()
-                            ? std::vector<std::shared_ptr<const EncodedImage>>()
-                            : encode(session, prompt);
+    const auto images = prompt.pictures.empty() ? std::vector<std::shared_ptr<const EncodedImage>>()
+                                                : encode(session, prompt);
     const std::vector<float> rows = rowsOf(images);
-    ASSERT_EQ(rows.size(), prompt.checksums.size() * golden::vision::kRowsPerTile *
-                               golden::vision::kHidden);
+    ASSERT_EQ(rows.size(),
+              prompt.checksums.size() * golden::vision::kRowsPerTile * golden::vision::kHidden);
     if (!rows.empty()) {
       for (size_t i = 0; i < 4; ++i) {
         EXPECT_NEAR(rows[i], prompt.firstRow[i], kTolerance);
-        EXPECT_NEAR(rows[rows.size() - golden::vision::kHidden + i], prompt.lastRow[i],
-                    kTolerance);
+        EXPECT_NEAR(rows[rows.size() - golden::vision::kHidden + i], prompt.lastRow[i], kTolerance);
       }
       EXPECT_NEAR(sums(rows).first, prompt.rowsSum, kTolerance * std::sqrt(double(rows.size())));
       EXPECT_NEAR(sums(rows).second, prompt.rowsSquares, kTolerance * double(rows.size()));

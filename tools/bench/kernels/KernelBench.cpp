@@ -1,5 +1,6 @@
 // MoeKernelBench [--workers N] [--rounds N] [--tokens N] [--shape INPUTSxOUTPUTS] [--format NAME]
-// [--target NAME] [--attention N] [--tower N]: how near single kernels come to what the machine can do.
+// [--target NAME] [--attention N] [--tower N]: how near single kernels come to what the machine can
+// do.
 //
 // Decode: a linear of one token reads its weight, which is larger than the caches, at so many GB/s;
 // beside it a probe reads the same bytes. Prefill: a linear of many tokens does so many Gop/s;
@@ -231,11 +232,9 @@ public:
       const Step step{tiles, 0};
       for (Operand operand : part.kernel.operands) {
         auto given = bytes.find(operand);
-        const int64_t size =
-            given != bytes.end() ? given->second : contract.bytes(operand, step);
+        const int64_t size = given != bytes.end() ? given->second : contract.bytes(operand, step);
         // Any bytes will do, so long as they are small numbers.
-        part.buffers.emplace_back(
-            size + 128, std::byte(operand == Operand::Counters ? 0 : 0x3d));
+        part.buffers.emplace_back(size + 128, std::byte(operand == Operand::Counters ? 0 : 0x3d));
       }
       parts.push_back(std::move(part));
     };
@@ -278,8 +277,7 @@ public:
     auto time = [&](Part &part) {
       std::vector<void *> operands;
       for (Bytes &buffer : part.buffers)
-        operands.push_back(
-            reinterpret_cast<void *>((uintptr_t(buffer.data()) + 63) / 64 * 64));
+        operands.push_back(reinterpret_cast<void *>((uintptr_t(buffer.data()) + 63) / 64 * 64));
       const int64_t bytes = part.kernel.fixed + tiles * part.kernel.perRow + 4096;
       Bytes scratch(bytes * threads + 64);
       return timed([&](int worker) {
