@@ -28,7 +28,8 @@ json::Object model(json::Object vision, llvm::StringRef more = "{}") {
                    "num_key_value_heads":2,"head_dim":6}})")
                           .getAsObject();
   top["vision_config"] = std::move(vision);
-  for (auto &[key, value] : *parsed(more).getAsObject())
+  const json::Value further = parsed(more);
+  for (const auto &[key, value] : *further.getAsObject())
     if (value.kind() == json::Value::Null)
       top.erase(key);
     else
