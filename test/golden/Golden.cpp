@@ -160,7 +160,6 @@ const Plan &planOf(const std::string &input, const std::string &weights,
   options.embeddings = embeddings;
   options.assemblePtx = false;
   options.tokenizer = false;
-  options.vision = false;
   if (llvm::Error error = compile(options, llvm::outs(), {}))
     throw std::runtime_error(llvm::toString(std::move(error)));
   return plans.emplace(key, valueOf(Plan::open(options.output))).first->second;
