@@ -4,7 +4,7 @@
 #include "runtime/session/Generate.h"
 #include "runtime/session/PlanText.h"
 #include "runtime/session/PromptImages.h"
-#include "runtime/vision/Ppm.h"
+#include "runtime/vision/MediaProcess.h"
 
 #include <new>
 
@@ -224,7 +224,7 @@ moe_status moe_image_from_file(moe_session *session, const void *bytes, size_t l
   return guarded([&] {
     if (Status takes = session->session.checkPictures(); !takes)
       return fail(takes.error());
-    auto picture = readPpm({static_cast<const std::byte *>(bytes), length});
+    auto picture = readPicture({static_cast<const std::byte *>(bytes), length});
     if (!picture)
       return fail(picture.error());
     return give(imageOf(*session, *picture, max_tiles), image);

@@ -104,7 +104,7 @@ typedef struct moe_image moe_image;
  * 0: the model's own. */
 moe_status moe_image_from_pixels(moe_session *session, const uint8_t *rgb, int32_t width,
                                  int32_t height, int32_t max_tiles, moe_image **image);
-/* Of a PPM file's bytes. */
+/* Of a file's bytes: PPM, and what moe-media decodes where that is installed. */
 moe_status moe_image_from_file(moe_session *session, const void *bytes, size_t length,
                                int32_t max_tiles, moe_image **image);
 void moe_image_free(moe_image *image); /* may be null */

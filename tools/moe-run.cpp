@@ -85,12 +85,29 @@ void addPrompt(CLI::App &app, PromptOptions &prompt) {
   app.add_option("--tokens", prompt.tokenFile, "file with the prompt as token ids");
 }
 
-void addImages(CLI::App &app, std::vector<std::string> &images) {
-  app.add_option("--image", images,
-                 "a picture of the prompt, at its next <image> or before its text: PPM, or "
-                 "640x480:FILE of raw RGB; may be repeated")
+// Files of --image and --video, which take one each, in their order on the command line.
+void addMedia(CLI::App &app, std::vector<std::string> &images, std::vector<std::string> &videos) {
+  app.add_option(
+         "--image", images,
+         "a picture of the prompt, at its next <image> or before its text: JPEG, PNG, WebP, "
+         "GIF, PPM, or 640x480:FILE of raw RGB; may be repeated")
       ->type_name("FILE")
       ->allow_extra_args(false);
+  app.add_option("--video", videos, "a film, of which a frame a second is taken; may be repeated")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
+}
+
+std::vector<MediaFile> mediaOf(const CLI::App &app, const std::vector<std::string> &images,
+                               const std::vector<std::string> &videos) {
+  std::vector<MediaFile> media;
+  size_t image = 0, video = 0;
+  for (const CLI::Option *option : app.parse_order())
+    if (option->check_name("--image"))
+      media.push_back({images[image++], false});
+    else if (option->check_name("--video"))
+      media.push_back({videos[video++], true});
+  return media;
 }
 
 int usage(const char *message) {
@@ -120,8 +137,8 @@ int main(int argc, char **argv) {
   RunOptions run;
   addPlace(app, run.place);
   addPrompt(app, run.prompt);
-  std::vector<std::string> images;
-  addImages(app, images);
+  std::vector<std::string> images, videos;
+  addMedia(app, images, videos);
   addText(app, run.text);
 
   ChatOptions chat;
@@ -215,8 +232,7 @@ int main(int argc, char **argv) {
     return usage("give one prompt: -p TEXT, -f FILE (- is standard input) or --tokens FILE; or use "
                  "moe-run chat");
   else {
-    for (const std::string &name : images)
-      run.media.push_back({name});
+    run.media = mediaOf(app, images, videos);
     status = runPrompt(run);
   }
   return status ? *status : report(status.error());

@@ -40,9 +40,10 @@ struct PromptOptions {
   int given() const { return !!text + !!file + !!tokenFile; }
 };
 
-// A picture that goes with a prompt.
+// A picture or film that goes with a prompt.
 struct MediaFile {
   std::string name; // as readTiles has it
+  bool isVideo = false;
 };
 
 struct RunOptions {

@@ -1,7 +1,8 @@
-// Files of pictures are read by their bytes.
+// Files of pictures are read by their bytes; their decoders are in moe-media.
 #include "tools/moe-run/Pictures.h"
 
-#include "runtime/vision/Ppm.h"
+#include "runtime/vision/MediaProcess.h"
+#include "runtime/vision/Video.h"
 #include "tools/moe-run/Files.h"
 
 #include <charconv>
@@ -45,7 +46,7 @@ Result<Picture> readPictureFile(const std::string &name) {
   const std::optional<RawName> raw = rawNameOf(name);
   if (!raw) {
     MOE_ASSIGN(file, readAll(name, kMostPictureBytes));
-    return named(name, readPpm(bytesOf(file)));
+    return named(name, readPicture(bytesOf(file)));
   }
   MOE_TRY(named(name, checkPictureSize(raw->width, raw->height)));
   MOE_ASSIGN(file, readAll(raw->path, kMostPictureBytes));
@@ -66,8 +67,17 @@ Result<std::vector<ReadMedia>> readMedia(std::span<const MediaFile> files,
   std::vector<ReadMedia> media;
   for (const MediaFile &file : files) {
     ReadMedia &read = media.emplace_back();
-    MOE_ASSIGN(tiles, readTiles(file.name, format));
-    read.frames.push_back({"", std::move(tiles)});
+    if (!file.isVideo) {
+      MOE_ASSIGN(tiles, readTiles(file.name, format));
+      read.frames.push_back({"", std::move(tiles)});
+      continue;
+    }
+    MOE_ASSIGN(bytes, readAll(file.name, kMaxVideoFileBytes));
+    MOE_ASSIGN(frames, named(file.name, readVideo(bytesOf(bytes))));
+    for (const VideoFrame &frame : frames) {
+      MOE_ASSIGN(tiles, cutTiles(frame.picture, format, 1));
+      read.frames.push_back({timeLabel(frame.seconds), std::move(tiles)});
+    }
   }
   return media;
 }
