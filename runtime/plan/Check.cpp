@@ -321,8 +321,12 @@ Status Checker::checkVision() {
                                  {"tile_y_separator", vision->tile_y_separator()},
                                  {"image", vision->image()},
                                  {"patch", vision->patch()}}) {
-    MOE_TRY(checkToken(id, std::string(name) + " of pictures"));
-    ids.push_back(std::to_string(id));
+    // What only a tokenizer knows.
+    const bool optional =
+        std::string_view(name).starts_with("tile_") || std::string_view(name) == "image";
+    MOE_TRY(checkToken(id, std::string(name) + " of pictures", optional));
+    if (id >= 0)
+      ids.push_back(std::to_string(id));
   }
   return checkUnique(ids, "tokens of pictures");
 }

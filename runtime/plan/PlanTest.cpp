@@ -605,6 +605,14 @@ const Refusal kVisionRefusals[] = {
     {"differs", [](P &p) { p.programs[3]->inputs[0]->name = "other"; }, "called 'other'"},
 };
 
+TEST(VisionPlan, MayNotKnowWhatOnlyATokenizerKnows) {
+  P plan = sampleVisionPlan();
+  plan.vision->tile_x_separator = plan.vision->tile_y_separator = plan.vision->image = -1;
+  FileBytes file = samplePlanFile(std::move(plan));
+  const Result<Plan> opened = Plan::open(file.span());
+  EXPECT_TRUE(opened) << errorOf(opened);
+}
+
 class VisionPlanRefusalTest : public testing::TestWithParam<Refusal> {};
 
 TEST_P(VisionPlanRefusalTest, isRefused) {

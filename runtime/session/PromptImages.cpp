@@ -37,6 +37,11 @@ Result<VisionFormat> planVision(const Plan &plan) {
 
 Result<PromptImages> placeImages(std::span<const int32_t> ids, std::span<const Tiles> pictures,
                                  const VisionFormat &format) {
+  if (format.image < 0 || format.tileXSeparator < 0 || format.tileYSeparator < 0)
+    return Error{Code::InvalidArgument,
+                 "the plan does not know which tokens separate the tiles of a picture, as it was "
+                 "made without a tokenizer: compile it with the tokenizer's files beside "
+                 "config.json, or give token ids that hold the pictures' tokens"};
   const auto places = size_t(std::count(ids.begin(), ids.end(), format.image));
   if (places != pictures.size())
     return otherCount(pictures.size(), places);
@@ -60,6 +65,7 @@ Result<std::vector<int64_t>> findImages(std::span<const int32_t> ids,
   const auto places = size_t(std::count(ids.begin(), ids.end(), format.imageStart));
   if (places != pictures.size())
     return otherCount(pictures.size(), places);
+  const auto matches = [](int32_t known, int32_t id) { return known < 0 || known == id; };
   std::vector<int64_t> positions;
   for (size_t at = 0; at < ids.size(); ++at) {
     if (ids[at] != format.imageStart)
@@ -67,7 +73,8 @@ Result<std::vector<int64_t>> findImages(std::span<const int32_t> ids,
     const Grid grid = pictures[positions.size()].grid;
     const std::vector<int32_t> tokens = imageTokens(grid, format);
     const auto rest = ids.subspan(at);
-    if (rest.size() < tokens.size() || !std::equal(tokens.begin(), tokens.end(), rest.begin()))
+    if (rest.size() < tokens.size() ||
+        !std::equal(tokens.begin(), tokens.end(), rest.begin(), matches))
       return Error{Code::InvalidArgument,
                    "the tokens at position " + std::to_string(at) + " are not those of picture " +
                        std::to_string(positions.size()) + ", which is cut into " +

@@ -83,6 +83,19 @@ TEST(PromptImages, FindsThosePicturesAlone) {
   EXPECT_FALSE(findImages(ids, {}, format()));
 }
 
+TEST(PromptImages, DoWithoutTokensThatThePlanDoesNotKnow) {
+  const Tiles wide = tiles(1, 2);
+  Tokens ids = imageTokens(wide.grid, format());
+  VisionFormat unknown = format();
+  unknown.tileXSeparator = unknown.tileYSeparator = unknown.image = -1;
+  EXPECT_TRUE(findImages(ids, {&wide, 1}, unknown));
+  auto placed = placeImages(ids, {&wide, 1}, unknown);
+  ASSERT_FALSE(placed);
+  EXPECT_NE(placed.error().message.find("made without a tokenizer"), std::string::npos);
+  ids[1] += 1; // where a row of the picture belongs
+  EXPECT_FALSE(findImages(ids, {&wide, 1}, unknown));
+}
+
 TEST(PromptImages, SaysWhatDoesNotFit) {
   SessionOptions options;
   options.context = 20;

@@ -15,7 +15,7 @@ struct VisionFormat {
   int32_t rowsPerTile = 144; // embeddings that one tile becomes
   int32_t maxTiles = 16;     // of a picture, without the one of the whole
 
-  // Ids of tokens.
+  // Ids of tokens; -1: not known.
   int32_t imageStart = -1, imageEnd = -1;
   int32_t tileXSeparator = -1, tileYSeparator = -1;
   int32_t image = -1; // before the tile of the whole
