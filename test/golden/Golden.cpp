@@ -140,13 +140,13 @@ const std::vector<std::string> &runnableTargets() {
 
 const Plan &planOf(const std::string &input, const std::string &weights,
                    const std::vector<std::string> &targets, std::optional<uint64_t> randomSeed,
-                   const std::string &cache, int64_t maxStep, bool embeddings) {
+                   const std::string &cache, int64_t maxStep, bool embeddings, bool vision) {
   static std::map<std::tuple<std::string, std::string, std::vector<std::string>, bool, std::string,
-                             int64_t, bool>,
+                             int64_t, bool, bool>,
                   Plan>
       plans;
-  auto key =
-      std::make_tuple(input, weights, targets, randomSeed.has_value(), cache, maxStep, embeddings);
+  auto key = std::make_tuple(input, weights, targets, randomSeed.has_value(), cache, maxStep,
+                             embeddings, vision);
   if (auto found = plans.find(key); found != plans.end())
     return found->second;
   CompileOptions options;
@@ -160,6 +160,7 @@ const Plan &planOf(const std::string &input, const std::string &weights,
   options.embeddings = embeddings;
   options.assemblePtx = false;
   options.tokenizer = false;
+  options.vision = vision;
   if (llvm::Error error = compile(options, llvm::outs(), {}))
     throw std::runtime_error(llvm::toString(std::move(error)));
   return plans.emplace(key, valueOf(Plan::open(options.output))).first->second;

@@ -61,12 +61,12 @@ const std::vector<std::string> &hostTargets();
 bool canRun(const std::string &target);
 const std::vector<std::string> &runnableTargets();
 
-// Compiles without a tokenizer, cubins and pictures; `weights` is a recipe, as "f32" or "bf16". One
-// plan for all equal calls.
+// Compiles without a tokenizer and cubins, and unless `vision` says so without pictures; `weights`
+// is a recipe, as "f32" or "bf16". One plan for all equal calls.
 const Plan &planOf(const std::string &input, const std::string &weights,
                    const std::vector<std::string> &targets = runnableTargets(),
                    std::optional<uint64_t> randomSeed = {}, const std::string &cache = {},
-                   int64_t maxStep = 512, bool embeddings = false);
+                   int64_t maxStep = 512, bool embeddings = false, bool vision = false);
 
 } // namespace moe::test
 
