@@ -15,10 +15,10 @@ CLI::Option *addBytes(CLI::App &app, const char *name, uint64_t &bytes, const ch
   return app
       .add_option_function<std::string>(
           name,
-          [&bytes](const std::string &text) {
+          [&bytes, name](const std::string &text) {
             const Result<uint64_t> read = parseBytes(text);
             if (!read)
-              throw CLI::ValidationError(read.error().message);
+              throw CLI::ValidationError(name, read.error().message);
             bytes = *read;
           },
           help)

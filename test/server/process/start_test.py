@@ -73,11 +73,11 @@ class Refusals(ProcessTest):
     def test_options(self):
         for arguments in ([], ["--nonsense", PLAN], [PLAN, "--kv-memory", "lots"], [PLAN, "--context", 0],
                           [PLAN, "--max-sequences", "many"], [PLAN, "--sampling", "vllm"], [PLAN, "--port", 65536],
-                          [PLAN, "--drain-seconds", -1], [PLAN, "--idle-seconds", "nan"],
+                          [PLAN, "--drain-seconds", -1], [PLAN, "--idle-seconds", "nan"], [PLAN, "--itl-stretch", 0.5],
                           ["batch"], ["batch", "in", PLAN], ["batch", "in", "-o", "out"]):
             with self.subTest(arguments):
                 self.refused(2, *arguments) if arguments[:1] != ["batch"] else self.batch_refused(arguments)
-        for arguments in ([PLAN, "--itl-stretch", 0.5], [PLAN, "--tls-key", "x"], [PLAN, "--host", "no such host"],
+        for arguments in ([PLAN, "--tls-key", "x"], [PLAN, "--host", "no such host"],
                           [PLAN, "--device", "tpu"], [PLAN, "--admin-socket", self.folder]):
             with self.subTest(arguments):
                 self.refused(1, *arguments)
