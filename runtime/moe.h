@@ -119,7 +119,8 @@ typedef struct moe_image_place {
 } moe_image_place;
 
 /* The pictures of what the sequence is to be appended, in ascending order: before moe_run or
- * moe_generate. They replace those that were set for there. */
+ * moe_generate. They replace those that were set for there. Ids that stand for rows of a picture
+ * where none is set are tokens as others are. */
 moe_status moe_sequence_set_images(moe_session *session, int32_t sequence,
                                    const moe_image_place *places, size_t count);
 

@@ -16,6 +16,12 @@ Error otherCount(size_t given, size_t places) {
                                      std::to_string(places)};
 }
 
+Error strayPatch(size_t position) {
+  return {Code::InvalidArgument, "the token at position " + std::to_string(position) +
+                                     " stands for a row of a picture, and no picture was given "
+                                     "for it"};
+}
+
 } // namespace
 
 Result<VisionFormat> planVision(const Plan &plan) {
@@ -47,6 +53,8 @@ Result<PromptImages> placeImages(std::span<const int32_t> ids, std::span<const T
     return otherCount(pictures.size(), places);
   PromptImages prompt;
   for (int32_t id : ids) {
+    if (id == format.patch)
+      return strayPatch(prompt.tokens.size());
     if (id != format.image) {
       prompt.tokens.push_back(id);
       continue;
@@ -68,6 +76,8 @@ Result<std::vector<int64_t>> findImages(std::span<const int32_t> ids,
   const auto matches = [](int32_t known, int32_t id) { return known < 0 || known == id; };
   std::vector<int64_t> positions;
   for (size_t at = 0; at < ids.size(); ++at) {
+    if (ids[at] == format.patch)
+      return strayPatch(at);
     if (ids[at] != format.imageStart)
       continue;
     const Grid grid = pictures[positions.size()].grid;
@@ -81,6 +91,7 @@ Result<std::vector<int64_t>> findImages(std::span<const int32_t> ids,
                        std::to_string(grid.rows) + " x " + std::to_string(grid.columns) +
                        " tiles and has " + std::to_string(tokens.size()) + " tokens"};
     positions.push_back(int64_t(at));
+    at += tokens.size() - 1;
   }
   return positions;
 }

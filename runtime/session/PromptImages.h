@@ -17,12 +17,13 @@ struct PromptImages {
 
 // Each token VisionFormat::image of `ids`, as a chat format writes it, becomes the tokens of the
 // next picture. Error: InvalidArgument, where there are more of them than pictures, or fewer, or
-// the plan does not know all tokens of a picture.
+// a token that stands for a row, or the plan does not know all tokens of a picture.
 Result<PromptImages> placeImages(std::span<const int32_t> ids, std::span<const Tiles> pictures,
                                  const VisionFormat &format);
 
 // Of ids that have the tokens of pictures already, where each picture starts. Error:
-// InvalidArgument, where the tokens are not those of these pictures; any token does where the plan
+// InvalidArgument, where the tokens are not those of these pictures, or one outside of them stands
+// for a row; any token does where the plan
 // does not know which it is.
 Result<std::vector<int64_t>> findImages(std::span<const int32_t> ids,
                                         std::span<const Tiles> pictures,

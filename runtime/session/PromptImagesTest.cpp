@@ -81,6 +81,12 @@ TEST(PromptImages, FindsThosePicturesAlone) {
   EXPECT_FALSE(findImages(ids, {&one, 1}, format()));
   EXPECT_FALSE(findImages(std::span(ids).first(16), {&wide, 1}, format()));
   EXPECT_FALSE(findImages(ids, {}, format()));
+  Tokens more = ids;
+  more.push_back(format().patch);
+  EXPECT_EQ(
+      findImages(more, {&wide, 1}, format()).error().message,
+      "the token at position 17 stands for a row of a picture, and no picture was given for it");
+  EXPECT_FALSE(placeImages(Tokens{1, format().patch}, {}, format()));
 }
 
 TEST(PromptImages, DoWithoutTokensThatThePlanDoesNotKnow) {

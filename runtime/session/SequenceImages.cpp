@@ -41,22 +41,18 @@ int64_t SequenceImages::takenBefore(const ImageSpan *span, int64_t position) con
   return span && position > span->position ? taken[position] : 0;
 }
 
-Status SequenceImages::advance(int64_t position, bool isPatch) {
-  const ImageSpan *span = spanAt(position);
-  const int64_t before = takenBefore(span, position);
-  if (isPatch && (!span || before >= span->image->count))
-    return Error{Code::InvalidArgument,
-                 "the patch token at position " + std::to_string(position) + " has no row: " +
-                     (span ? "the picture before it has " + std::to_string(span->image->count)
-                           : std::string("there is no picture before it"))};
+void SequenceImages::advance(int64_t position, bool isPatch) {
   if (taken)
-    taken[position + 1] = int32_t(before + isPatch);
-  return ok();
+    taken[position + 1] =
+        int32_t(takenBefore(spanAt(position), position) + (isPatch && rowAt(position)));
 }
 
-SequenceImages::Row SequenceImages::rowAt(int64_t position) const {
+std::optional<SequenceImages::Row> SequenceImages::rowAt(int64_t position) const {
   const ImageSpan *span = spanAt(position);
-  return {span->image.get(), takenBefore(span, position)};
+  const int64_t row = takenBefore(span, position);
+  if (!span || row >= span->image->count)
+    return std::nullopt;
+  return Row{span->image.get(), row};
 }
 
 } // namespace moe

@@ -5,6 +5,8 @@
 #include "runtime/Status.h"
 #include "runtime/session/EncodedImage.h"
 
+#include <optional>
+
 namespace moe {
 
 // Tokens are told in order of their positions, and may be told again from any position on: what was
@@ -18,16 +20,16 @@ public:
   // before `length`, for two that do not ascend, and for rows of other than `channels`.
   Status set(std::span<const ImageSpan> images, int64_t length, int64_t context, int64_t channels);
 
-  // The token at `position` is a patch or is none. Error: InvalidArgument for a patch that has no
-  // row. Allocates nothing.
-  Status advance(int64_t position, bool isPatch);
+  // The token at `position` is a patch or is none. A patch for which the picture before it has no
+  // row left, or that has none before it, is a token as others are. Allocates nothing.
+  void advance(int64_t position, bool isPatch);
 
   struct Row {
     const EncodedImage *image;
     int64_t row;
   };
-  // Of a patch token that advance was told of.
-  Row rowAt(int64_t position) const;
+  // Of a patch token that advance was told of; nothing if it has none.
+  std::optional<Row> rowAt(int64_t position) const;
 
 private:
   // The picture whose tokens `position` is among; null before the first.

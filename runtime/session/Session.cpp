@@ -189,8 +189,7 @@ Result<int64_t> Session::attach(int32_t sequence, std::span<const int32_t> token
                      " tokens cannot take over a prefix: only an empty one can"};
   std::vector<int32_t> keys; // in place of the tokens
   if (!slot.images.empty()) {
-    MOE_ASSIGN(made, keyTokens(tokens, slot.images));
-    keys = std::move(made);
+    keys = keyTokens(tokens, slot.images);
     tokens = keys;
   }
   slot.length = slot.computed = cache.attach(sequence, tokens);
@@ -242,7 +241,7 @@ Status Session::check(std::span<const Append> parts) {
                             : " of a plan with more positions")};
     if (model.vision)
       for (int64_t i = 0; i < count; ++i)
-        MOE_TRY(slot.images.advance(first + i, isPatch(part.tokens[i])));
+        slot.images.advance(first + i, isPatch(part.tokens[i]));
   }
   return ok();
 }
@@ -303,10 +302,10 @@ Status Session::run(std::span<const Append> parts, const RowSink &sink) {
         masked += outputs.back().draw.masked;
       }
       const int32_t token = i < 0 ? ids(part.sequence)[slot.filled] : part.tokens[i];
-      const bool patch = isPatch(token) || token < 0; // which is how the prefix cache knows it
+      // Below zero is how the prefix cache knows a patch that has a row.
+      tokens.push_back(token < 0 ? model.vision->patch : token);
       if (model.binding.images)
-        imageRowsOf.push_back(placeImageRow(slot.images, slot.filled, patch));
-      tokens.push_back(patch ? model.vision->patch : token);
+        imageRowsOf.push_back(placeImageRow(slot.images, slot.filled, isPatch(tokens.back())));
       positions.push_back(int32_t(slot.filled++));
       sequences.push_back(part.sequence);
     }
@@ -376,7 +375,7 @@ Status Session::runFilled(std::span<const Append> parts, const RowSink &sink) {
       for (int64_t i = 0; i < segment.count; ++i) {
         const int64_t position = slot.computed + i;
         ids(part.sequence)[size_t(position)] =
-            isPatch(added[i]) ? keyAt(slot.images, position) : added[i];
+            isPatch(added[i]) ? keyOfPatch(slot.images, position) : added[i];
       }
     added += segment.count;
     slot.computed += segment.count;

@@ -152,7 +152,8 @@ public:
   Status setImages(int32_t sequence, std::span<const ImageSpan> images);
 
   // Appends tokens to sequences in as many steps of the device as it takes. A patch token takes the
-  // next row of the sequence's picture there. Requests that cannot succeed change nothing; after
+  // next row of the sequence's picture there, and where that has none left, or there is no picture,
+  // its own embedding as other tokens do. Requests that cannot succeed change nothing; after
   // another error (also Cancelled) length() says how far it came. Where pages run out (only with a
   // cacheBudget) nothing is changed. Allocates nothing.
   Status run(std::span<const Append> parts, const RowSink &sink);
@@ -229,9 +230,8 @@ private:
     return {keptIds.get() + sequence * options.context, size_t(options.context)};
   }
   bool isPatch(int32_t token) const { return model.vision && token == model.vision->patch; }
-  Result<std::vector<int32_t>> keyTokens(std::span<const int32_t> tokens,
-                                         SequenceImages &images) const;
-  static int32_t keyAt(const SequenceImages &images, int64_t position);
+  std::vector<int32_t> keyTokens(std::span<const int32_t> tokens, SequenceImages &images) const;
+  int32_t keyOfPatch(const SequenceImages &images, int64_t position) const;
   int32_t placeImageRow(const SequenceImages &images, int64_t position, bool patch);
   void publish(int32_t sequence);
   Status runFilled(std::span<const Append> parts, const RowSink &sink);
@@ -256,7 +256,7 @@ private:
   uint64_t bytes = 0;
   std::vector<Slot> slots;
   // [maxSequences, context] tokens of the sequences, with a prefix cache; untouched until used. Of
-  // patch tokens what the cache knows them by, which is below zero.
+  // patch tokens that have a row what the cache knows them by, which is below zero.
   std::unique_ptr<int32_t[]> keptIds;
 
   // The step being filled; capacities are fixed at creation.

@@ -82,21 +82,21 @@ Status Session::setImages(int32_t sequence, std::span<const ImageSpan> images) {
 }
 
 // Tokens of a sequence from its start, as the prefix cache knows them.
-Result<std::vector<int32_t>> Session::keyTokens(std::span<const int32_t> tokens,
-                                                SequenceImages &images) const {
+std::vector<int32_t> Session::keyTokens(std::span<const int32_t> tokens,
+                                        SequenceImages &images) const {
   std::vector<int32_t> keys(tokens.begin(), tokens.end());
   const auto count = std::min<int64_t>(int64_t(tokens.size()), options.context);
   for (int64_t i = 0; i < count; ++i) {
-    MOE_TRY(images.advance(i, isPatch(tokens[size_t(i)])));
+    images.advance(i, isPatch(tokens[size_t(i)]));
     if (isPatch(tokens[size_t(i)]))
-      keys[size_t(i)] = keyAt(images, i);
+      keys[size_t(i)] = keyOfPatch(images, i);
   }
   return keys;
 }
 
-int32_t Session::keyAt(const SequenceImages &images, int64_t position) {
-  const SequenceImages::Row row = images.rowAt(position);
-  return imageToken(row.image->key, row.row);
+int32_t Session::keyOfPatch(const SequenceImages &images, int64_t position) const {
+  const auto row = images.rowAt(position);
+  return row ? imageToken(row->image->key, row->row) : model.vision->patch;
 }
 
 int64_t Session::cachedPrefix(std::span<const int32_t> tokens, uint64_t salt,
@@ -106,8 +106,7 @@ int64_t Session::cachedPrefix(std::span<const int32_t> tokens, uint64_t salt,
   SequenceImages images;
   if (!images.set(spans, 0, options.context, model.hiddenSize))
     return 0; // as attach, before which setImages would refuse them
-  const auto keys = keyTokens(tokens, images);
-  return keys ? cache.cachedPrefix(*keys, salt) : 0;
+  return cache.cachedPrefix(keyTokens(tokens, images), salt);
 }
 
 // Others know tokens by their ids. The hashes tell pages of two pictures apart.
@@ -127,10 +126,10 @@ void Session::setPageObserver(PageObserver observer) {
 
 // The row that the token takes, which is copied to where the step's rows are, or -1.
 int32_t Session::placeImageRow(const SequenceImages &images, int64_t position, bool patch) {
-  if (!patch)
+  const auto row = patch ? images.rowAt(position) : std::nullopt;
+  if (!row)
     return -1;
-  const SequenceImages::Row row = images.rowAt(position);
-  const std::span<const float> values = row.image->row(row.row);
+  const std::span<const float> values = row->image->row(row->row);
   std::memcpy(imageRows.data() + size_t(imageRowCount) * values.size(), values.data(),
               values.size_bytes());
   return imageRowCount++;

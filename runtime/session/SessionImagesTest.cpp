@@ -135,24 +135,28 @@ TEST(SessionImages, RefusesPicturesWithoutPrograms) {
             std::string::npos);
 }
 
-TEST(SessionImages, RefusesPatchesWithoutRows) {
-  Session session = make(visionModel(), {});
-  int32_t s = *session.addSequence();
-  const Tokens tokens{1, 2, kPatch};
-  EXPECT_EQ(session.append(s, tokens).error().message,
-            "the patch token at position 2 has no row: there is no picture before it");
-  EXPECT_EQ(session.length(s), 0);
-  const auto image = *session.encode(someTiles(1, 1), 1);
-  const ImageSpan late{2, image}, gone{3, image};
-  ASSERT_TRUE(session.setImages(s, {&late, 1}));
-  EXPECT_TRUE(session.append(s, tokens));
-  const Tokens more{kPatch, kPatch, kPatch, kPatch};
-  EXPECT_EQ(session.append(s, more).error().message,
-            "the patch token at position 6 has no row: the picture before it has 4");
-  EXPECT_EQ(session.length(s), 3);
-  EXPECT_TRUE(session.append(s, std::span(more).first(3)));
-  EXPECT_FALSE(session.setImages(s, {&gone, 1})); // the sequence is past it
-  EXPECT_FALSE(session.setImages(7, {&gone, 1}));
+// As a model that writes such a token means no picture.
+TEST(SessionImages, TakesPatchesWithoutRowsAsTokens) {
+  const SessionModel model = visionModel();
+  for (bool prefixes : {false, true}) {
+    SessionOptions options;
+    options.prefixCache = prefixes;
+    Session session = make(model, options);
+    int32_t s = *session.addSequence();
+    Prompt prompt;
+    for (int32_t token : {1, 2, kPatch})
+      prompt.add(token);
+    prompt.addPicture(session, 1, 1);
+    for (int32_t token : {kPatch, kPatch, 3})
+      prompt.add(token);
+    ASSERT_TRUE(session.setImages(s, prompt.images));
+    auto logits = session.append(s, prompt.tokens);
+    ASSERT_TRUE(logits) << logits.error().message;
+    EXPECT_EQ(Row(logits->begin(), logits->end()), expectedRow(model, prompt.seen));
+    const ImageSpan gone{3, prompt.images[0].image};
+    EXPECT_FALSE(session.setImages(s, {&gone, 1})); // the sequence is past it
+    EXPECT_FALSE(session.setImages(7, {&gone, 1}));
+  }
 }
 
 // Whatever the pieces of a prompt, the programs' size, and the chunks that cut pictures.

@@ -413,10 +413,11 @@ TEST_F(MoeRun, SaysWhatIsWrongWithPictures) {
   refused("@eyes.plan --image 0x9:@dark.ppm -p a", "0x9:");
   refused("@eyes.plan --image @dark.ppm --image @dark.ppm -p 'a<image>'",
           "2 pictures and films were given, and the prompt has 1 places for them");
-  refused("@eyes.plan -p 'a<|patch|>'", "has no row: there is no picture before it");
+  refused("@eyes.plan -p 'a<|patch|>'", "stands for a row of a picture, and no picture was given");
   refused("@eyes.plan --image @wide.ppm -p a --context 20",
           "do not fit in the context of 20; ask for more with --context");
-  refused("score @eyes.plan --tokens @expanded", "has no row");
+  refused("score @eyes.plan --tokens @expanded",
+          "0 pictures were given, and the prompt has places for 1");
   refused("score @eyes.plan --tokens @expanded --image @dark.ppm @dark.ppm",
           "2 pictures were given, and the prompt has places for 1");
   refused("score @eyes.plan --tokens @expanded --image @wide.ppm",

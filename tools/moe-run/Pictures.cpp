@@ -149,6 +149,10 @@ Result<PromptWithPictures> promptWithPictures(const PromptOptions &prompt,
   PromptWithPictures result;
   if (files.empty()) {
     MOE_ASSIGN(tokens, promptTokens(prompt, opened));
+    if (opened.plan.index().vision()) { // tokens of pictures would be refused: there are none
+      MOE_ASSIGN(format, planVision(opened.plan));
+      MOE_TRY(findImages(tokens, {}, format));
+    }
     result.tokens = std::move(tokens);
     return result;
   }
