@@ -42,20 +42,11 @@ struct TowerQkv {
     return float(std::pow(double(s.theta), -4.0 * double(i) / double(d)));
   }
 
-  // x[2j], x[2j+1] = x[2j] cos - x[2j+1] sin, x[2j] sin + x[2j+1] cos; then times the factor.
+  // Turns a head, then multiplies it with the factor.
   void rotate(Ptr head, Ptr angles, double factor, Ptr to) {
     k.channels(d, [&](Val c, int64_t n) {
       Val x = (head + c * 4).load(k.vec(n, k.f32())), t = (angles + c * 4).load(k.vec(n, k.f32()));
-      llvm::SmallVector<int64_t> swap, even, odd;
-      llvm::SmallVector<float> signs;
-      for (int64_t i = 0; i < n; ++i) {
-        swap.push_back(i ^ 1);
-        even.push_back(i & ~1);
-        odd.push_back(i | 1);
-        signs.push_back(i & 1 ? 1.0f : -1.0f);
-      }
-      Val cosine = k.shuffle(t, t, even), sine = k.shuffle(t, t, odd) * k.constants(signs);
-      Val y = fma(x, cosine, k.shuffle(x, x, swap) * sine);
+      Val y = k.rotatePairs(x, t);
       (to + c * bytes).store(k.toStorage(factor == 1 ? y : y * factor, h.storage));
     });
   }

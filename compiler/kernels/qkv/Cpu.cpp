@@ -19,22 +19,12 @@ struct Finisher {
   // A finished head in the storage type; in I8 a piece of codes (ActivationRow).
   Ptr stored = k.scratch(padded(c.headDim) * bytes + (c.quantized() ? 64 : 0));
 
-  // x[2j], x[2j+1] = x[2j] cos - x[2j+1] sin, x[2j] sin + x[2j+1] cos
   void rotate(Ptr row, Val token) {
     Ptr table = ropeTable + token * rowBytes;
     k.channels(c.headDim, [&](Val channel, int64_t lanes) {
       Val x = (row + channel * 4).load(k.vec(lanes, k.f32()));
       Val t = (table + channel * 4).load(k.vec(lanes, k.f32()));
-      llvm::SmallVector<int64_t> swap, even, odd;
-      llvm::SmallVector<float> signs;
-      for (int64_t i = 0; i < lanes; ++i) {
-        swap.push_back(i ^ 1);
-        even.push_back(i & ~1);
-        odd.push_back(i | 1);
-        signs.push_back(i & 1 ? 1.0f : -1.0f);
-      }
-      Val cosine = k.shuffle(t, t, even), sine = k.shuffle(t, t, odd) * k.constants(signs);
-      (row + channel * 4).store(fma(x, cosine, k.shuffle(x, x, swap) * sine));
+      (row + channel * 4).store(k.rotatePairs(x, t));
     });
   }
 

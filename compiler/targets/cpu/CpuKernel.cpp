@@ -544,6 +544,20 @@ Val CpuKernel::wordDot(Val sum, Val w, Val x) {
   return sum + intrinsic("llvm.x86.avx2.pmadd.wd", sum.type(), {w, x});
 }
 
+Val CpuKernel::rotatePairs(Val x, Val angles) {
+  SmallVector<int64_t> swap, even, odd;
+  SmallVector<float> signs;
+  for (int64_t i = 0; i < x.lanes(); ++i) {
+    swap.push_back(i ^ 1);
+    even.push_back(i & ~1);
+    odd.push_back(i | 1);
+    signs.push_back(i & 1 ? 1.0f : -1.0f);
+  }
+  Val cosine = shuffle(angles, angles, even),
+      sine = shuffle(angles, angles, odd) * constants(signs);
+  return fma(x, cosine, shuffle(x, x, swap) * sine);
+}
+
 void CpuKernel::loadAfter(ArrayRef<Val *> sums) {
   SmallVector<Value> values;
   std::string results, operands;

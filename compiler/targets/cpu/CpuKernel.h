@@ -117,6 +117,8 @@ public:
   Val codeDot(Val sum, Val w, Val x);
   // The same of two signed words a lane, for targets of byte pairs.
   Val wordDot(Val sum, Val w, Val x);
+  // x[2j] cos - x[2j+1] sin, x[2j] sin + x[2j+1] cos; the angles as cosine and sine in turn.
+  Val rotatePairs(Val x, Val angles);
   // sum plus products of matrices of two rows of eight bytes, in each 128 bits: of bf16 where the
   // sum is float32, else of unsigned w with signed x. The target has matrixDots.
   Val matrixDot(Val sum, Val w, Val x);
