@@ -21,6 +21,23 @@ protected:
       h[c] += 1000;
     return h;
   }
+  // What one worker makes of rows, and three as well.
+  template <class Contract>
+  Bytes rowsFrom(const Contract &contract, int64_t tiles, int64_t bytes, const Floats &h,
+                 TestWeight &norm, TestWeight &bias) {
+    Bytes hs = rowsOf(h, contract.hidden, Storage::F32);
+    Compiled kernel = compile(contract);
+    Bytes one(bytes), three = one;
+    for (auto [x, workers] : {std::pair(&one, 1), std::pair(&three, 3)})
+      run(kernel,
+          {{Operand::H, hs},
+           {Operand::Norm, norm.bytes},
+           {Operand::NormBias, bias.bytes},
+           {Operand::X, *x}},
+          tiles, 0, 0, workers);
+    EXPECT_EQ(one, three);
+    return one;
+  }
   // What rounding to the rows' type loses is relative to the largest value; float32 keeps what the
   // large mean leaves.
   void expectRows(const Bytes &got, int64_t rows, const ActivationRow &row, const Floats &want) {
@@ -39,18 +56,9 @@ TEST_P(LayerNormKernel, GivesRowsThatFeedProducts) {
     const ActivationRow row{kind.of(hidden), hidden};
     TestWeight norm = norms(hidden), bias = norms(hidden);
     Floats h = rowsToNorm(rows, hidden);
-    Bytes hs = rowsOf(h, hidden, Storage::F32);
-    Compiled kernel = compile(CpuLayerNorm{tileRows, hidden, row.weight, kEps});
-    Bytes one(rows * row.bytes()), three = one;
-    for (auto [x, workers] : {std::pair(&one, 1), std::pair(&three, 3)})
-      run(kernel,
-          {{Operand::H, hs},
-           {Operand::Norm, norm.bytes},
-           {Operand::NormBias, bias.bytes},
-           {Operand::X, *x}},
-          tiles, 0, 0, workers);
-    expectRows(one, rows, row, reference::layerNorm(h, {norm.values, bias.values, kEps}));
-    EXPECT_EQ(one, three);
+    const Bytes x = rowsFrom(CpuLayerNorm{tileRows, hidden, row.weight, kEps}, tiles,
+                             rows * row.bytes(), h, norm, bias);
+    expectRows(x, rows, row, reference::layerNorm(h, {norm.values, bias.values, kEps}));
   }
 }
 
@@ -61,19 +69,10 @@ TEST_P(LayerNormKernel, LeavesTheTower) {
     const CpuTowerOutput contract{grid, hidden, row.weight, kEps};
     TestWeight norm = norms(hidden), bias = norms(hidden);
     Floats h = rowsToNorm(tiles * tileRows, hidden);
-    Bytes hs = rowsOf(h, hidden, Storage::F32);
-    Compiled kernel = compile(contract);
-    Bytes one(contract.bytes(Operand::X, {tiles, 0})), three = one;
-    for (auto [x, workers] : {std::pair(&one, 1), std::pair(&three, 3)})
-      run(kernel,
-          {{Operand::H, hs},
-           {Operand::Norm, norm.bytes},
-           {Operand::NormBias, bias.bytes},
-           {Operand::X, *x}},
-          tiles, 0, 0, workers);
-    expectRows(one, tiles * grid * grid / 4, row,
+    const Bytes x =
+        rowsFrom(contract, tiles, contract.bytes(Operand::X, {tiles, 0}), h, norm, bias);
+    expectRows(x, tiles * grid * grid / 4, row,
                reference::towerOutput(h, {norm.values, bias.values, kEps}, grid));
-    EXPECT_EQ(one, three);
   }
 }
 
