@@ -314,17 +314,17 @@ Status Checker::checkVision() {
   const uint64_t patches = vision->tile_size() / vision->patch_size();
   MOE_TRY(checkRange(vision->rows_per_tile(), 1, patches * patches, "rows_per_tile of pictures"));
   MOE_TRY(checkRange(vision->max_tiles(), 1, kMaxTiles, "max_tiles of pictures"));
+  // config.json does not have those of them that only a tokenizer knows.
+  const bool optional = !plan.tokenizer();
   std::vector<std::string> ids;
-  for (const auto &[name, id] : {std::pair("image_start", vision->image_start()),
-                                 {"image_end", vision->image_end()},
-                                 {"tile_x_separator", vision->tile_x_separator()},
-                                 {"tile_y_separator", vision->tile_y_separator()},
-                                 {"image", vision->image()},
-                                 {"patch", vision->patch()}}) {
-    // What only a tokenizer knows.
-    const bool optional =
-        std::string_view(name).starts_with("tile_") || std::string_view(name) == "image";
-    MOE_TRY(checkToken(id, std::string(name) + " of pictures", optional));
+  for (const auto &[name, id, mayLack] :
+       {std::tuple("image_start", vision->image_start(), false),
+        {"image_end", vision->image_end(), false},
+        {"tile_x_separator", vision->tile_x_separator(), optional},
+        {"tile_y_separator", vision->tile_y_separator(), optional},
+        {"image", vision->image(), optional},
+        {"patch", vision->patch(), false}}) {
+    MOE_TRY(checkToken(id, std::string(name) + " of pictures", mayLack));
     if (id >= 0)
       ids.push_back(std::to_string(id));
   }

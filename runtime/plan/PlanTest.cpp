@@ -562,6 +562,9 @@ const Refusal kVisionRefusals[] = {
     {"manyTiles", [](P &p) { p.vision->max_tiles = 1025; }, "is 1025, expected 1 to 1024"},
     {"start", [](P &p) { p.vision->image_start = 100; }, "image_start of pictures is 100"},
     {"end", [](P &p) { p.vision->image_end = -1; }, "image_end of pictures is -1"},
+    {"unknownTileX", [](P &p) { p.vision->tile_x_separator = -1; },
+     "tile_x_separator of pictures is -1"},
+    {"unknownImage", [](P &p) { p.vision->image = -1; }, "image of pictures is -1"},
     {"tileX", [](P &p) { p.vision->tile_x_separator = -2; }, "tile_x_separator of pictures is -2"},
     {"tileY", [](P &p) { p.vision->tile_y_separator = 1 << 30; }, "tile_y_separator of pictures"},
     {"image", [](P &p) { p.vision->image = 100; }, "image of pictures is 100"},
@@ -608,6 +611,8 @@ const Refusal kVisionRefusals[] = {
 TEST(VisionPlan, MayNotKnowWhatOnlyATokenizerKnows) {
   P plan = sampleVisionPlan();
   plan.vision->tile_x_separator = plan.vision->tile_y_separator = plan.vision->image = -1;
+  plan.tokenizer.reset();
+  plan.chat.reset();
   FileBytes file = samplePlanFile(std::move(plan));
   const Result<Plan> opened = Plan::open(file.span());
   EXPECT_TRUE(opened) << errorOf(opened);
