@@ -109,9 +109,12 @@ Result<std::vector<int32_t>> textWithPlaces(PromptOptions prompt, std::vector<Re
     prompt.file.reset();
   }
   const Tokenizer *tokenizer = opened.tokenizer ? &*opened.tokenizer : nullptr;
-  if (tokenizer)
-    for (size_t at; (at = prompt.text->find(kPlaceholder)) != std::string::npos;)
-      prompt.text->replace(at, kPlaceholder.size(), tokenizer->bytes(format.image));
+  if (tokenizer) {
+    const std::string_view token = tokenizer->bytes(format.image);
+    for (size_t at = 0; (at = prompt.text->find(kPlaceholder, at)) != std::string::npos;
+         at += token.size())
+      prompt.text->replace(at, kPlaceholder.size(), token);
+  }
   MOE_ASSIGN(ids, promptTokens(prompt, opened));
   const auto places = size_t(std::count(ids.begin(), ids.end(), format.image));
   if (places && places != media.size())
